@@ -1,0 +1,4 @@
+import type { Command } from 'commander';
+
+/** Every command, one file each: a function that adds itself to the program. */
+export const commands: readonly ((program: Command) => void)[] = [];

@@ -1,0 +1,34 @@
+/** Every error code the project raises, with what an operator should understand by it. */
+export const ERROR_CODES = {
+  CONFIG_INVALID: 'a configuration value is missing, unknown or of the wrong type',
+  WIRE_MALFORMED: 'a frame could not be decoded or does not fit the protocol',
+  WIRE_TOO_LARGE: 'a frame exceeds the size limit',
+  PROTOCOL_VERSION: 'the peer speaks no protocol version that this side speaks',
+  PEER_REFUSED: 'the brain refused the agent',
+  TABLE_CORRUPT: 'a routing table fails its checksum or shape',
+  REQUEST_INVALID: 'the client request cannot be read',
+  MODEL_UNKNOWN: 'no instance serves the requested model',
+  NO_INSTANCE: 'no instance can take the request now',
+  UPSTREAM_FAILED: 'the instance failed before the first byte of its answer',
+  UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
+  TRACE_INVALID: 'a trace file has a bad line',
+  PREDICTOR_BACKEND: 'no TensorFlow.js backend could be started',
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** The project's error: a code for programs, a message for people, and the cause kept. */
+export class LodestarError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'LodestarError';
+    this.code = code;
+  }
+}
+
+/** Message of anything that was thrown, without its stack. */
+export function errorMessage(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
