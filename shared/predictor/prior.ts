@@ -1,0 +1,60 @@
+import { type CandidateState, type RoutingRequest, uncachedTokens } from '../candidate.ts';
+import { decodeStepMs, prefillWorkMs } from './step-law.ts';
+
+/** How many tokens of growth per decoding sequence the KV estimate allows for. */
+const GROWTH_TOKENS = 120;
+/** Mean share of its prompt that a pending request already has in context when its tokens are computed. */
+const PENDING_CONTEXT_SHARE = 0.6;
+
+/** What the step-time law says of one request on one candidate. Milliseconds and tokens. */
+export interface PriorEstimate {
+  ttftMs: number;
+  tpotMs: number;
+  /** prefill compute that the request costs the instance */
+  workMs: number;
+  /** a step of the instance's present decode batch, without prefill */
+  baseMs: number;
+  /** tokens by which the KV cache would be overbooked; <= 0 when the request fits */
+  overTokens: number;
+  /** (used + waiting + own) / kvTokens */
+  kvPressure: number;
+}
+
+/**
+ * Physics prior: TTFT and TPOT of `request` on `candidate` from the instance's step-time law and the door's ledger.
+ *
+ *   T     = pending + own
+ *   steps = ceil(T / max(256, maxBatchedTokens − D)) + 0.5        the half: the wait for the running step
+ *   ttft  = frontEnd + link + steps·base + c1·T + c2·(own·(hit + own/2) + pending·0.6·L)
+ *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·meanOutput·(base + 256·c1)
+ *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
+ *
+ * Source: measured choice of the project (docs/learning.md), vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py) for the step structure.
+ * `meanOutputTokens`: expected answer length. Writes into `out` and returns it.
+ */
+export function estimatePrior(request: RoutingRequest, candidate: CandidateState, meanOutputTokens: number, out: PriorEstimate): PriorEstimate {
+  const { law, limits } = candidate.report;
+  const own = uncachedTokens(request, candidate);
+  const pending = candidate.pendingTokens;
+  const total = pending + own;
+  const decoding = candidate.decoding;
+  const base = decodeStepMs(law, decoding, candidate.decodeContextTokens);
+  const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding)) + 0.5;
+  const pairs = own * (candidate.hitTokens + own / 2) + pending * PENDING_CONTEXT_SHARE * candidate.pendingPromptTokens;
+  let ttft = law.frontEndMs + candidate.linkMs + steps * base + law.c1 * total + law.c2 * pairs;
+
+  const demand = candidate.usedTokens + candidate.waitingTokens + own;
+  const over = demand + GROWTH_TOKENS * decoding - limits.kvTokens;
+  if (over > 0) ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * meanOutputTokens * (base + 256 * law.c1);
+  // A batch that is full admits the next request only when one of its sequences ends.
+  const queued = candidate.inFlight + 1 - limits.maxNumSeqs;
+  if (queued > 0) ttft += (queued / limits.maxNumSeqs) * meanOutputTokens * base;
+
+  out.ttftMs = ttft;
+  out.tpotMs = decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio));
+  out.workMs = prefillWorkMs(law, own, candidate.hitTokens);
+  out.baseMs = base;
+  out.overTokens = over;
+  out.kvPressure = demand / Math.max(1, limits.kvTokens);
+  return out;
+}

@@ -1,0 +1,43 @@
+/**
+ * Step-time law of one instance: how long one scheduler step of its engine lasts, in milliseconds.
+ *
+ *   stepMs = c0 + c1·P + c2·Σ P_i·(ctx_i + P_i/2) + c3·D + c4·Σ dctx_j
+ *
+ * P prefill tokens computed in the step, P_i those of request i over ctx_i tokens already in its cache, D decoding sequences with contexts dctx_j.
+ * The form is that of the vidur and Splitwise line of engine models; the coefficients of an instance are fitted online by its door.
+ */
+export interface StepLaw {
+  /** ms: weights, launch, sampling */
+  c0: number;
+  /** ms per prefill token */
+  c1: number;
+  /** ms per query-key pair of prefill */
+  c2: number;
+  /** ms per decoding sequence */
+  c3: number;
+  /** ms per token of decoding context */
+  c4: number;
+}
+
+/** What an instance's law is believed to be, and how sure its door is. */
+export interface LawState extends StepLaw {
+  /** ms a request spends outside steps before its first token: the engine's HTTP front end and tokeniser */
+  frontEndMs: number;
+  /** step observations behind the fit, after forgetting; 0 = the prior alone */
+  samples: number;
+  /** median absolute residual of the fit, ms */
+  residualMs: number;
+}
+
+/** Law of a GPU nobody has seen: between an A30 and an A100 on an 8B model in 16 bit. It is only the start of the fit. */
+export const GENERIC_LAW: LawState = { c0: 18, c1: 0.1, c2: 1e-5, c3: 0.05, c4: 1.5e-4, frontEndMs: 8, samples: 0, residualMs: 0 };
+
+/** Milliseconds of a step without prefill: `decoding` sequences with `contextTokens` in sum. */
+export function decodeStepMs(law: StepLaw, decoding: number, contextTokens: number): number {
+  return law.c0 + law.c3 * decoding + law.c4 * contextTokens;
+}
+
+/** Milliseconds of compute that prefilling `tokens` over `contextTokens` already cached adds to its steps. */
+export function prefillWorkMs(law: StepLaw, tokens: number, contextTokens: number): number {
+  return law.c1 * tokens + law.c2 * tokens * (contextTokens + tokens / 2);
+}

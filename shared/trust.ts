@@ -1,0 +1,103 @@
+import { REGIMES, type Regime } from './sample.ts';
+import type { Trust } from './table.ts';
+
+export interface TrustLimits {
+  /** outcomes needed before any trust */
+  minSamples: number;
+  /** median absolute percentage error of TTFT up to which predictions are trusted */
+  maxMedianApe: number;
+}
+
+/** Outcomes remembered; older ones leave by count or by age, so that a verdict is always about the present. */
+const WINDOW = 256;
+const MAX_AGE_MS = 180_000;
+/** Trust once earned is lost only clearly beyond the limit, so that the fleet does not flap between policies. */
+const HYSTERESIS = 1.5;
+const REGIME_MIN_SAMPLES = 12;
+/** Newest outcomes that decide whether trust is lost: drift must show before the whole window has turned over. */
+const RECENT = 48;
+
+interface Entry {
+  atMs: number;
+  ape: number;
+  covered: boolean;
+  regime: Regime;
+}
+
+/**
+ * Decides on live outcomes whether predictions may route. Kept by the brain over the fleet and by every entry over its own requests, since the
+ * brain may be dead. Each outcome must have been predicted before it was learned from.
+ */
+export class TrustGate {
+  private readonly limits: TrustLimits;
+  private entries: Entry[] = [];
+  private trusted = false;
+
+  constructor(limits: TrustLimits, startTrusted = false) {
+    this.limits = limits;
+    this.trusted = startTrusted;
+  }
+
+  note(predictedMs: number, p90Ms: number, observedMs: number, regime: Regime, nowMs: number): void {
+    const ape = Math.abs(predictedMs - observedMs) / Math.max(1, observedMs);
+    this.entries.push({ atMs: nowMs, ape: Number.isFinite(ape) ? ape : Infinity, covered: observedMs <= p90Ms, regime });
+    if (this.entries.length > WINDOW) this.entries.shift();
+  }
+
+  /** Forgets every outcome: the fleet or the predictor is no longer the one that they speak of. */
+  reset(): void {
+    this.entries = [];
+    this.trusted = false;
+  }
+
+  verdict(nowMs: number): Trust {
+    const live = this.entries.filter((entry) => nowMs - entry.atMs <= MAX_AGE_MS);
+    this.entries = live;
+    const apes = live.map((entry) => entry.ape);
+    const medianApe = median(apes);
+    const reason = this.judge(apes, medianApe);
+    return {
+      verdict: this.trusted ? 'trusted' : 'untrusted',
+      reason,
+      samples: live.length,
+      medianApe: medianApe !== null && Number.isFinite(medianApe) ? medianApe : null,
+      p90Coverage: live.length > 0 ? live.filter((entry) => entry.covered).length / live.length : null,
+      regimes: Object.fromEntries(REGIMES.map((regime) => [regime, this.regimeVerdict(live, regime)])) as Trust['regimes'],
+    };
+  }
+
+  private judge(apes: number[], medianApe: number | null): string {
+    const { minSamples, maxMedianApe } = this.limits;
+    const recent = median(apes.slice(-RECENT));
+    if (this.trusted) {
+      if (recent !== null && apes.length >= Math.min(minSamples, RECENT / 2) && recent > maxMedianApe * HYSTERESIS) {
+        this.trusted = false;
+        return `drift: recent median error ${percent(recent)} > ${percent(maxMedianApe * HYSTERESIS)}`;
+      }
+      return medianApe === null ? 'trusted, no recent outcome' : `median error ${percent(medianApe)}`;
+    }
+    if (apes.length < minSamples) return `learning: ${apes.length} of ${minSamples} outcomes`;
+    if (medianApe === null || medianApe > maxMedianApe || (recent !== null && recent > maxMedianApe * HYSTERESIS)) {
+      return `median error ${percent(medianApe ?? Infinity)} > ${percent(maxMedianApe)}`;
+    }
+    this.trusted = true;
+    return `median error ${percent(medianApe)}`;
+  }
+
+  private regimeVerdict(live: readonly Entry[], regime: Regime): 'trusted' | 'untrusted' | 'unknown' {
+    const apes = live.filter((entry) => entry.regime === regime).map((entry) => entry.ape);
+    if (apes.length < REGIME_MIN_SAMPLES) return 'unknown';
+    return (median(apes) ?? Infinity) <= this.limits.maxMedianApe * HYSTERESIS ? 'trusted' : 'untrusted';
+  }
+}
+
+/** Median of unsorted values; null of none. */
+export function median(values: readonly number[]): number | null {
+  if (values.length === 0) return null;
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor((sorted.length - 1) / 2)] as number;
+}
+
+function percent(ratio: number): string {
+  return `${Math.round(ratio * 100)} %`;
+}
