@@ -39,6 +39,8 @@ export const sampleSchema = z.object({
   propensity: z.number().min(0).max(1),
   tableVersion: count,
   stream: z.boolean(),
+  /** bytes of the canonical prompt text; 0 for token prompts */
+  promptBytes: count,
   promptTokens: count,
   /** tokens that the entry believed cached at dispatch */
   hitTokens: count,
