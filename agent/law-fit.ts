@@ -113,20 +113,29 @@ const FRONT_END_MAX_MS = 500;
  * predicts sensibly from the first request on. Method: docs/learning.md.
  */
 export class LawFit {
-  private prior: StepLaw;
-  private decode: ForgettingFit;
-  private prefill: ForgettingFit;
-  private frontEndMs: number;
+  private prior!: StepLaw;
+  private decode!: ForgettingFit;
+  private prefill!: ForgettingFit;
+  private frontEndMs = 0;
   private frontEndSamples = 0;
   private residualMs = 0;
   private refused = 0;
   private cached: LawState | undefined;
 
   constructor(prior: LawState) {
+    this.reset(prior);
+  }
+
+  /** Forgets every observation: the engine restarted, perhaps on other hardware or with another model. */
+  reset(prior: LawState): void {
     this.prior = prior;
     this.frontEndMs = prior.frontEndMs;
+    this.frontEndSamples = 0;
+    this.residualMs = 0;
+    this.refused = 0;
     this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, SHRINKAGE);
     this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, SHRINKAGE);
+    this.cached = undefined;
   }
 
   /** A better prior has come with a table. */
