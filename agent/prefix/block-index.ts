@@ -39,7 +39,8 @@ export class BlockIndex {
     return column;
   }
 
-  add(instance: string, hash: number): void {
+  /** True if the instance was not known to hold the block. */
+  add(instance: string, hash: number): boolean {
     const column = this.column(instance);
     if ((this.filled + 1) / this.slots > MAX_FILL) this.rebuild(this.slots * 2, this.words);
     let slot = this.find(hash);
@@ -49,9 +50,10 @@ export class BlockIndex {
     }
     slot = slot * this.words + (column >>> 5);
     const bit = 1 << (column & 31);
-    if (((this.masks[slot] as number) & bit) !== 0) return;
+    if (((this.masks[slot] as number) & bit) !== 0) return false;
     this.masks[slot] = (this.masks[slot] as number) | bit;
     this.counts.set(instance, this.blocksOf(instance) + 1);
+    return true;
   }
 
   remove(instance: string, hash: number): void {
