@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
 import { addConfig } from './config.ts';
+import { addReplay } from './replay.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
   addConfig,
+  addReplay,
 ];
