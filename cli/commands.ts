@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import { addEngine } from './engine.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
-export const commands: readonly ((program: Command) => void)[] = [];
+export const commands: readonly ((program: Command) => void)[] = [addEngine];

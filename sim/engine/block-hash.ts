@@ -21,8 +21,8 @@ export function chainRoot(lora: string | undefined, salt: string | undefined): n
  * Tokens come from `prompt` and, past its end, from `output`.
  */
 export function blockHash(parent: number, prompt: Int32Array, output: Int32Array, start: number, size: number): number {
-  let a = parent % LOW | 0;
-  let b = Math.floor(parent / LOW) | 0;
+  let a = parent | 0;
+  let b = (parent / LOW) | 0;
   const end = start + size;
   for (let i = start; i < end; i++) {
     const token = i < prompt.length ? prompt[i]! : output[i - prompt.length]!;

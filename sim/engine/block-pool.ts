@@ -1,3 +1,4 @@
+import { HashIndex } from './hash-index.ts';
 import type { KvEvent } from './kv-events.ts';
 
 /**
@@ -14,7 +15,7 @@ export class BlockPool {
   private readonly hashes: Float64Array;
   /** Chains blocks with the same hash, oldest first; 0 ends the chain. */
   private readonly twin: Int32Array;
-  private readonly byHash = new Map<number, number>();
+  private readonly byHash: HashIndex;
   private events: KvEvent[] = [];
   private readonly recordEvents: boolean;
 
@@ -27,6 +28,7 @@ export class BlockPool {
     this.refs = new Int32Array(count);
     this.hashes = new Float64Array(count);
     this.twin = new Int32Array(count);
+    this.byHash = new HashIndex(count);
     for (let block = 0; block < count; block++) {
       this.next[block] = block + 1 < count ? block + 1 : 0;
       this.prev[block] = block > 0 ? block - 1 : count - 1;
@@ -40,7 +42,7 @@ export class BlockPool {
 
   /** The oldest block that holds `hash`, or 0. */
   lookup(hash: number): number {
-    return this.byHash.get(hash) ?? 0;
+    return this.byHash.get(hash);
   }
 
   isFree(block: number): boolean {
@@ -67,7 +69,7 @@ export class BlockPool {
     this.hashes[block] = hash;
     this.twin[block] = 0;
     const first = this.byHash.get(hash);
-    if (first === undefined) {
+    if (first === 0) {
       this.byHash.set(hash, block);
       return;
     }
@@ -129,7 +131,7 @@ export class BlockPool {
   private evict(block: number): void {
     const hash = this.hashes[block]!;
     this.hashes[block] = 0;
-    const first = this.byHash.get(hash)!;
+    const first = this.byHash.get(hash);
     if (first === block) {
       const heir = this.twin[block]!;
       if (heir === 0) this.byHash.delete(hash);

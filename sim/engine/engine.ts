@@ -1,17 +1,9 @@
 import type { Clock, Timer } from '../../shared/env.ts';
 import type { EngineMetrics } from './metrics.ts';
-import { EngineRequest, type RequestSpec } from './request.ts';
+import { EngineRequest, type RequestSink, type RequestSpec } from './request.ts';
 import { Scheduler, type SchedulerOptions } from './scheduler.ts';
 import { Step } from './step.ts';
 import type { StepTimeModel } from './step-time.ts';
-
-/** Where the outputs of a request go. Calls come in the order of the engine's time; none follows `onFinish` or an abort. */
-export interface RequestSink {
-  onToken?(request: EngineRequest, token: number, nowMs: number): void;
-  onFinish(request: EngineRequest, nowMs: number): void;
-  /** The engine died before the request ended. */
-  onDeath?(request: EngineRequest): void;
-}
 
 export interface EngineOptions extends SchedulerOptions {
   clock: Clock;
@@ -46,7 +38,7 @@ export class Engine {
   slowFactor = 1;
   private readonly options: EngineOptions;
   private readonly step: Step;
-  private readonly sinks = new Map<EngineRequest, RequestSink>();
+  private readonly live = new Set<EngineRequest>();
   private stepTimer: Timer | undefined;
   private isStepping = false;
   private isHung = false;
@@ -68,7 +60,7 @@ export class Engine {
 
   /** Requests accepted and not ended. */
   get inFlight(): number {
-    return this.sinks.size;
+    return this.live.size;
   }
 
   /** Milliseconds spent in steps until `nowMs`. */
@@ -82,7 +74,8 @@ export class Engine {
     const { clock, frontEndMs } = this.options;
     const request = new EngineRequest(spec, this.blockSize);
     request.arrivedMs = clock.nowMs();
-    this.sinks.set(request, sink);
+    request.sink = sink;
+    this.live.add(request);
     if (frontEndMs > 0) clock.after(frontEndMs, () => this.enqueue(request));
     else this.enqueue(request);
     return request;
@@ -90,7 +83,8 @@ export class Engine {
 
   /** Ends a request at once and frees its blocks; its sink hears nothing more. Harmless on an ended request. */
   abort(request: EngineRequest): void {
-    if (!this.sinks.delete(request)) return;
+    if (!this.live.delete(request)) return;
+    request.sink = undefined;
     this.scheduler.abort(request);
     this.updateGauges();
     this.wake();
@@ -117,11 +111,13 @@ export class Engine {
     if (this.hasDied) return;
     this.hasDied = true;
     this.stepTimer?.cancel();
-    const dying = [...this.sinks];
-    this.sinks.clear();
-    for (const [request, sink] of dying) {
+    const dying = [...this.live];
+    this.live.clear();
+    for (const request of dying) {
+      const { sink } = request;
+      request.sink = undefined;
       this.scheduler.abort(request);
-      sink.onDeath?.(request);
+      sink?.onDeath?.(request);
     }
   }
 
@@ -183,7 +179,7 @@ export class Engine {
       if (token < 0) continue;
       const request = step.requests[i]!;
       // The sink of an earlier token may just have aborted this request, or killed the engine.
-      const sink = this.sinks.get(request);
+      const { sink } = request;
       if (!sink) continue;
       metrics?.onToken(request, nowMs);
       tokens++;
@@ -194,7 +190,8 @@ export class Engine {
       request.lastTokenMs = nowMs;
       const isFinished = request.status === 'finished';
       if (isFinished) {
-        this.sinks.delete(request);
+        request.sink = undefined;
+        this.live.delete(request);
         metrics?.onFinish(request, nowMs);
       }
       sink.onToken?.(request, token, nowMs);

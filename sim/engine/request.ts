@@ -19,6 +19,14 @@ export interface RequestSpec {
   outputSeed?: number;
 }
 
+/** Where the outputs of a request go. Calls come in the order of the engine's time; none follows `onFinish` or an abort. */
+export interface RequestSink {
+  onToken?(request: EngineRequest, token: number, nowMs: number): void;
+  onFinish(request: EngineRequest, nowMs: number): void;
+  /** The engine died before the request ended. */
+  onDeath?(request: EngineRequest): void;
+}
+
 /**
  * One request inside the scheduler: what is computed, which blocks it holds and which hashes its full blocks have. Fields are plain
  * numbers and typed arrays because the scheduler touches every running request on every step.
@@ -62,6 +70,8 @@ export class EngineRequest {
   firstTokenMs = -1;
   lastTokenMs = -1;
   finishReason: FinishReason | undefined;
+  /** Set while the engine owes it something. */
+  sink: RequestSink | undefined;
 
   constructor(spec: RequestSpec, blockSize: number) {
     this.id = spec.id;
