@@ -2,13 +2,13 @@
 export const VOCAB_SIZE = 128256;
 /** Ids below this stand for themselves (special tokens); text hashes to the ids above. */
 const FIRST_TEXT_ID = 1024;
-const MAX_PIECE_BYTES = 4;
+const MAX_PIECE_BYTES = 5;
 
 /** Text of ids seen so far, for detokenising; bounded by the id space. */
 const pieceOfId: (string | undefined)[] = [];
 
 /**
- * Ids of `text`: pieces of at most 4 bytes (5 with the space before a word) hashed to ids, so about 4 bytes a token in English, as a real
+ * Ids of `text`: pieces of at most 5 bytes (6 with the space before a word) hashed to ids, so about 4 bytes a token in English, as a real
  * tokenizer's. Left to right without look-back, so a text that extends another keeps all its tokens except possibly the last one, and one
  * piece always has the same id in every process.
  */
