@@ -62,7 +62,8 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   }
   await app.listen({ host: config.host, port: config.port });
   const { port } = app.server.address() as AddressInfo;
-  if (config.port === 0 || !advertised.url) advertised.url = config.advertiseUrl || `http://${config.host === '0.0.0.0' ? '127.0.0.1' : config.host}:${port}`;
+  // Port 0 asks for any free port: what is advertised must name the real one.
+  if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
 
   const sink = {
