@@ -1,4 +1,7 @@
 import type { Command } from 'commander';
+import { addConfig } from './config.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
-export const commands: readonly ((program: Command) => void)[] = [];
+export const commands: readonly ((program: Command) => void)[] = [
+  addConfig,
+];

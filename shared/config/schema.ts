@@ -1,0 +1,138 @@
+import { z } from 'zod';
+
+const httpUrl = z.string().refine((text) => isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
+const optionalHttpUrl = z.string().refine((text) => text === '' || isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
+const optionalWsUrl = z.string().refine((text) => text === '' || isUrl(text, ['ws:', 'wss:']), { error: 'is not a ws:// or wss:// URL' });
+/** Ids travel in headers and metric labels, so they hold no spaces, commas or quotes. */
+const id = z.string().regex(/^[\w.:@/-]{0,128}$/, { error: 'may hold letters, digits and . _ : @ / - only, at most 128 of them' });
+const ms = z.int().min(1);
+const count = z.int().min(1);
+
+/** Names of the policies an operator may choose; the registry in shared/choice implements each. */
+export const POLICY_NAMES = ['learned', 'round-robin', 'random', 'least-request', 'prefix-load', 'lmetric'] as const;
+const policy = z.enum(POLICY_NAMES);
+const objective = z.string().regex(/^[a-z0-9-]+$/, { error: 'is not the name of an objective' });
+
+const instance = z.strictObject({
+  id: id.default('').describe('Name of the instance in the fleet. Empty: `<agent id>:<port of url>`.'),
+  url: httpUrl.describe('Base URL of the vLLM server, for example http://127.0.0.1:8000.'),
+  apiKey: z.string().min(1).optional().describe('Key that this vLLM asks for (its `--api-key`).'),
+  gpus: z.array(z.int().min(0)).optional().describe('nvidia-smi indices of the GPUs it runs on. Absent: found by process id where possible.'),
+  kind: z
+    .strictObject({
+      gpu: z.string().min(1).optional().describe('GPU model, where nvidia-smi cannot tell it.'),
+      quantisation: z.string().min(1).optional().describe('Quantisation of the weights, for example fp8.'),
+      tensorParallel: count.optional().describe('GPUs that one engine uses together.'),
+    })
+    .prefault({})
+    .describe('What the instance is, where it does not tell itself.'),
+  maxNumSeqs: count.default(256).describe("vLLM's `--max-num-seqs`: sequences in one batch."),
+  maxBatchedTokens: count.default(2048).describe("vLLM's `--max-num-batched-tokens`: tokens in one step."),
+  kvTokens: count.optional().describe('KV cache size in tokens, where the metrics do not tell it.'),
+});
+
+const agent = z.strictObject({
+  id: id.default('').describe('Name of this agent in the fleet. Empty: the host name.'),
+  host: z.string().min(1).default('0.0.0.0').describe('Address to listen on.'),
+  port: z.int().min(0).max(65535).default(8080).describe('Port for clients and for other agents. 0: any free port.'),
+  advertiseUrl: optionalHttpUrl.default('').describe('URL by which other agents reach this one. Empty: `http://<host name>:<port>`.'),
+  brainUrl: optionalWsUrl.default('ws://127.0.0.1:7400').describe('Where the brain listens. Empty: no brain.'),
+  stateDir: z.string().min(1).default('/var/lib/lodestar/agent').describe('Folder for the last routing table and unsent samples.'),
+  instances: z.array(instance).max(64).default([]).describe('The vLLM servers this agent is the door of. None: a pure entry point.'),
+  policy: policy.optional().describe("Local policy that overrides the brain's. Absent: the brain decides."),
+  objective: objective.default('ttft').describe('What a decision minimises when the brain does not say.'),
+  bodyLimitBytes: z.int().min(1024).default(33_554_432).describe('Largest request body in bytes; a larger one is answered 413.'),
+  firstByteTimeoutMs: ms.default(120_000).describe('Longest wait for the first byte of an answer before the request moves on.'),
+  idleTimeoutMs: ms.default(60_000).describe('Longest silence within a stream before it is cut.'),
+  connectTimeoutMs: ms.default(1000).describe('Longest wait for a connection to a door or an instance.'),
+  retries: z.int().min(0).max(16).default(2).describe('Further instances tried while no byte of an answer has arrived.'),
+  maxInFlight: count.default(4096).describe('Requests this entry holds at once; further ones are answered 503.'),
+  drainTimeoutMs: ms.default(30_000).describe('Longest wait for running requests after SIGTERM.'),
+  staleAfterMs: ms.default(2000).describe('Age at which the state of an instance no longer counts as known.'),
+  reportRefreshMs: ms.default(250).describe('Age at which a load report is fetched anew from its door.'),
+  breaker: z
+    .strictObject({
+      failures: count.default(3).describe('Failures in a row that open the breaker of a link.'),
+      openMs: ms.default(1000).describe('First pause of an open breaker; it doubles with each further failure.'),
+      maxOpenMs: ms.default(30_000).describe('Longest pause of an open breaker.'),
+    })
+    .prefault({})
+    .describe('Keeps requests away from a link that fails.'),
+  scrape: z
+    .strictObject({
+      metricsPeriodMs: ms.default(1000).describe("Period of reading vLLM's /metrics."),
+      gpuPeriodMs: ms.default(500).describe('Period of GPU samples.'),
+      hostPeriodMs: ms.default(2000).describe('Period of CPU and memory samples.'),
+      healthPeriodMs: ms.default(250).describe("Period of asking vLLM's /health."),
+    })
+    .prefault({})
+    .describe('How often the collectors look.'),
+  nvidiaSmiPath: z.string().min(1).default('nvidia-smi').describe('The nvidia-smi executable: a name on PATH or a path.'),
+  telemetryMinMs: ms.default(20).describe('Shortest time between two telemetry frames to the brain.'),
+  sampleQueueMax: count.default(20_000).describe('Samples kept while the brain is away; the oldest are dropped and counted beyond it.'),
+  receiptsMax: count.default(1000).describe('Decision receipts kept for inspection.'),
+});
+
+const brain = z.strictObject({
+  host: z.string().min(1).default('0.0.0.0').describe('Address to listen on.'),
+  port: z.int().min(0).max(65535).default(7400).describe('Port for agents and for the status pages. 0: any free port.'),
+  stateDir: z.string().min(1).default('/var/lib/lodestar/brain').describe('Folder of the store: routing table, model, experience.'),
+  policy: policy.default('learned').describe('Policy of the fleet. `learned` takes over once the predictor is trusted.'),
+  objective: objective.default('ttft').describe('What a decision minimises.'),
+  exploration: z.number().min(0).max(1).default(0.01).describe('Share of decisions drawn at random among the allowed instances.'),
+  backend: z.enum(['auto', 'tfjs-node-gpu', 'wasm', 'cpu']).default('auto').describe('TensorFlow.js backend for training. auto: the first of the list that starts.'),
+  tfjsNodeGpuDir: z.string().default('').describe('Folder that holds node_modules/@tensorflow/tfjs-node-gpu. Empty: the installed package, if any.'),
+  gpuMemoryLimitMb: count.default(512).describe('GPU memory that training may take, in MiB.'),
+  learn: z
+    .strictObject({
+      roundMs: ms.default(5000).describe('Period of training rounds.'),
+      minNewSamples: count.default(32).describe('New samples that a round needs.'),
+      recencySize: count.default(8192).describe('Newest samples kept for training.'),
+      diversitySize: count.default(4096).describe('Samples kept because they are rare.'),
+      maxAgeMs: ms.default(1_800_000).describe('Age at which a sample leaves the experience.'),
+      hidden: z.array(count.max(512)).min(1).max(4).default([64, 64]).describe('Widths of the hidden layers.'),
+    })
+    .prefault({})
+    .describe('The learner.'),
+  trust: z
+    .strictObject({
+      minSamples: count.default(40).describe('Live predictions that must be scored before trust is possible.'),
+      maxMedianApe: z.number().gt(0).max(10).default(0.35).describe('Largest median absolute error, as a share of the observed value, that earns trust.'),
+    })
+    .prefault({})
+    .describe('When learned scores may decide.'),
+  maxFrameBytes: z.int().min(65_536).default(8_388_608).describe('Largest frame accepted from an agent, in bytes.'),
+  maxAgents: count.default(512).describe('Agents that may be connected at once.'),
+});
+
+/** The configuration file as it may be written: the one declaration of every key, its range, default and meaning. */
+export const configSchema = z.strictObject({
+  logLevel: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']).default('info').describe('Least severe log line that is written.'),
+  token: z
+    .string()
+    .min(16)
+    .regex(/^[\x21-\x7e]*$/, { error: 'holds a space or a character outside ASCII' })
+    .optional()
+    .describe('Secret that all agents and the brain of a fleet share, at least 16 characters.'),
+  tokenFile: z.string().min(1).optional().describe('File that holds the token instead; relative to the configuration file.'),
+  agent: agent.prefault({}).describe('The agent: door of its instances and entry to the fleet.'),
+  brain: brain.prefault({}).describe('The brain: collects, learns, publishes routing tables.'),
+});
+
+type Parsed = z.output<typeof configSchema>;
+
+export type BrainConfig = Parsed['brain'];
+export type AgentConfig = Parsed['agent'];
+export type InstanceConfig = AgentConfig['instances'][number];
+
+/** A complete configuration: defaults filled in, derived names resolved, token present. */
+export interface Config {
+  logLevel: Parsed['logLevel'];
+  token: string;
+  agent: AgentConfig;
+  brain: BrainConfig;
+}
+
+function isUrl(text: string, protocols: readonly string[]): boolean {
+  return URL.canParse(text) && protocols.includes(new URL(text).protocol);
+}

@@ -1,0 +1,121 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { defaultConfig, envName, loadConfig } from '../../../shared/config/index.ts';
+import { LodestarError } from '../../../shared/errors.ts';
+
+const token = 'a-token-of-sixteen-or-more';
+let dir = '';
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'lodestar-config-'));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+function write(text: string, name = 'lodestar.yaml'): string {
+  const file = join(dir, name);
+  writeFileSync(file, text);
+  return file;
+}
+
+function problem(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    expect(error).toBeInstanceOf(LodestarError);
+    expect((error as LodestarError).code).toBe('CONFIG_INVALID');
+    return (error as Error).message;
+  }
+  throw new Error('nothing was refused');
+}
+
+describe('layers', () => {
+  it('fills every default', () => {
+    const config = defaultConfig(token);
+    expect(config.agent).toMatchObject({ port: 8080, retries: 2, brainUrl: 'ws://127.0.0.1:7400', breaker: { failures: 3 }, scrape: { gpuPeriodMs: 500 } });
+    expect(config.brain).toMatchObject({ port: 7400, policy: 'learned', learn: { hidden: [64, 64] }, trust: { minSamples: 40 } });
+    expect(config.agent.id).not.toBe('');
+    expect(config.agent.advertiseUrl).toMatch(/^http:\/\/.+:8080$/);
+  });
+
+  it('lays flags over environment over file over defaults', () => {
+    const file = write(`token: ${token}\nagent:\n  port: 1\n  retries: 1\n  connectTimeoutMs: 7\nbrain: {policy: random}\n`);
+    const env = { LODESTAR_AGENT_PORT: '2', LODESTAR_AGENT_RETRIES: '5', LODESTAR_BRAIN_LEARN_HIDDEN: '[8]', LODESTAR_AGENT_FIRST_BYTE_TIMEOUT_MS: '9' };
+    const config = loadConfig({ file, env, overrides: { agent: { port: 3 } }, sets: ['agent.breaker.failures=4', 'agent.brainUrl='] });
+    expect(config.agent).toMatchObject({ port: 3, retries: 5, connectTimeoutMs: 7, firstByteTimeoutMs: 9, brainUrl: '', breaker: { failures: 4, openMs: 1000 } });
+    expect(config.brain).toMatchObject({ policy: 'random', learn: { hidden: [8], roundMs: 5000 } });
+  });
+
+  it('names variables after the path', () => {
+    expect(envName('agent.firstByteTimeoutMs')).toBe('LODESTAR_AGENT_FIRST_BYTE_TIMEOUT_MS');
+    expect(envName('brain.tfjsNodeGpuDir')).toBe('LODESTAR_BRAIN_TFJS_NODE_GPU_DIR');
+  });
+
+  it('names instances after agent and port, and refuses the same name twice', () => {
+    const config = loadConfig({ env: {}, overrides: { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000/' }] } } });
+    expect(config.agent.instances[0]).toMatchObject({ id: 'g7:8000', url: 'http://127.0.0.1:8000', maxNumSeqs: 256 });
+    const twice = { token, agent: { instances: [{ id: 'x', url: 'http://a:1' }, { id: 'x', url: 'http://b:2' }] } };
+    expect(problem(() => loadConfig({ env: {}, overrides: twice }))).toContain('agent.instances[1].id: "x" is used twice');
+  });
+});
+
+describe('refusals', () => {
+  it.each([
+    ['agent: {prot: 8080}', 'agent.prot: unknown key in FILE; did you mean `port`?'],
+    ['agents: {}', 'agents: unknown key in FILE; did you mean `agent`?'],
+    ['agent: {port: "x"}', 'agent.port: found "x" (text) in FILE; set whole number from 0 to 65535'],
+    ['agent: {port: 99999}', 'agent.port: found 99999 (number) in FILE; set whole number from 0 to 65535'],
+    ['agent: {instances: [{}]}', 'agent.instances[0].url: is missing in FILE; set text'],
+    ['agent: {instances: [{url: "localhost:1"}]}', 'agent.instances[0].url: "localhost:1" (text) is not an http:// or https:// URL in FILE'],
+    ['agent: {instances: [{url: "http://a", maxNumSeq: 1}]}', 'agent.instances[0].maxNumSeq: unknown key in FILE; did you mean `maxNumSeqs`?'],
+    ['agent: {policy: best}', 'agent.policy: found "best" (text) in FILE; set learned | round-robin'],
+    ['agent: {scrape: 5}', 'agent.scrape: found 5 (number) in FILE; write a group of keys here'],
+    ['brain: {learn: {hidden: [0]}}', 'brain.learn.hidden[0]: found 0 (number) in FILE'],
+    ['brain: {learn: {hidden: []}}', 'brain.learn.hidden: found a list in FILE'],
+    ['agent:', 'agent: found nothing in FILE; write a group of keys here'],
+    ['logLevel: loud', 'logLevel: found "loud" (text) in FILE; set trace | debug'],
+  ])('%s', (yaml, expected) => {
+    const file = write(`token: ${token}\n${yaml}\n`);
+    expect(problem(() => loadConfig({ file, env: {} }))).toContain(expected.replace('FILE', file));
+  });
+
+  it('lists every problem at once and names the layer', () => {
+    const file = write(`token: ${token}\nagent: {port: a, retries: b}\n`);
+    const text = problem(() => loadConfig({ file, env: { LODESTAR_AGENT_RETRIES: 'many' } }));
+    expect(text).toContain(`agent.port: found "a" (text) in ${file}`);
+    expect(text).toContain('agent.retries: found "many" (text) in LODESTAR_AGENT_RETRIES');
+  });
+
+  it('refuses unknown variables and flags', () => {
+    expect(problem(() => loadConfig({ env: { LODESTAR_AGENT_PROT: '1' } }))).toContain('LODESTAR_AGENT_PROT: unknown variable; did you mean `LODESTAR_AGENT_PORT`?');
+    expect(problem(() => loadConfig({ env: {}, sets: ['agent.retrys=1'] }))).toContain('--set agent.retrys: unknown key; did you mean `agent.retries`?');
+    expect(problem(() => loadConfig({ env: {}, sets: ['agent.port'] }))).toContain('has no value');
+    expect(problem(() => loadConfig({ env: {}, sets: ['zzzzzzzzzzzzzz=1'] }))).toContain('zzzzzzzzzzzzzz: unknown key');
+  });
+
+  it('refuses what is not YAML, not a group, or not there', () => {
+    expect(problem(() => loadConfig({ file: write('a: [\n'), env: {} }))).toMatch(/line \d+: not YAML/);
+    expect(problem(() => loadConfig({ file: write('- a\n'), env: {} }))).toContain('holds no keys');
+    expect(problem(() => loadConfig({ file: join(dir, 'none'), env: {} }))).toContain('lodestar config init');
+  });
+});
+
+describe('token', () => {
+  it('is needed, and never shown', () => {
+    expect(problem(() => loadConfig({ env: {} }))).toContain('run `lodestar config init`');
+    const text = problem(() => loadConfig({ env: { LODESTAR_TOKEN: 'short' } }));
+    expect(text).toContain('a text of 5 characters in LODESTAR_TOKEN; at least 16');
+    expect(text).not.toContain('short');
+  });
+
+  it('comes from a file beside the configuration, or from the environment over it', () => {
+    write(`${token}\n`, 'secret');
+    const file = write('tokenFile: secret\n');
+    expect(loadConfig({ file, env: {} }).token).toBe(token);
+    expect(loadConfig({ file, env: { LODESTAR_TOKEN: `${token}2` } }).token).toBe(`${token}2`);
+    expect(problem(() => loadConfig({ file: write('tokenFile: nowhere\n'), env: {} }))).toContain('tokenFile: cannot read');
+    write('x', 'secret');
+    expect(problem(() => loadConfig({ file: write('tokenFile: secret\n'), env: {} }))).toContain('at least 16');
+    expect(problem(() => loadConfig({ file: write(`tokenFile: secret\ntoken: ${token}\n`), env: {} }))).toContain('keep one of them');
+  });
+});
