@@ -12,6 +12,7 @@ export const ERROR_CODES = {
   UPSTREAM_FAILED: 'the instance failed before the first byte of its answer',
   UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
   TRACE_INVALID: 'a trace file has a bad line',
+  STORE_FAILED: 'the state folder cannot be opened or written',
   PREDICTOR_BACKEND: 'no TensorFlow.js backend could be started',
 } as const;
 
