@@ -34,7 +34,16 @@ export function addConfig(program: Command): void {
 /** Makes a configuration file with a random 256-bit token, mode 0600. Refuses to overwrite. */
 export function initFile(path: string): string {
   mkdirSync(dirname(path), { recursive: true });
-  const text = `# Lodestar configuration. Every agent and the brain of a fleet need the same token.\n\n${printConfig(randomBytes(32).toString('base64url'))}`;
+  const text = `# Lodestar configuration. Every agent and the brain of a fleet need the same token.
+# Every key with its meaning and default: lodestar config print
+token: ${randomBytes(32).toString('base64url')}
+
+agent:
+  # Where the brain listens; empty: no brain.
+  brainUrl: ws://127.0.0.1:7400
+  # The vLLM servers beside this agent, for example [{url: "http://127.0.0.1:8000"}]. None: a pure entry point.
+  instances: []
+`;
   try {
     writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
   } catch (error) {

@@ -1,4 +1,4 @@
 export { configKeys, envName, type KeyInfo } from './keys.ts';
 export { defaultConfig, loadConfig, type ConfigOverrides, type LoadOptions } from './load.ts';
 export { docsTable, printConfig, updateDocs } from './print.ts';
-export { configSchema, POLICY_NAMES, type AgentConfig, type BrainConfig, type Config, type InstanceConfig } from './schema.ts';
+export { configSchema, type AgentConfig, type BrainConfig, type Config, type InstanceConfig } from './schema.ts';

@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { OBJECTIVE_NAMES } from '../choice/objectives/index.ts';
+import { POLICY_NAMES } from '../choice/policies/index.ts';
 
 const httpUrl = z.string().refine((text) => isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
 const optionalHttpUrl = z.string().refine((text) => text === '' || isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
@@ -8,10 +10,8 @@ const id = z.string().regex(/^[\w.:@/-]{0,128}$/, { error: 'may hold letters, di
 const ms = z.int().min(1);
 const count = z.int().min(1);
 
-/** Names of the policies an operator may choose; the registry in shared/choice implements each. */
-export const POLICY_NAMES = ['learned', 'round-robin', 'random', 'least-request', 'prefix-load', 'lmetric'] as const;
 const policy = z.enum(POLICY_NAMES);
-const objective = z.string().regex(/^[a-z0-9-]+$/, { error: 'is not the name of an objective' });
+const objective = z.enum(OBJECTIVE_NAMES);
 
 const instance = z.strictObject({
   id: id.default('').describe('Name of the instance in the fleet. Empty: `<agent id>:<port of url>`.'),
@@ -90,7 +90,7 @@ const brain = z.strictObject({
       recencySize: count.default(8192).describe('Newest samples kept for training.'),
       diversitySize: count.default(4096).describe('Samples kept because they are rare.'),
       maxAgeMs: ms.default(1_800_000).describe('Age at which a sample leaves the experience.'),
-      hidden: z.array(count.max(512)).min(1).max(4).default([64, 64]).describe('Widths of the hidden layers.'),
+      hidden: z.array(z.int().min(4).max(256).multipleOf(4)).min(1).max(4).default([64, 64]).describe('Widths of the hidden layers: multiples of 4, at most 256.'),
     })
     .prefault({})
     .describe('The learner.'),

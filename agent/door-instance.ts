@@ -1,0 +1,182 @@
+import type { InstanceConfig } from '../shared/config/index.ts';
+import type { Env } from '../shared/env.ts';
+import type { GpuGauges, Health, InstanceReport } from '../shared/instance.ts';
+import { GENERIC_LAW, type LawState } from '../shared/predictor/step-law.ts';
+import type { RoutingTable } from '../shared/table.ts';
+import type { Collectors, GpuSample } from './collectors/index.ts';
+import { LawFit } from './law-fit.ts';
+import { Ledger } from './ledger.ts';
+import { ShadowPool } from './prefix/shadow-pool.ts';
+import { Upstream } from './upstream.ts';
+
+/** Capacity assumed until the engine or the config tells it. */
+const UNKNOWN_KV_TOKENS = 100_000;
+const DEFAULT_BLOCK_TOKENS = 16;
+
+export interface DoorInstanceOptions {
+  config: InstanceConfig;
+  agentId: string;
+  doorUrl: string;
+  connectTimeoutMs: number;
+  collectors: Collectors;
+  env: Env;
+}
+
+/** One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it. */
+export class DoorInstance {
+  readonly id: string;
+  readonly upstream: Upstream;
+  readonly ledger: Ledger;
+  readonly pool: ShadowPool;
+  readonly config: InstanceConfig;
+  incarnation: number;
+  /** counts the block deltas of this incarnation */
+  blockSeq = 0;
+  private readonly options: DoorInstanceOptions;
+  private readonly fit: LawFit;
+  private startKey: string | undefined;
+  private reportSeq = 0;
+  private kvTokens: number;
+  private blockTokens = DEFAULT_BLOCK_TOKENS;
+  private lastHealth: Health = 'starting';
+  private priorLaw: LawState = GENERIC_LAW;
+
+  constructor(options: DoorInstanceOptions) {
+    const { config, env } = options;
+    this.options = options;
+    this.config = config;
+    this.id = config.id;
+    this.incarnation = env.clock.wallMs();
+    this.upstream = new Upstream(config.url, options.connectTimeoutMs);
+    this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
+    this.pool = new ShadowPool(this.kvTokens);
+    this.fit = new LawFit(GENERIC_LAW);
+    this.ledger = new Ledger(env.clock, this.pool, this.fit, this.limits());
+  }
+
+  get health(): Health {
+    return this.options.collectors.instances.get(this.id)?.health.state.health ?? 'starting';
+  }
+
+  get models(): string[] {
+    return this.options.collectors.instances.get(this.id)?.health.state.models.map((model) => model.id) ?? [];
+  }
+
+  /** A request failed on the way to the engine: look at its health now instead of at the next period. */
+  noteFailure(): void {
+    this.options.collectors.instances.get(this.id)?.health.noteFailure();
+  }
+
+  /** Takes what the collectors have read; called each telemetry tick. Detects restarts and learns the cache's size. */
+  refresh(): void {
+    const collectors = this.options.collectors.instances.get(this.id);
+    const health = this.health;
+    if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.readMetrics());
+    this.lastHealth = health;
+    this.readMetrics();
+  }
+
+  /** A better starting point for the law: that of its kind, else the fleet's. */
+  setPriors(laws: RoutingTable['laws']): void {
+    const prior = laws.kinds[this.kind()] ?? laws.fleet;
+    if (prior === this.priorLaw) return;
+    this.priorLaw = prior;
+    this.fit.setPrior(prior);
+  }
+
+  /** The engine's prefix cache was emptied on purpose. */
+  resetPrefixCache(): void {
+    this.pool.resetCached();
+  }
+
+  report(draining: boolean): InstanceReport {
+    const { collectors, agentId, doorUrl, env } = this.options;
+    const nowMs = env.clock.nowMs();
+    const metrics = collectors.instances.get(this.id)?.metrics.latest();
+    const host = collectors.host.latest()?.value;
+    const health = collectors.instances.get(this.id)?.health.state;
+    this.reportSeq += 1;
+    return {
+      instance: this.id,
+      agent: agentId,
+      doorUrl,
+      incarnation: this.incarnation,
+      seq: this.reportSeq,
+      ageMs: 0,
+      // Asleep, an engine answers health checks, shows no load, and hangs on requests.
+      health: metrics?.value.sleeping ? 'down' : this.health,
+      draining,
+      models: this.models,
+      kind: this.kind(),
+      limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
+      ledger: this.ledger.totals(),
+      law: this.fit.state(),
+      engine: metrics
+        ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
+        : null,
+      gpu: this.gpu(nowMs),
+      host: host ? { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio } : null,
+      seen: this.ledger.seenBy(),
+    };
+  }
+
+  /** Model, quantisation, GPU × tensor parallelism and engine version in one string. */
+  private kind(): string {
+    const { kind } = this.config;
+    const health = this.options.collectors.instances.get(this.id)?.health.state;
+    const model = health?.models[0]?.id ?? '?';
+    const gpu = kind.gpu ?? this.gpuSamples()[0]?.name ?? '?';
+    return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(0, 256);
+  }
+
+  private limits() {
+    const { maxNumSeqs, maxBatchedTokens } = this.config;
+    return { kvTokens: this.kvTokens, blockTokens: this.blockTokens, maxNumSeqs, maxBatchedTokens };
+  }
+
+  private readMetrics(): void {
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest()?.value;
+    if (!metrics) return;
+    if (this.startKey !== undefined && metrics.engineStartKey !== this.startKey) this.restarted();
+    this.startKey = metrics.engineStartKey;
+    const kvTokens = metrics.kvTokens ?? this.kvTokens;
+    const blockTokens = metrics.blockSize ?? this.blockTokens;
+    if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
+    this.kvTokens = kvTokens;
+    this.blockTokens = blockTokens;
+    this.ledger.setLimits(this.limits());
+  }
+
+  private restarted(): void {
+    const { env } = this.options;
+    env.log.warn({ instance: this.id }, 'the engine has restarted: its cache view and step-time law start anew');
+    this.incarnation = Math.max(this.incarnation + 1, env.clock.wallMs());
+    this.blockSeq = 0;
+    this.ledger.reset();
+    this.fit.reset(this.priorLaw);
+  }
+
+  /** The GPUs of this instance: by config, else all of the host when it is the only instance there. */
+  private gpuSamples(): GpuSample[] {
+    const samples = this.options.collectors.gpu.latest()?.value ?? [];
+    const { gpus } = this.config;
+    if (gpus) return samples.filter((sample) => gpus.includes(sample.index));
+    return this.options.collectors.instances.size === 1 ? samples : [];
+  }
+
+  private gpu(nowMs: number): GpuGauges | null {
+    const samples = this.gpuSamples();
+    const atMs = this.options.collectors.gpu.latest()?.atMs;
+    if (samples.length === 0 || atMs === undefined) return null;
+    const mean = (pick: (sample: GpuSample) => number | undefined): number =>
+      samples.reduce((sum, sample) => sum + (pick(sample) ?? 0), 0) / samples.length;
+    return {
+      utilRatio: mean((s) => s.utilRatio),
+      memUsedRatio: mean((s) => s.memUsedRatio),
+      smClockRatio: mean((s) => s.smClockRatio),
+      powerRatio: mean((s) => s.powerRatio),
+      temperatureC: mean((s) => s.temperatureC),
+      ageMs: nowMs - atMs,
+    };
+  }
+}

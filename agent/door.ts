@@ -1,0 +1,100 @@
+import type { LodestarError } from '../shared/errors.ts';
+import type { DoorInstance } from './door-instance.ts';
+import type { LedgerPrompt, LedgerRequest } from './ledger.ts';
+import { classifyEvent, readUsage, SseReader, type Usage } from './sse.ts';
+import type { Attempt, AttemptHandler, UpstreamRequest } from './upstream.ts';
+
+/** Answers that are not streams are read for their usage up to this size. */
+const MAX_READ_BYTES = 8 * 1024 * 1024;
+
+/** Which entry's which request a delivery is; absent fields never occur: a local entry numbers its requests too. */
+export interface DeliveryId {
+  entry: string;
+  epoch: number;
+  seq: number;
+}
+
+/**
+ * Hands one request to a local engine and accounts for it until it ends. The only way to the engine: local requests come by function call, those of
+ * other entries by their hop.
+ */
+export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler): Attempt {
+  instance.ledger.seen.note(id.entry, id.epoch, id.seq);
+  const entry = instance.ledger.open(prompt);
+  const observer = new DeliveryObserver(instance, entry, prompt.stream, handler);
+  const { apiKey } = instance.config;
+  const headers = apiKey ? { ...request.headers, authorization: `Bearer ${apiKey}` } : request.headers;
+  const attempt = instance.upstream.dispatch({ ...request, headers }, observer);
+  return {
+    abort() {
+      attempt.abort();
+      observer.close();
+    },
+    resume: () => attempt.resume(),
+  };
+}
+
+/** Passes the answer on and keeps the ledger: tokens as they come, usage at the end. */
+class DeliveryObserver implements AttemptHandler {
+  private readonly instance: DoorInstance;
+  private readonly entry: LedgerRequest;
+  private readonly stream: boolean;
+  private readonly handler: AttemptHandler;
+  private readonly reader = new SseReader();
+  private usage: Usage | undefined;
+  private status = 0;
+  private answer: Buffer[] | undefined = [];
+  private answerBytes = 0;
+  private newTokens = 0;
+
+  constructor(instance: DoorInstance, entry: LedgerRequest, stream: boolean, handler: AttemptHandler) {
+    this.instance = instance;
+    this.entry = entry;
+    this.stream = stream;
+    this.handler = handler;
+  }
+
+  onHeaders(status: number, headers: Parameters<AttemptHandler['onHeaders']>[1]): void {
+    this.status = status;
+    this.handler.onHeaders(status, headers);
+  }
+
+  onData(chunk: Buffer): boolean {
+    if (this.status === 200) this.read(chunk);
+    return this.handler.onData(chunk);
+  }
+
+  onEnd(): void {
+    if (!this.stream && this.status === 200 && this.answer) this.usage = readUsage(Buffer.concat(this.answer).toString('utf8'));
+    this.close();
+    this.handler.onEnd();
+  }
+
+  onError(error: LodestarError): void {
+    this.instance.noteFailure();
+    this.close();
+    this.handler.onError(error);
+  }
+
+  close(): void {
+    this.instance.ledger.close(this.entry, this.usage);
+  }
+
+  private read(chunk: Buffer): void {
+    if (!this.stream) {
+      this.answerBytes += chunk.length;
+      if (this.answerBytes > MAX_READ_BYTES) this.answer = undefined;
+      this.answer?.push(chunk);
+      return;
+    }
+    this.newTokens = 0;
+    this.reader.push(chunk, this.onEvent);
+    if (this.newTokens > 0) this.instance.ledger.tokens(this.entry, this.newTokens);
+  }
+
+  private readonly onEvent = (event: Buffer): void => {
+    const kind = classifyEvent(event);
+    if (kind === 'token') this.newTokens += 1;
+    else if (kind === 'usage') this.usage = readUsage(event.toString('utf8')) ?? this.usage;
+  };
+}

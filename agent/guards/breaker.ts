@@ -1,0 +1,9 @@
+import type { Guard } from './index.ts';
+
+/** The link from this entry to the door works: a door that this entry cannot reach may still look well to the brain. */
+export const breaker: Guard = {
+  name: 'breaker',
+  describe: 'the link has not failed lately',
+  soft: false,
+  allows: (view) => view.breaker.state !== 'open',
+};

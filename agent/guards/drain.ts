@@ -1,0 +1,9 @@
+import type { Guard } from './index.ts';
+
+/** The door takes new requests. */
+export const drain: Guard = {
+  name: 'drain',
+  describe: 'the agent is not draining',
+  soft: false,
+  allows: (view) => view.report?.draining === false,
+};

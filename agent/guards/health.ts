@@ -1,0 +1,9 @@
+import type { Guard } from './index.ts';
+
+/** The engine answers its health check and is awake, by its door's word. */
+export const health: Guard = {
+  name: 'health',
+  describe: 'the engine is up',
+  soft: false,
+  allows: (view) => view.report?.health === 'up',
+};

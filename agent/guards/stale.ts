@@ -1,0 +1,9 @@
+import type { Guard } from './index.ts';
+
+/** The instance's state is fresh enough to be believed. */
+export const stale: Guard = {
+  name: 'stale',
+  describe: 'the state is fresh',
+  soft: true,
+  allows: (view, { nowMs, staleAfterMs }) => nowMs - view.describesMs <= staleAfterMs,
+};

@@ -1,0 +1,39 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+
+/** Marks a request that an entry has already routed: the door delivers it and never routes it again. */
+export const HOP_HEADER = 'x-lodestar-hop';
+/** A door's load report, base64 of its encoded form, on every answer to a hop. */
+export const REPORT_HEADER = 'x-lodestar-report';
+/** A door's own failure (not its engine's answer), so that the entry may try elsewhere. */
+export const FAILURE_HEADER = 'x-lodestar-failure';
+/** Header names that only agents say to one another: stripped from clients and from answers to them. */
+export const INTERNAL_HEADERS: ReadonlySet<string> = new Set([HOP_HEADER, REPORT_HEADER, FAILURE_HEADER]);
+
+export interface Hop {
+  instance: string;
+  entry: string;
+  epoch: number;
+  seq: number;
+}
+
+/** `instance,entry,epoch,seq,mac` with a MAC by the fleet's token. */
+export function signHop(hop: Hop, token: string): string {
+  const text = `${hop.instance},${hop.entry},${hop.epoch},${hop.seq}`;
+  return `${text},${mac(text, token)}`;
+}
+
+/** The hop that a header states, or undefined if its MAC is not the fleet's. */
+export function openHop(header: string, token: string): Hop | undefined {
+  const cut = header.lastIndexOf(',');
+  const text = header.slice(0, cut);
+  const given = Buffer.from(header.slice(cut + 1));
+  const right = Buffer.from(mac(text, token));
+  if (given.length !== right.length || !timingSafeEqual(given, right)) return undefined;
+  const [instance, entry, epoch, seq] = text.split(',');
+  if (!instance || !entry) return undefined;
+  return { instance, entry, epoch: Number(epoch), seq: Number(seq) };
+}
+
+function mac(text: string, token: string): string {
+  return createHmac('sha256', token).update(text).digest('base64url').slice(0, 27);
+}

@@ -1,0 +1,212 @@
+import type { LawState, StepLaw } from '../shared/predictor/step-law.ts';
+
+/** A regression y ≈ Σ w_j·x_j with w_j ≥ 0: least squares with exponential forgetting, shrunk towards a prior. */
+class ForgettingFit {
+  private readonly n: number;
+  private readonly keep: number;
+  private readonly a: Float64Array;
+  private readonly b: Float64Array;
+  private readonly scales: readonly number[];
+  private readonly shrinkage: number;
+  weights: number[];
+  samples = 0;
+
+  /**
+   * `window`: observations after which the weight of one has fallen to 1/e. `scales`: typical size of each x, which makes the shrinkage equal
+   * to `shrinkage` observations at that size.
+   */
+  constructor(prior: readonly number[], scales: readonly number[], window: number, shrinkage: number) {
+    this.n = prior.length;
+    this.keep = 1 - 1 / window;
+    this.a = new Float64Array(this.n * this.n);
+    this.b = new Float64Array(this.n);
+    this.scales = scales;
+    this.shrinkage = shrinkage;
+    this.weights = [...prior];
+  }
+
+  predict(x: readonly number[]): number {
+    let y = 0;
+    for (let i = 0; i < this.n; i++) y += (this.weights[i] as number) * (x[i] as number);
+    return y;
+  }
+
+  add(x: readonly number[], y: number, weight: number): void {
+    const { n, a, b, keep } = this;
+    for (let i = 0; i < n; i++) {
+      for (let j = 0; j < n; j++) a[i * n + j] = (a[i * n + j] as number) * keep + weight * (x[i] as number) * (x[j] as number);
+      b[i] = (b[i] as number) * keep + weight * (x[i] as number) * y;
+    }
+    this.samples = this.samples * keep + 1;
+  }
+
+  forget(share: number): void {
+    for (let i = 0; i < this.a.length; i++) this.a[i] = (this.a[i] as number) * share;
+    for (let i = 0; i < this.n; i++) this.b[i] = (this.b[i] as number) * share;
+    this.samples *= share;
+  }
+
+  /** Solves for the weights; a negative one is set to zero and the rest solved again. `prior` is what the shrinkage pulls towards. */
+  solve(prior: readonly number[], meanWeight: number): void {
+    const active = prior.map((_, i) => i);
+    for (;;) {
+      const solution = this.solveActive(active, prior, meanWeight);
+      const worst = solution.reduce((at, w, k) => (w < (at < 0 ? 0 : (solution[at] as number)) ? k : at), -1);
+      if (worst < 0 || active.length === 1) {
+        this.weights.fill(0);
+        active.forEach((i, k) => (this.weights[i] = Math.max(0, solution[k] as number)));
+        return;
+      }
+      active.splice(worst, 1);
+    }
+  }
+
+  private solveActive(active: readonly number[], prior: readonly number[], meanWeight: number): number[] {
+    const m = active.length;
+    const rows = active.map((i) => {
+      const ridge = (this.shrinkage * meanWeight) * (this.scales[i] as number) ** 2;
+      const row = active.map((j) => (this.a[i * this.n + j] as number) + (i === j ? ridge : 0));
+      row.push((this.b[i] as number) + ridge * (prior[i] as number));
+      return row;
+    });
+    return gauss(rows, m);
+  }
+}
+
+/** Solves a small dense system, rows = [A | b], with partial pivoting. The ridge keeps A regular. */
+function gauss(rows: number[][], m: number): number[] {
+  for (let col = 0; col < m; col++) {
+    let pivot = col;
+    for (let r = col + 1; r < m; r++) if (Math.abs(rows[r]?.[col] ?? 0) > Math.abs(rows[pivot]?.[col] ?? 0)) pivot = r;
+    [rows[col], rows[pivot]] = [rows[pivot] as number[], rows[col] as number[]];
+    const head = rows[col] as number[];
+    for (let r = col + 1; r < m; r++) {
+      const row = rows[r] as number[];
+      const factor = (row[col] as number) / (head[col] as number);
+      for (let k = col; k <= m; k++) row[k] = (row[k] as number) - factor * (head[k] as number);
+    }
+  }
+  const x = Array.from({ length: m }, () => 0);
+  for (let r = m - 1; r >= 0; r--) {
+    const row = rows[r] as number[];
+    let y = row[m] as number;
+    for (let k = r + 1; k < m; k++) y -= (row[k] as number) * (x[k] as number);
+    x[r] = y / (row[r] as number);
+  }
+  return x;
+}
+
+/** A typical step that the shrinkage is measured in: 16 sequences over 16k tokens; a prefill of 512 tokens. */
+const DECODE_SCALES = [1, 16, 16_000] as const;
+const PREFILL_SCALES = [512, 512 * 2048] as const;
+const DECODE_WINDOW = 600;
+const PREFILL_WINDOW = 120;
+const SHRINKAGE = 4;
+/** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant). */
+const MAX_REFUSED = 12;
+const FRONT_END_RATE = 0.1;
+const FRONT_END_MAX_MS = 500;
+
+/**
+ * Fits an instance's step-time law from the steps that the step clock sees. Decode-only steps give c0, c3, c4; steps with a known prefill
+ * chunk give c1, c2 of what they last longer. Shrunk towards the kind's or the fleet's law (from the routing table), so that an unknown GPU
+ * predicts sensibly from the first request on. Method: docs/learning.md.
+ */
+export class LawFit {
+  private prior!: StepLaw;
+  private decode!: ForgettingFit;
+  private prefill!: ForgettingFit;
+  private frontEndMs = 0;
+  private frontEndSamples = 0;
+  private residualMs = 0;
+  private refused = 0;
+  private cached: LawState | undefined;
+
+  constructor(prior: LawState) {
+    this.reset(prior);
+  }
+
+  /** Forgets every observation: the engine restarted, perhaps on other hardware or with another model. */
+  reset(prior: LawState): void {
+    this.prior = prior;
+    this.frontEndMs = prior.frontEndMs;
+    this.frontEndSamples = 0;
+    this.residualMs = 0;
+    this.refused = 0;
+    this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, SHRINKAGE);
+    this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, SHRINKAGE);
+    this.cached = undefined;
+  }
+
+  /** A better prior has come with a table. */
+  setPrior(prior: LawState): void {
+    this.prior = prior;
+    if (this.frontEndSamples === 0) this.frontEndMs = prior.frontEndMs;
+    this.solve();
+  }
+
+  /** A step of `decoding` sequences over `contextTokens` that lasted `ms` and had no prefill in it. */
+  addDecodeStep(ms: number, decoding: number, contextTokens: number): void {
+    const x = [1, decoding, contextTokens];
+    if (!this.accepts(ms, this.decode.predict(x))) return;
+    // Relative errors count alike, so a step is weighted by the inverse square of its length.
+    this.decode.add(x, ms, 1 / (ms * ms));
+    if (this.decode.samples < 64 || Math.round(this.decode.samples) % 8 === 0) this.solve();
+  }
+
+  /** A step that besides its decodes computed `tokens` of prefill with `pairs` query-key pairs. */
+  addPrefillStep(ms: number, decoding: number, contextTokens: number, tokens: number, pairs: number): void {
+    const base = this.decode.predict([1, decoding, contextTokens]);
+    const extra = ms - base;
+    if (extra <= 0 || tokens < 16) return;
+    this.prefill.add([tokens, pairs], extra, 1 / (ms * ms));
+    this.solve();
+  }
+
+  /** Time to first token of a request that found the engine idle, less the steps that the law gives it: what the front end takes. */
+  addFrontEnd(ms: number): void {
+    this.frontEndSamples += 1;
+    const rate = Math.max(FRONT_END_RATE, 1 / (this.frontEndSamples + 1));
+    this.frontEndMs += rate * (Math.min(FRONT_END_MAX_MS, Math.max(0, ms)) - this.frontEndMs);
+    this.cached = undefined;
+  }
+
+  state(): LawState {
+    this.cached ??= {
+      c0: this.decode.weights[0] as number,
+      c1: this.prefill.weights[0] as number,
+      c2: this.prefill.weights[1] as number,
+      c3: this.decode.weights[1] as number,
+      c4: this.decode.weights[2] as number,
+      frontEndMs: this.frontEndMs,
+      samples: Math.round(this.decode.samples + this.prefill.samples),
+      residualMs: this.residualMs,
+    };
+    return this.cached;
+  }
+
+  /** Refuses single outliers, but takes a run of them for a change of the law and forgets the old one. */
+  private accepts(ms: number, predicted: number): boolean {
+    const residual = Math.abs(ms - predicted);
+    const settled = this.decode.samples >= 30;
+    if (settled && residual > Math.max(6 * this.residualMs, 0.25 * predicted)) {
+      this.refused += 1;
+      if (this.refused < MAX_REFUSED) return false;
+      this.decode.forget(0.02);
+      this.prefill.forget(0.1);
+      this.residualMs = residual;
+    }
+    this.refused = 0;
+    // Moves by a fixed step towards the side of the newest residual: an online median.
+    const step = Math.max(0.02, 0.05 * this.residualMs);
+    this.residualMs = Math.max(0, this.residualMs + (residual > this.residualMs ? step : -step));
+    return true;
+  }
+
+  private solve(): void {
+    const { c0, c1, c2, c3, c4 } = this.prior;
+    this.decode.solve([c0, c3, c4], 1 / (c0 * c0));
+    this.prefill.solve([c1, c2], 1 / (c0 + c1 * 512) ** 2);
+    this.cached = undefined;
+  }
+}

@@ -1,0 +1,270 @@
+import type { Clock } from '../shared/env.ts';
+import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
+import { prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { LawFit } from './law-fit.ts';
+import type { PoolLease, ShadowPool } from './prefix/shadow-pool.ts';
+import { SeenTracker } from './seen.ts';
+import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './step-clock.ts';
+
+/** What the door must know of a request to account for it. */
+export interface LedgerPrompt {
+  hashes: Float64Array;
+  /** bytes of canonical text */
+  bytes: number;
+  /** estimate */
+  promptTokens: number;
+  /** tokens in one byte block of this prompt */
+  tokensPerBlock: number;
+  stream: boolean;
+}
+
+/** One request in flight at the engine. */
+export interface LedgerRequest extends ClockedRequest {
+  readonly prompt: LedgerPrompt;
+  readonly hitTokens: number;
+  readonly ownTokens: number;
+  lease: PoolLease | undefined;
+  admittedMs: number;
+  outputTokens: number;
+  /** when an answer that is not streamed is taken to begin its decoding */
+  silentFirstMs: number;
+  closed: boolean;
+}
+
+export interface LedgerLimits {
+  kvTokens: number;
+  blockTokens: number;
+  maxNumSeqs: number;
+  maxBatchedTokens: number;
+}
+
+/** Time constant of ρ, the share of time that admitted prefill work takes. */
+const RHO_TAU_MS = 30_000;
+const OUTPUT_RATE = 0.05;
+
+/**
+ * The door's exact account of every request in flight on its instance. Which of them wait, prefill or decode is an estimate: admission is
+ * replayed as vLLM does it (first come, first served, while the KV cache and the batch have room), first tokens correct it.
+ */
+export class Ledger {
+  readonly fit: LawFit;
+  readonly seen = new SeenTracker();
+  private readonly clock: Clock;
+  private readonly pool: ShadowPool;
+  private readonly stepClock: StepClock;
+  private limits: LedgerLimits;
+  private readonly requests = new Set<LedgerRequest>();
+  private readonly queue: LedgerRequest[] = [];
+  private running = 0;
+  private headSinceMs = 0;
+  private workSum = 0;
+  private workAtMs = 0;
+  private meanOutput = 0;
+
+  constructor(clock: Clock, pool: ShadowPool, fit: LawFit, limits: LedgerLimits) {
+    this.clock = clock;
+    this.pool = pool;
+    this.fit = fit;
+    this.limits = limits;
+    this.stepClock = new StepClock(fit, limits.maxBatchedTokens);
+  }
+
+  get inFlight(): number {
+    return this.requests.size;
+  }
+
+  setLimits(limits: LedgerLimits): void {
+    this.limits = limits;
+    this.pool.setCapacity(limits.kvTokens);
+    this.admitWaiting();
+  }
+
+  /** A request goes to the engine. Its cached prefix is what the pool holds at this moment. */
+  open(prompt: LedgerPrompt): LedgerRequest {
+    const nowMs = this.clock.nowMs();
+    const hitTokens = this.hitTokensOf(prompt);
+    const request: LedgerRequest = {
+      prompt,
+      hitTokens,
+      ownTokens: Math.max(1, prompt.promptTokens - hitTokens),
+      startedMs: nowMs,
+      foundIdle: this.requests.size === 0,
+      lastTokenMs: undefined,
+      lease: undefined,
+      admittedMs: nowMs,
+      outputTokens: 0,
+      silentFirstMs: Infinity,
+      closed: false,
+    };
+    this.requests.add(request);
+    this.queue.push(request);
+    this.admitWaiting();
+    return request;
+  }
+
+  /** Tokens of the prompt that the engine would find cached: whole engine blocks, and never the last token (vLLM recomputes the last block). */
+  hitTokensOf(prompt: LedgerPrompt): number {
+    return engineHitTokens(this.pool.match(prompt.hashes) * prompt.tokensPerBlock, prompt.promptTokens, this.limits.blockTokens);
+  }
+
+  /** `tokens` more of a streamed answer came, the first with `tokens` = 1 at the latest. */
+  tokens(request: LedgerRequest, tokens: number): void {
+    if (request.closed) return;
+    const nowMs = this.clock.nowMs();
+    if (!request.lease) this.admit(request, nowMs);
+    this.stepClock.onToken(request, nowMs, (stepStartMs) => this.batch(stepStartMs));
+    if (request.lastTokenMs === undefined) this.headSinceMs = nowMs;
+    request.lastTokenMs = nowMs;
+    request.outputTokens += tokens;
+    if (request.lease) this.pool.grow(request.lease, tokens);
+  }
+
+  /** The request left the engine. `usage`: the engine's own counts, if it told. */
+  close(request: LedgerRequest, usage: { outputTokens: number | undefined; cachedTokens: number | undefined } | undefined): void {
+    if (request.closed) return;
+    request.closed = true;
+    this.requests.delete(request);
+    const queued = this.queue.indexOf(request);
+    if (queued >= 0) this.queue.splice(queued, 1);
+    if (request.lease) {
+      const unseen = (usage?.outputTokens ?? request.outputTokens) - request.outputTokens;
+      if (unseen > 0) this.pool.grow(request.lease, unseen);
+      this.pool.release(request.lease);
+      this.running -= 1;
+    }
+    const output = usage?.outputTokens ?? 0;
+    if (output > 0) this.meanOutput += (this.meanOutput === 0 ? 1 : OUTPUT_RATE) * (output - this.meanOutput);
+    if (usage?.cachedTokens !== undefined) this.pool.correct(request.hitTokens, usage.cachedTokens, 2 * this.limits.blockTokens);
+    this.admitWaiting();
+  }
+
+  /** The engine restarted: nothing is in flight any more, and its law is unknown again. Open requests end through their own errors. */
+  reset(): void {
+    for (const request of this.requests) request.closed = true;
+    this.requests.clear();
+    this.queue.length = 0;
+    this.running = 0;
+    this.workSum = 0;
+    this.meanOutput = 0;
+    this.stepClock.reset();
+    this.pool.clear();
+  }
+
+  totals(): LedgerTotals {
+    const nowMs = this.clock.nowMs();
+    let prefilling = 0;
+    let decoding = 0;
+    let pendingTokens = 0;
+    let pendingPrompt = 0;
+    let waitingTokens = 0;
+    let context = 0;
+    for (const request of this.requests) {
+      if (!request.lease) {
+        waitingTokens += request.ownTokens;
+        pendingTokens += request.ownTokens;
+        pendingPrompt += request.prompt.promptTokens;
+      } else if (request.lastTokenMs !== undefined || nowMs >= request.silentFirstMs) {
+        decoding += 1;
+        context += request.prompt.promptTokens + request.outputTokens;
+      } else {
+        prefilling += 1;
+        pendingTokens += request.ownTokens;
+        pendingPrompt += request.prompt.promptTokens;
+      }
+    }
+    const pending = prefilling + this.queue.length;
+    if (prefilling > 0) pendingTokens -= this.headProgressTokens(nowMs, decoding, context);
+    return {
+      inFlight: this.requests.size,
+      waiting: this.queue.length,
+      prefilling,
+      decoding,
+      pendingTokens,
+      waitingTokens,
+      pendingPromptTokens: pending > 0 ? pendingPrompt / pending : 0,
+      decodeContextTokens: context,
+      usedTokens: this.pool.usedTokens,
+      workRatio: (this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS)) / RHO_TAU_MS,
+      meanOutputTokens: this.meanOutput,
+    };
+  }
+
+  seenBy(): EntrySeen[] {
+    return this.seen.list();
+  }
+
+  private batch(stepStartMs: number): BatchView {
+    let decoding = 0;
+    let contextTokens = 0;
+    let pending = 0;
+    let pendingBefore = 0;
+    for (const request of this.requests) {
+      if (request.lastTokenMs === undefined) {
+        pending += 1;
+        if (request.startedMs <= stepStartMs) pendingBefore += 1;
+      } else {
+        decoding += 1;
+        contextTokens += request.prompt.promptTokens + request.outputTokens;
+      }
+    }
+    return { decoding, contextTokens, pending, pendingBefore };
+  }
+
+  /** First come, first served; the head of the line blocks those behind it. */
+  private admitWaiting(): void {
+    const nowMs = this.clock.nowMs();
+    while (this.queue.length > 0) {
+      const head = this.queue[0] as LedgerRequest;
+      const fits = this.running < this.limits.maxNumSeqs && this.pool.usedTokens + head.ownTokens <= this.limits.kvTokens;
+      // What an empty engine cannot hold, it refuses by itself; it must not block the line here.
+      if (!fits && this.running > 0) return;
+      this.admit(head, nowMs);
+    }
+  }
+
+  private admit(request: LedgerRequest, nowMs: number): void {
+    const queued = this.queue.indexOf(request);
+    if (queued >= 0) this.queue.splice(queued, 1);
+    const { prompt } = request;
+    request.lease = this.pool.acquire(prompt.hashes, prompt.tokensPerBlock, prompt.promptTokens);
+    request.admittedMs = nowMs;
+    if (this.running === 0 || this.prefillIdle()) this.headSinceMs = nowMs;
+    this.running += 1;
+    const law = this.fit.state();
+    this.workSum = this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS) + prefillWorkMs(law, request.ownTokens, request.hitTokens);
+    this.workAtMs = nowMs;
+    if (!prompt.stream) {
+      request.silentFirstMs = nowMs + expectedPrefillMs(this.fit, request.ownTokens, request.hitTokens, this.batch(nowMs), this.limits.maxBatchedTokens);
+    }
+  }
+
+  private prefillIdle(): boolean {
+    for (const request of this.requests) if (request.lease && request.lastTokenMs === undefined) return false;
+    return true;
+  }
+
+  /** Whole chunks of the first prompt in line that the law says are done by now. */
+  private headProgressTokens(nowMs: number, decoding: number, context: number): number {
+    let head: LedgerRequest | undefined;
+    for (const request of this.requests) {
+      if (request.lease && request.lastTokenMs === undefined && nowMs < request.silentFirstMs) {
+        head = request;
+        break;
+      }
+    }
+    if (!head) return 0;
+    const law = this.fit.state();
+    const chunk = Math.max(1, this.limits.maxBatchedTokens - decoding);
+    if (head.ownTokens <= chunk) return 0;
+    const chunkMs = law.c0 + law.c3 * decoding + law.c4 * context + law.c1 * chunk;
+    const done = Math.floor((nowMs - this.headSinceMs) / chunkMs) * chunk;
+    return Math.min(done, head.ownTokens - 1);
+  }
+}
+
+/** Cached tokens as the engine counts them: whole blocks, at most (promptTokens − 1) rounded down to a block. */
+export function engineHitTokens(matchedTokens: number, promptTokens: number, blockTokens: number): number {
+  const block = Math.max(1, blockTokens);
+  const limit = Math.floor(Math.max(0, promptTokens - 1) / block) * block;
+  return Math.min(limit, Math.floor(matchedTokens / block) * block);
+}

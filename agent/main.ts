@@ -1,0 +1,193 @@
+import { randomBytes } from 'node:crypto';
+import { Agent as HttpAgent } from 'undici';
+import type { AddressInfo } from 'node:net';
+import type { AgentConfig } from '../shared/config/index.ts';
+import type { Env } from '../shared/env.ts';
+import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { packageVersion } from '../shared/package-root.ts';
+import type { BrainMessage } from '../shared/protocol.ts';
+import { openTable, type RoutingTable, type SealedTable } from '../shared/table.ts';
+import { BrainLink } from './brain-link.ts';
+import { type Collectors, makeCollectors } from './collectors/index.ts';
+import type { AgentContext } from './context.ts';
+import { Decider } from './decide.ts';
+import { DoorInstance } from './door-instance.ts';
+import { Instances } from './instances.ts';
+import { AgentMetrics } from './metrics.ts';
+import { Receipts } from './receipts.ts';
+import { ReportRefresh } from './report-refresh.ts';
+import { SampleQueue } from './samples.ts';
+import { makeServer } from './server.ts';
+import { Snapshots } from './snapshot.ts';
+import { TableState } from './table-state.ts';
+import { TableStore } from './table-store.ts';
+import { Telemetry } from './telemetry.ts';
+import { TokenEstimate } from './token-estimate.ts';
+import { Watchdog } from './watchdog.ts';
+
+const DRAIN_POLL_MS = 20;
+
+/** A running agent. */
+export interface RunningAgent {
+  url: string;
+  context: AgentContext;
+  /** Takes no new requests, lets the running ones end (up to drainTimeoutMs), then stops. */
+  drain(): Promise<void>;
+  /** Stops at once. */
+  close(): Promise<void>;
+}
+
+/** Starts an agent: door of the configured instances and entry to the fleet. Errors: CONFIG_INVALID, or the listener's own. */
+export async function startAgent(config: AgentConfig, token: string, env: Env): Promise<RunningAgent> {
+  const store = new TableStore(config.stateDir, env.log);
+  const identity = store.boot(env.clock, () => randomBytes(32).toString('hex'));
+  const http = new HttpAgent({ connect: { timeout: config.connectTimeoutMs }, keepAliveTimeout: 4000 });
+  const collectors = makeCollectors({ config, env, dispatcher: http });
+  // The door's URL is known only once the listener has a port; nothing reads it before.
+  const advertised = { url: config.advertiseUrl };
+  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, advertised, collectors, env)]));
+  const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
+  const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
+  const app = makeServer(context, doors, {
+    collectors,
+    brain: () => ({ url: config.brainUrl, connected: runtime.link?.connected ?? false, lastError: runtime.link?.connected ? undefined : runtime.link?.lastError }),
+  });
+
+  const onTable = (table: RoutingTable): void => applyTable(context, doors, table);
+  const kept = store.load();
+  if (kept) {
+    context.salt = kept.salt;
+    onTable(kept.table);
+    env.log.info({ version: kept.table.version }, 'routing on the table from disk until the brain is there');
+  }
+  await app.listen({ host: config.host, port: config.port });
+  const { port } = app.server.address() as AddressInfo;
+  // Port 0 asks for any free port: what is advertised must name the real one.
+  if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
+  collectors.start();
+
+  const sink = {
+    sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => runtime.link?.sendReports(reports),
+    sendBlocks: (message: Parameters<BrainLink['sendBlocks']>[0]) => runtime.link?.sendBlocks(message),
+  };
+  runtime.telemetry = new Telemetry([...doors.values()], context.instances, env.clock, config.telemetryMinMs, sink, () => context.draining);
+  if (config.brainUrl) {
+    runtime.link = new BrainLink({
+      url: config.brainUrl,
+      token,
+      hello: { agent: config.id, epoch: identity.epoch, credential: identity.credential, version: packageVersion, doorUrl: advertised.url },
+      env,
+      samples: context.samples,
+      onMessage: (message) => onBrainMessage(message, context, store, onTable, runtime),
+    });
+  }
+  const refresh = new ReportRefresh(context.instances, env.clock, token, config.reportRefreshMs, () => runtime.link?.connected ?? false);
+
+  const close = async (): Promise<void> => {
+    collectors.stop();
+    runtime.telemetry?.close();
+    refresh.close();
+    runtime.link?.close();
+    context.watchdog.close();
+    app.server.closeAllConnections();
+    await app.close();
+    await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
+  };
+  return { url: advertised.url, context, close, drain: () => drain(context, doors, runtime, close) };
+}
+
+function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
+  return new DoorInstance({
+    config: instance,
+    agentId: config.id,
+    get doorUrl() {
+      return advertised.url;
+    },
+    connectTimeoutMs: config.connectTimeoutMs,
+    collectors,
+    env,
+  });
+}
+
+function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
+  const instances = new Instances(env.clock, config, config.id, epoch, doors);
+  const tables = new TableState(config, env);
+  const context: AgentContext = {
+    env,
+    config,
+    token,
+    epoch,
+    instances,
+    snapshots: new Snapshots(instances),
+    tables,
+    decider: new Decider(tables, env.rng),
+    tokens: new TokenEstimate(),
+    samples: new SampleQueue(config.sampleQueueMax),
+    receipts: new Receipts(config.receiptsMax),
+    watchdog: new Watchdog(env.clock),
+    metrics: new AgentMetrics({
+      in_flight_requests: { help: 'Requests that this entry holds', read: () => context.inFlight },
+      samples_waiting: { help: 'Samples that wait for the brain', read: () => context.samples.size },
+      samples_dropped: { help: 'Samples lost because the queue was full', read: () => context.samples.dropped },
+      table_version: { help: 'Version of the routing table in force', read: () => tables.table?.version ?? 0 },
+      learned_in_force: { help: '1 while learned predictions route', read: () => (tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
+      cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => instances.index.blockCount },
+    }),
+    salt: randomBytes(32).toString('hex'),
+    draining: false,
+    inFlight: 0,
+  };
+  return context;
+}
+
+function applyTable(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, table: RoutingTable): void {
+  context.tables.apply(table);
+  context.tokens.applyTable(table);
+  context.instances.applyRoster(table.roster);
+  for (const door of doors.values()) door.setPriors(table.laws);
+}
+
+function onBrainMessage(
+  message: BrainMessage,
+  context: AgentContext,
+  store: TableStore,
+  onTable: (table: RoutingTable) => void,
+  runtime: { link?: BrainLink; telemetry?: Telemetry },
+): void {
+  const take = (sealed: SealedTable): void => {
+    try {
+      onTable(openTable(sealed));
+      store.save(sealed, context.salt);
+    } catch (error) {
+      if (!(error instanceof LodestarError)) throw error;
+      context.env.log.warn({ code: error.code, error: errorMessage(error) }, 'a routing table from the brain was not usable; the old one stays');
+    }
+  };
+  if (message.t === 'welcome') {
+    context.salt = message.salt;
+    if (message.table) take(message.table);
+    runtime.telemetry?.resend();
+  } else if (message.t === 'table') take(message.table);
+  else if (message.t === 'state') {
+    for (const report of message.reports) context.instances.applyReport(report);
+    for (const gone of message.gone) context.instances.remove(gone);
+  } else if (message.t === 'blocks') {
+    if (!context.instances.applyBlocks(message)) runtime.link?.resync([message.instance]);
+  } else if (message.t === 'resend-blocks') runtime.telemetry?.resendBlocks(message.instance);
+}
+
+async function drain(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, runtime: { link?: BrainLink }, close: () => Promise<void>): Promise<void> {
+  context.draining = true;
+  const { clock } = context.env;
+  const endMs = clock.nowMs() + context.config.drainTimeoutMs;
+  const busy = (): boolean => context.inFlight > 0 || [...doors.values()].some((door) => door.ledger.inFlight > 0);
+  await new Promise<void>((resolve) => {
+    const timer = clock.every(DRAIN_POLL_MS, () => {
+      if (busy() && clock.nowMs() < endMs) return;
+      timer.cancel();
+      resolve();
+    });
+  });
+  runtime.link?.flushSamples();
+  await close();
+}

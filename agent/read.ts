@@ -1,0 +1,131 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { LodestarError } from '../shared/errors.ts';
+import { setTopLevel } from './json-splice.ts';
+
+/** A client's request as it came in, with what routing reads out of it. */
+export interface ClientRequest {
+  method: string;
+  /** path with query */
+  path: string;
+  headers: IncomingHttpHeaders;
+  /** what goes to the engine: as received, but for `stream_options` where `usageAdded` */
+  body: Buffer;
+  model: string | undefined;
+  stream: boolean;
+  /** the answer carries a usage chunk that the client did not ask for; it is stripped */
+  usageAdded: boolean;
+  /** canonical prompt: text of every part in template order, or token ids as little-endian uint32 */
+  prompt: Buffer;
+  promptIsTokens: boolean;
+  maxTokens: number;
+  /** sequences that the call asks for: n × prompts in the batch */
+  sequences: number;
+  priority: number;
+  cacheSalt: string;
+  sloTtftMs: number | undefined;
+  sloTpotMs: number | undefined;
+}
+
+/** Routes whose streams understand `stream_options.include_usage`. */
+const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
+const EMPTY = Buffer.alloc(0);
+
+/** Reads a request. Error: REQUEST_INVALID when a JSON body cannot be parsed or is no object; unknown fields pass untouched. */
+export function readRequest(method: string, path: string, headers: IncomingHttpHeaders, body: Buffer): ClientRequest {
+  const json = isJson(headers, body) ? parseBody(body) : {};
+  const stream = json['stream'] === true;
+  const prompt = canonicalPrompt(json);
+  const request: ClientRequest = {
+    method,
+    path,
+    headers,
+    body,
+    model: typeof json['model'] === 'string' ? json['model'] : undefined,
+    stream,
+    usageAdded: false,
+    ...prompt,
+    maxTokens: positive(json['max_completion_tokens']) || positive(json['max_tokens']) || positive(json['max_output_tokens']),
+    sequences: (positive(json['n']) || 1) * prompt.batch,
+    priority: Number(headers['x-vllm-priority'] ?? json['priority']) || 0,
+    cacheSalt: typeof json['cache_salt'] === 'string' ? json['cache_salt'] : '',
+    sloTtftMs: positive(Number(headers['x-slo-ttft-ms'])) || undefined,
+    sloTpotMs: positive(Number(headers['x-slo-tpot-ms'])) || undefined,
+  };
+  if (stream && USAGE_ROUTES.test(path)) addUsage(request, json['stream_options']);
+  return request;
+}
+
+/** Asks the engine for the usage chunk: it corrects the cache view and tells token counts. */
+function addUsage(request: ClientRequest, options: unknown): void {
+  const given = isObject(options) ? options : {};
+  if (given['include_usage'] === true) return;
+  // A client that sends a malformed stream_options gets the engine's own error for it.
+  if (options !== undefined && options !== null && !isObject(options)) return;
+  request.body = setTopLevel(request.body, 'stream_options', JSON.stringify({ ...given, include_usage: true }));
+  request.usageAdded = true;
+}
+
+function isJson(headers: IncomingHttpHeaders, body: Buffer): boolean {
+  if (body.length === 0) return false;
+  const type = headers['content-type'] ?? 'application/json';
+  return !type.startsWith('multipart/') && !type.startsWith('audio/');
+}
+
+function parseBody(body: Buffer): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(body.toString('utf8'));
+  } catch (error) {
+    throw new LodestarError('REQUEST_INVALID', 'request body is not valid JSON', { cause: error });
+  }
+  if (!isObject(json)) throw new LodestarError('REQUEST_INVALID', 'request body must be a JSON object');
+  return json;
+}
+
+/**
+ * The prompt in one form, such that a later turn of a conversation begins with the bytes of the earlier one: tools, then each message as role and
+ * text. Only equality of beginnings matters, so it need not be the engine's chat template.
+ */
+function canonicalPrompt(json: Record<string, unknown>): { prompt: Buffer; promptIsTokens: boolean; batch: number } {
+  const raw = json['prompt'] ?? json['input'];
+  if (typeof raw === 'string') return { prompt: Buffer.from(raw), promptIsTokens: false, batch: 1 };
+  if (isTokenList(raw)) return { prompt: tokenBytes(raw), promptIsTokens: true, batch: 1 };
+  if (Array.isArray(raw) && raw.length > 0 && !isObject(raw[0])) {
+    const first: unknown = raw[0];
+    if (isTokenList(first)) return { prompt: tokenBytes(first), promptIsTokens: true, batch: raw.length };
+    return { prompt: Buffer.from(typeof first === 'string' ? first : ''), promptIsTokens: false, batch: raw.length };
+  }
+  const messages = Array.isArray(json['messages']) ? json['messages'] : Array.isArray(raw) ? raw : undefined;
+  if (!messages) return { prompt: EMPTY, promptIsTokens: false, batch: 1 };
+  const parts: string[] = [];
+  if (json['tools'] !== undefined) parts.push(JSON.stringify(json['tools']));
+  for (const key of ['system', 'instructions']) if (json[key] !== undefined) parts.push('\u0001system\u0002', contentText(json[key]));
+  for (const message of messages) {
+    if (!isObject(message)) continue;
+    parts.push('\u0001', String(message['role']), '\u0002', contentText(message['content']));
+    if (message['tool_calls'] !== undefined) parts.push(JSON.stringify(message['tool_calls']));
+  }
+  return { prompt: Buffer.from(parts.join('')), promptIsTokens: false, batch: 1 };
+}
+
+function contentText(content: unknown): string {
+  if (typeof content === 'string') return content;
+  if (!Array.isArray(content)) return content === undefined || content === null ? '' : JSON.stringify(content);
+  return content.map((part) => (isObject(part) && typeof part['text'] === 'string' ? part['text'] : JSON.stringify(part))).join('');
+}
+
+function isTokenList(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length > 0 && typeof value[0] === 'number';
+}
+
+function tokenBytes(tokens: readonly number[]): Buffer {
+  return Buffer.from(Uint32Array.from(tokens).buffer);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function positive(value: unknown): number {
+  return typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : 0;
+}

@@ -1,0 +1,194 @@
+import type { ServerResponse } from 'node:http';
+import type { RoutingRequest } from '../shared/candidate.ts';
+import { errorMessage } from '../shared/errors.ts';
+import { admit, type Admission } from './admit.ts';
+import { ClientAnswer } from './client-answer.ts';
+import type { AgentContext } from './context.ts';
+import type { Decision } from './decide.ts';
+import { deliver } from './door.ts';
+import { BLOCK_BYTES, fingerprint, type Fingerprint } from './fingerprint.ts';
+import { type AttemptResult, forward } from './forward.ts';
+import { HOP_HEADER, REPORT_HEADER, signHop } from './hop.ts';
+import type { LedgerPrompt } from './ledger.ts';
+import type { ClientRequest } from './read.ts';
+import { decodeReport } from './report-wire.ts';
+import { makeSample } from './samples.ts';
+import { type Attempt, type AttemptHandler, passableHeaders } from './upstream.ts';
+
+/** What a client should wait before it asks again when no instance can take its request, in seconds. */
+const RETRY_AFTER_S = '1';
+
+/**
+ * The life of one request at its entry: fingerprint → snapshot → features → predict → decide → admit → forward → observe → sample, again on another
+ * instance while no byte has reached the client. (`read` comes before, in server.ts; docs/request-lifecycle.md draws it.) Never rejects.
+ */
+export async function route(context: AgentContext, client: ClientRequest, response: ServerResponse): Promise<void> {
+  const answer = new ClientAnswer(response);
+  const request = routingRequest(context, client);
+  const print = printOf(context, client);
+  const excluded = new Set<string>();
+  for (let attempt = 0; ; attempt++) {
+    const decision = decide(context, request, client, print, excluded);
+    if (!decision) return refuse(context, client, answer, attempt);
+    if (attempt > 0) context.metrics.retries.inc();
+    const admission = admit(context.instances, decision, print);
+    const mayRetry = attempt < context.config.retries;
+    const result = await attemptOn(context, client, decision, admission, print, answer, mayRetry);
+    admission.release(result.status === 'failed' && !result.begun);
+    observe(context, client, decision, result, attempt);
+    if (result.begun || answer.gone || result.status === 'aborted') return;
+    excluded.add(decision.view.id);
+    if (!mayRetry) return giveUp(answer, result);
+  }
+}
+
+function routingRequest(context: AgentContext, client: ClientRequest): RoutingRequest {
+  return {
+    model: client.model,
+    promptTokens: context.tokens.promptTokens(client),
+    maxTokens: client.maxTokens,
+    stream: client.stream,
+    sloTtftMs: client.sloTtftMs,
+    sloTpotMs: client.sloTpotMs,
+    priority: client.priority,
+    sequences: client.sequences,
+  };
+}
+
+/** Fingerprint of a prompt, the same at its entry and at its door. */
+export function printOf(context: Pick<AgentContext, 'salt'>, client: ClientRequest): Fingerprint {
+  return fingerprint(client.prompt, { salt: context.salt, model: client.model ?? '', cacheSalt: client.cacheSalt });
+}
+
+/** The prompt as the door's ledger accounts for it. */
+export function ledgerPrompt(context: Pick<AgentContext, 'tokens'>, client: ClientRequest, print: Fingerprint): LedgerPrompt {
+  return {
+    hashes: print.hashes,
+    bytes: print.bytes,
+    promptTokens: context.tokens.promptTokens(client),
+    tokensPerBlock: tokensPerBlock(context, client),
+    stream: client.stream,
+  };
+}
+
+function tokensPerBlock(context: Pick<AgentContext, 'tokens'>, client: ClientRequest): number {
+  return BLOCK_BYTES / (client.promptIsTokens ? 4 : context.tokens.bytesPerToken(client.model));
+}
+
+/** Snapshot, features, prediction and choice. Undefined when nobody may take the request. */
+function decide(
+  context: AgentContext,
+  request: RoutingRequest,
+  client: ClientRequest,
+  print: Fingerprint,
+  excluded: ReadonlySet<string>,
+): Decision | undefined {
+  const { clock } = context.env;
+  const startMs = clock.nowMs();
+  context.instances.readLocal(context.draining);
+  const guard = { request, nowMs: startMs, staleAfterMs: context.config.staleAfterMs };
+  const snapshot = context.snapshots.take(guard, print.hashes, tokensPerBlock(context, client), excluded);
+  if (snapshot.views.length === 0) return undefined;
+  const decision = context.decider.decide(request, snapshot);
+  context.metrics.decisionSeconds.observe((clock.nowMs() - startMs) / 1000);
+  context.metrics.decisions.inc({ policy: decision.policy, reason: decision.reason });
+  return decision;
+}
+
+function attemptOn(
+  context: AgentContext,
+  client: ClientRequest,
+  decision: Decision,
+  admission: Admission,
+  print: Fingerprint,
+  answer: ClientAnswer,
+  mayRetry: boolean,
+): Promise<AttemptResult> {
+  const { view } = decision;
+  return forward((handler) => dispatch(context, client, admission, print, handler), answer, {
+    clock: context.env.clock,
+    watchdog: context.watchdog,
+    firstByteTimeoutMs: context.config.firstByteTimeoutMs,
+    idleTimeoutMs: context.config.idleTimeoutMs,
+    stream: client.stream,
+    stripUsage: client.usageAdded,
+    mayRetry,
+    extraHeaders: { 'x-lodestar-instance': view.id },
+    onAnswerHeaders: (headers) => {
+      const report = headers[REPORT_HEADER];
+      if (typeof report === 'string') for (const one of decodeReport(report)) context.instances.applyReport(one);
+    },
+  });
+}
+
+/** To the engine: by function call when the door is this agent, else by a hop to the door's agent. */
+function dispatch(context: AgentContext, client: ClientRequest, admission: Admission, print: Fingerprint, handler: AttemptHandler): Attempt {
+  const { view, seq } = admission;
+  const headers = passableHeaders(client.headers);
+  const request = { method: client.method, path: client.path, headers, body: client.body };
+  const entry = context.config.id;
+  if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq }, handler);
+  headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq }, context.token);
+  return context.instances.upstream(view).dispatch(request, handler);
+}
+
+/** Books what came of an attempt: breaker, trust, learned token ratio, metrics, receipt, sample. */
+function observe(context: AgentContext, client: ClientRequest, decision: Decision, result: AttemptResult, attempt: number): void {
+  const { view } = decision;
+  const { observed } = result;
+  if (result.status === 'ok') view.breaker.succeed();
+  else if (result.status === 'aborted') view.breaker.forget();
+  else view.breaker.fail();
+
+  const sample = makeSample(context.env, client, decision, result);
+  const { ttftMs } = sample.outcome;
+  if (ttftMs !== null) {
+    context.tables.noteOutcome(decision.predictedTtftMs, decision.predictedTtftP90Ms, ttftMs, decision.regime);
+    context.metrics.ttftSeconds.observe({ instance: view.id }, ttftMs / 1000);
+    context.metrics.ttftErrorRatio.observe(Math.abs(decision.predictedTtftMs - ttftMs) / Math.max(1, ttftMs));
+  }
+  if (result.status === 'ok') context.metrics.e2eSeconds.observe({ instance: view.id }, result.e2eMs / 1000);
+  context.metrics.requests.inc({ instance: view.id, status: sample.outcome.status });
+  if (observed.usage?.promptTokens !== undefined && client.sequences === 1) {
+    context.tokens.learn(client.model, client.promptIsTokens ? 0 : client.prompt.length, observed.usage.promptTokens);
+  }
+  if (observed.usage?.cachedTokens !== undefined) {
+    context.metrics.hitTokens.inc({ kind: 'predicted' }, decision.hitTokens);
+    context.metrics.hitTokens.inc({ kind: 'reported' }, observed.usage.cachedTokens);
+  }
+  context.samples.push(sample);
+  context.receipts.add({
+    atWallMs: sample.atWallMs,
+    path: client.path,
+    model: client.model,
+    attempt,
+    chosen: view.id,
+    policy: decision.policy,
+    reason: decision.reason,
+    propensity: decision.propensity,
+    tableVersion: decision.tableVersion,
+    promptTokens: decision.promptTokens,
+    predictedTtftMs: decision.predictedTtftMs,
+    candidates: decision.candidates,
+    status: result.status,
+    ttftMs: observed.ttftMs,
+    e2eMs: result.e2eMs,
+  });
+  if (result.error) context.env.log.debug({ instance: view.id, attempt, error: errorMessage(result.error) }, 'attempt failed');
+}
+
+/** Nobody may take it: the model is unknown to the fleet, or every instance is down, draining or cut off. */
+function refuse(context: AgentContext, client: ClientRequest, answer: ClientAnswer, attempt: number): void {
+  const { model } = client;
+  if (model !== undefined && context.instances.models.size > 0 && !context.instances.models.has(model)) {
+    answer.fail(404, 'NotFoundError', `The model \`${model}\` does not exist.`, { param: 'model' });
+    return;
+  }
+  const why = attempt > 0 ? 'every instance that could take it failed' : 'no instance is up for it';
+  answer.fail(503, 'ServiceUnavailableError', `The request cannot be served now: ${why}.`, { headers: { 'retry-after': RETRY_AFTER_S } });
+}
+
+function giveUp(answer: ClientAnswer, result: AttemptResult): void {
+  if (result.status === 'timeout') answer.fail(504, 'GatewayTimeoutError', 'No instance answered in time.');
+  else answer.fail(502, 'BadGatewayError', 'The instance failed before it answered.');
+}

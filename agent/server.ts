@@ -1,0 +1,137 @@
+import type { IncomingMessage } from 'node:http';
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { encode } from '../shared/codec.ts';
+import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { isFleetToken } from '../shared/token.ts';
+import { ClientAnswer, errorBody } from './client-answer.ts';
+import type { AgentContext } from './context.ts';
+import type { DoorInstance } from './door-instance.ts';
+import { serveHop } from './hop-server.ts';
+import { HOP_HEADER } from './hop.ts';
+import { readRequest } from './read.ts';
+import { REPORT_PATH } from './report-refresh.ts';
+import { route } from './route.ts';
+import { agentStatus, type StatusSources } from './status.ts';
+
+/** vLLM's administration under /v1: never proxied from outside. */
+const ADMIN_ROUTES = /^\/v1\/(load_lora_adapter|unload_lora_adapter)(\/|\?|$)/;
+const RESET_TIMEOUT_MS = 10_000;
+
+/** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
+export function makeServer(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, sources: StatusSources): FastifyInstance {
+  const app = Fastify({ logger: false, bodyLimit: context.config.bodyLimitBytes, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000 });
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  app.setErrorHandler((error, _request, reply) => sendError(context, reply, error));
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send({ detail: 'Not Found' }));
+
+  app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
+  app.all('/v1/*', (request, reply) => serve(context, doors, request, reply));
+  app.get('/health', (_request, reply) => reply.code(200).send());
+  app.get('/ready', (_request, reply) => {
+    const ready = !context.draining && anyUp(context);
+    return reply.code(ready ? 200 : 503).send({ ready });
+  });
+  app.get('/metrics', async (_request, reply) => reply.type(context.metrics.registry.contentType).send(await context.metrics.registry.metrics()));
+  app.get('/lodestar/status', (_request, reply) => reply.send(agentStatus(context, sources)));
+  app.get<{ Querystring: { limit?: string } }>('/lodestar/receipts', (request, reply) => {
+    if (!authorised(context, request, reply)) return reply;
+    return reply.send(context.receipts.newest(Math.min(1000, Math.max(1, Number(request.query.limit) || 20))));
+  });
+  app.get(REPORT_PATH, (request, reply) => {
+    if (!authorised(context, request, reply)) return reply;
+    const reports = [...doors.values()].map((door) => door.report(context.draining));
+    return reply.type('application/msgpack').send(encode(reports));
+  });
+  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, doors, request, reply));
+  return app;
+}
+
+/** A client's request, or a hop from another entry. */
+async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  const raw: IncomingMessage = request.raw;
+  const path = raw.url ?? '/';
+  if (ADMIN_ROUTES.test(path)) return void reply.code(404).send({ detail: 'Not Found' });
+  const client = readRequest(request.method, path, raw.headers, Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0));
+  reply.hijack();
+  const hop = raw.headers[HOP_HEADER];
+  if (typeof hop === 'string' && serveHop(context, doors, hop, client, reply.raw)) return;
+  if (context.inFlight >= context.config.maxInFlight) {
+    const message = `This entry holds ${context.config.maxInFlight} requests already (agent.maxInFlight).`;
+    return new ClientAnswer(reply.raw).fail(503, 'ServiceUnavailableError', message, { headers: { 'retry-after': '1' } });
+  }
+  context.inFlight += 1;
+  try {
+    await route(context, client, reply.raw);
+  } finally {
+    context.inFlight -= 1;
+  }
+}
+
+/** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */
+function sendError(context: AgentContext, reply: FastifyReply, error: unknown): void {
+  const status = (error as { statusCode?: number }).statusCode;
+  if (error instanceof LodestarError && error.code === 'REQUEST_INVALID') {
+    reply.code(400).type('application/json').send(errorBody(400, 'Bad Request', error.message));
+  } else if (status === 413) {
+    const message = `The request body exceeds ${context.config.bodyLimitBytes} bytes (agent.bodyLimitBytes).`;
+    reply.code(413).type('application/json').send(errorBody(413, 'RequestEntityTooLarge', message));
+  } else if (status !== undefined && status >= 400 && status < 500) {
+    reply.code(status).type('application/json').send(errorBody(status, 'Bad Request', errorMessage(error)));
+  } else {
+    context.env.log.error({ error }, 'request failed inside the agent');
+    reply.code(500).type('application/json').send(errorBody(500, 'InternalServerError', 'The agent failed on this request.'));
+  }
+}
+
+function anyUp(context: AgentContext): boolean {
+  context.instances.readLocal(context.draining);
+  for (const view of context.instances.views.values()) if (view.report?.health === 'up') return true;
+  return false;
+}
+
+/** Union of the models that some instance of the fleet serves now, in the shape of vLLM's own list. */
+function fleetModels(context: AgentContext) {
+  context.instances.readLocal(context.draining);
+  const longest = new Map<string, number>();
+  for (const { report } of context.instances.views.values()) {
+    if (report?.health !== 'up') continue;
+    for (const model of report.models) longest.set(model, Math.max(longest.get(model) ?? 0, report.limits.maxModelLen));
+  }
+  const created = Math.floor(context.epoch / 1000);
+  return {
+    object: 'list',
+    data: [...longest].map(([id, maxModelLen]) => ({ id, object: 'model', created, owned_by: 'vllm', root: id, parent: null, max_model_len: maxModelLen || null, permission: [] })),
+  };
+}
+
+function authorised(context: AgentContext, request: FastifyRequest, reply: FastifyReply): boolean {
+  if (isFleetToken(request.headers.authorization, context.token)) return true;
+  reply.code(401).type('application/json').send(errorBody(401, 'Unauthorized', 'This route needs `Authorization: Bearer <fleet token>`.'));
+  return false;
+}
+
+/** Empties an engine's prefix cache (a vLLM in development mode) and the door's view of it with it. */
+async function resetPrefixCache(
+  context: AgentContext,
+  doors: ReadonlyMap<string, DoorInstance>,
+  request: FastifyRequest<{ Params: { id: string } }>,
+  reply: FastifyReply,
+): Promise<FastifyReply> {
+  if (!authorised(context, request, reply)) return reply;
+  const door = doors.get(request.params.id);
+  if (!door) return reply.code(404).send({ detail: `no local instance ${request.params.id}` });
+  const status = await new Promise<number>((resolve) => {
+    const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => resolve(504));
+    const done = (code: number): void => {
+      timer.cancel();
+      resolve(code);
+    };
+    door.upstream.dispatch(
+      { method: 'POST', path: '/reset_prefix_cache', headers: {}, body: Buffer.alloc(0) },
+      { onHeaders: (code) => done(code), onData: () => true, onEnd: () => undefined, onError: () => done(502) },
+    );
+  });
+  if (status === 200) door.resetPrefixCache();
+  return reply.code(status).send({ success: status === 200 });
+}

@@ -1,0 +1,46 @@
+import { packageVersion } from '../shared/package-root.ts';
+import type { Collectors } from './collectors/index.ts';
+import type { AgentContext } from './context.ts';
+
+/** Where the status page reads from besides the context. */
+export interface StatusSources {
+  collectors: Collectors;
+  brain(): { url: string; connected: boolean; lastError: string | undefined };
+}
+
+/** Everything an operator asks first: who is in the fleet, how old each state is, which policy routes, and why. */
+export function agentStatus(context: AgentContext, { collectors, brain }: StatusSources) {
+  const nowMs = context.env.clock.nowMs();
+  context.instances.readLocal(context.draining);
+  return {
+    agent: context.config.id,
+    version: packageVersion,
+    epoch: context.epoch,
+    draining: context.draining,
+    inFlight: context.inFlight,
+    brain: brain(),
+    routing: context.tables.status(),
+    samples: { waiting: context.samples.size, dropped: context.samples.dropped },
+    cacheIndexBlocks: context.instances.index.blockCount,
+    instances: [...context.instances.views.values()].map((view) => ({
+      instance: view.id,
+      local: view.local !== undefined,
+      doorUrl: view.report?.doorUrl ?? view.doorUrl,
+      health: view.report?.health ?? 'unknown',
+      draining: view.report?.draining ?? false,
+      breaker: view.breaker.state,
+      ageMs: Number.isFinite(view.describesMs) ? Math.max(0, nowMs - view.describesMs) : null,
+      linkMs: view.linkMs,
+      reservations: view.reservations.length,
+      cachedBlocks: context.instances.index.blocksOf(view.id),
+      models: view.report?.models ?? [],
+      kind: view.report?.kind ?? null,
+      limits: view.report?.limits ?? null,
+      ledger: view.report?.ledger ?? null,
+      law: view.report?.law ?? null,
+      engine: view.report?.engine ?? null,
+      gpu: view.report?.gpu ?? null,
+    })),
+    collectors: collectors.statuses(),
+  };
+}

@@ -1,0 +1,84 @@
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { decode, encode } from '../shared/codec.ts';
+import type { Clock, Log } from '../shared/env.ts';
+import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { MAX_TABLE_BYTES, openTable, type RoutingTable, sealedTableSchema, type SealedTable } from '../shared/table.ts';
+
+const TABLE_FILE = 'table.bin';
+const IDENTITY_FILE = 'identity.json';
+
+const storedSchema = z.object({ salt: z.string().length(64), sealed: sealedTableSchema });
+const identitySchema = z.object({ credential: z.string().min(16).max(256), epoch: z.number().int().nonnegative() });
+
+/** Who this agent is to the brain: a secret of its id, and the number of this boot. */
+export interface Identity {
+  credential: string;
+  epoch: number;
+}
+
+/** The agent's state on disk: the last routing table, with which it routes after a restart even if the brain is away, and its identity. */
+export class TableStore {
+  private readonly dir: string;
+  private readonly log: Log;
+
+  /** Makes the folder if need be. Error: CONFIG_INVALID if it cannot be written. */
+  constructor(dir: string, log: Log) {
+    this.dir = dir;
+    this.log = log;
+    try {
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
+    } catch (error) {
+      throw new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot make ${dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
+    }
+  }
+
+  /** This agent's credential, made at its first start, and an epoch above every earlier one. */
+  boot(clock: Clock, makeCredential: () => string): Identity {
+    const known = this.readIdentity();
+    const identity = { credential: known?.credential ?? makeCredential(), epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1) };
+    this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
+    return identity;
+  }
+
+  save(sealed: SealedTable, salt: string): void {
+    try {
+      this.write(TABLE_FILE, encode({ salt, sealed }));
+    } catch (error) {
+      this.log.warn({ error: errorMessage(error) }, 'the routing table could not be written to disk');
+    }
+  }
+
+  /** The last table, or undefined if there is none or it is corrupt, which is said and ignored. */
+  load(): { table: RoutingTable; salt: string } | undefined {
+    let bytes: Buffer;
+    try {
+      bytes = readFileSync(join(this.dir, TABLE_FILE));
+    } catch {
+      return undefined;
+    }
+    try {
+      const stored = storedSchema.parse(decode(bytes, MAX_TABLE_BYTES));
+      return { table: openTable(stored.sealed), salt: stored.salt };
+    } catch (error) {
+      this.log.warn({ file: TABLE_FILE, error: errorMessage(error) }, 'the routing table on disk is corrupt and is ignored');
+      return undefined;
+    }
+  }
+
+  private readIdentity(): Identity | undefined {
+    try {
+      return identitySchema.parse(JSON.parse(readFileSync(join(this.dir, IDENTITY_FILE), 'utf8')));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Replaces the file as a whole, so that a crash leaves the old one. */
+  private write(name: string, bytes: Uint8Array): void {
+    const path = join(this.dir, name);
+    writeFileSync(`${path}.new`, bytes, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  }
+}

@@ -1,0 +1,91 @@
+import type { Clock, Timer } from '../shared/env.ts';
+import type { InstanceReport } from '../shared/instance.ts';
+import { packHashes } from '../shared/codec.ts';
+import { type BlocksMessage, MAX_HASHES_PER_FRAME } from '../shared/protocol.ts';
+import type { DoorInstance } from './door-instance.ts';
+import type { Instances } from './instances.ts';
+
+/** Reports are sent at least this often, changed or not. */
+const MAX_SILENCE_MS = 1000;
+
+/** Where telemetry goes: the link to the brain. */
+export interface TelemetrySink {
+  sendReports(reports: InstanceReport[]): void;
+  sendBlocks(message: BlocksMessage): void;
+}
+
+/** Turns what the doors of this agent know into messages: reports on change, at most every `minMs`; block deltas as they come. */
+export class Telemetry {
+  private readonly doors: readonly DoorInstance[];
+  private readonly instances: Instances;
+  private readonly clock: Clock;
+  private readonly sink: TelemetrySink;
+  private readonly isDraining: () => boolean;
+  private readonly last = new Map<string, { key: string; atMs: number }>();
+  private readonly timer: Timer;
+
+  constructor(doors: readonly DoorInstance[], instances: Instances, clock: Clock, minMs: number, sink: TelemetrySink, isDraining: () => boolean) {
+    this.doors = doors;
+    this.instances = instances;
+    this.clock = clock;
+    this.sink = sink;
+    this.isDraining = isDraining;
+    this.timer = clock.every(minMs, () => this.tick());
+  }
+
+  close(): void {
+    this.timer.cancel();
+  }
+
+  /** After a reconnect: everything is sent again. */
+  resend(): void {
+    this.last.clear();
+    for (const door of this.doors) door.pool.requestReset();
+  }
+
+  /** The brain lost track of an instance's blocks. */
+  resendBlocks(instance: string): void {
+    this.doors.find((door) => door.id === instance)?.pool.requestReset();
+  }
+
+  private tick(): void {
+    const nowMs = this.clock.nowMs();
+    const changed: InstanceReport[] = [];
+    for (const door of this.doors) {
+      door.refresh();
+      const report = door.report(this.isDraining());
+      const key = changeKey(report);
+      const last = this.last.get(door.id);
+      if (!last || last.key !== key || nowMs - last.atMs >= MAX_SILENCE_MS) {
+        this.last.set(door.id, { key, atMs: nowMs });
+        changed.push(report);
+      }
+    }
+    if (changed.length > 0) this.sink.sendReports(changed);
+    for (const door of this.doors) if (door.pool.hasDelta) this.sendDelta(door);
+  }
+
+  private sendDelta(door: DoorInstance): void {
+    const delta = door.pool.drainDelta();
+    this.instances.applyLocalDelta(door.id, delta);
+    let reset = delta.reset;
+    for (let at = 0; at === 0 || at < delta.add.length || at < delta.remove.length; at += MAX_HASHES_PER_FRAME) {
+      this.sink.sendBlocks({
+        t: 'blocks',
+        instance: door.id,
+        incarnation: door.incarnation,
+        seq: door.blockSeq++,
+        reset,
+        add: packHashes(delta.add.slice(at, at + MAX_HASHES_PER_FRAME)),
+        remove: packHashes(delta.remove.slice(at, at + MAX_HASHES_PER_FRAME)),
+      });
+      reset = false;
+    }
+  }
+}
+
+/** Changes in what an entry decides by; gauges and ages ride along with the next change or the next second. */
+function changeKey(report: InstanceReport): string {
+  const { ledger } = report;
+  return `${report.incarnation} ${report.health} ${report.draining} ${report.models.length} ${ledger.inFlight} ${ledger.waiting} ${ledger.prefilling} ${ledger.decoding} ${ledger.pendingTokens} ${Math.round(ledger.usedTokens / 256)} ${report.limits.kvTokens}`;
+}
