@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { addAgent } from './agent.ts';
+import { addBrain } from './brain.ts';
 import { addConfig } from './config.ts';
 import { addEngine } from './engine.ts';
 import { addReplay } from './replay.ts';
@@ -7,6 +8,7 @@ import { addReplay } from './replay.ts';
 /** Every command, one file each: a function that adds itself to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
   addAgent,
+  addBrain,
   addConfig,
   addEngine,
   addReplay,

@@ -12,7 +12,10 @@ export const ERROR_CODES = {
   UPSTREAM_FAILED: 'the instance failed before the first byte of its answer',
   UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
   TRACE_INVALID: 'a trace file has a bad line',
+  STORE_FAILED: 'the state folder cannot be opened or written',
   PREDICTOR_BACKEND: 'no TensorFlow.js backend could be started',
+  ROUND_DIVERGED: 'a training round ended in values that are not finite',
+  TRAINER_STALLED: 'the training thread gave no answer or ended',
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

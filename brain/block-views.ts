@@ -1,0 +1,166 @@
+import { encode, packHashes, unpackHashes } from '../shared/codec.ts';
+import type { Clock } from '../shared/env.ts';
+import { type BlocksMessage, type BrainMessage, MAX_HASHES_PER_FRAME } from '../shared/protocol.ts';
+import type { Peer } from './connection.ts';
+import type { Counters } from './counters.ts';
+
+/** Hashes kept for joiners over the whole fleet. A view that no longer fits is passed on but not kept: its door is asked when somebody joins. */
+export const HASHES_MAX = 2_000_000;
+const ASK_AGAIN_MS = 2_000;
+const ASK_AGAIN_MAX_MS = 60_000;
+
+interface View {
+  incarnation: number;
+  /** of the last delta applied; the next one must follow it */
+  seq: number;
+  /** null: too large to keep */
+  hashes: Set<number> | null;
+  /** false after a gap, until the door sends a reset */
+  whole: boolean;
+}
+
+/** When a door was last asked for a whole view, and how long to wait for it. */
+interface Ask {
+  atMs: number;
+  waitMs: number;
+}
+
+export interface BlockViewsSource {
+  peers(): Iterable<Peer>;
+  /** sends to the agent that holds the instance, if it is connected */
+  askDoor(instance: string, message: BrainMessage): void;
+}
+
+/**
+ * Passes block deltas of each door on to the other agents, and keeps each instance's view so that an agent which joins gets it at once.
+ *
+ * A replayed view is a chain of frames: the first a reset, the last with the door's present sequence number, so that the live deltas follow
+ * it without a gap. The numbers cannot run below 0: a door needed at least as many frames since its own reset to say as many hashes.
+ */
+export class BlockViews {
+  private readonly clock: Clock;
+  private readonly counters: Counters;
+  private readonly source: BlockViewsSource;
+  private readonly hashesMax: number;
+  private readonly views = new Map<string, View>();
+  private readonly asks = new Map<string, Ask>();
+  private kept = 0;
+
+  constructor(clock: Clock, counters: Counters, source: BlockViewsSource, hashesMax: number = HASHES_MAX) {
+    this.clock = clock;
+    this.counters = counters;
+    this.source = source;
+    this.hashesMax = hashesMax;
+  }
+
+  /** Takes a door's delta (`frame`: as it came) and passes it on if it fits what was passed on before. */
+  apply(door: string, delta: BlocksMessage, frame: Uint8Array): void {
+    const view = this.views.get(delta.instance);
+    if (delta.reset) this.start(delta);
+    else {
+      if (!view || !view.whole || delta.incarnation > view.incarnation || (delta.incarnation === view.incarnation && delta.seq > view.seq + 1)) {
+        this.brokeOff(delta.instance, view);
+        return;
+      }
+      if (delta.incarnation < view.incarnation || delta.seq <= view.seq) return;
+      view.seq = delta.seq;
+      this.change(view, delta);
+    }
+    for (const peer of this.source.peers()) {
+      if (peer.agent === door || peer.owed.blocks.has(delta.instance)) continue;
+      if (peer.slow()) peer.owed.blocks.add(delta.instance);
+      else peer.send(frame);
+    }
+  }
+
+  /** Everything known, for an agent that joins; views that were not kept are asked for. */
+  oweAll(peer: Peer): void {
+    for (const instance of this.views.keys()) peer.owed.blocks.add(instance);
+  }
+
+  /** Sends what is owed while the agent reads fast enough; the rest stays owed. */
+  payOwed(peer: Peer, own: (instance: string) => boolean): void {
+    for (const instance of peer.owed.blocks) {
+      if (!peer.ready()) return;
+      peer.owed.blocks.delete(instance);
+      const view = this.views.get(instance);
+      if (!view || own(instance)) continue;
+      if (view.hashes && view.whole) for (const message of replay(instance, view, view.hashes)) peer.send(encode(message));
+      else this.ask(instance);
+    }
+  }
+
+  /** A report of the instance came: a view of an earlier incarnation no longer holds, and a missing one is asked for if it does not come by itself. */
+  noteReport(instance: string, incarnation: number): void {
+    let view = this.views.get(instance);
+    if (view && view.incarnation < incarnation) {
+      this.forget(instance);
+      view = undefined;
+    }
+    if (view?.whole) return;
+    if (this.asks.has(instance)) this.ask(instance);
+    else this.asks.set(instance, { atMs: this.clock.nowMs(), waitMs: ASK_AGAIN_MS });
+  }
+
+  forget(instance: string): void {
+    const view = this.views.get(instance);
+    if (view?.hashes) this.kept -= view.hashes.size;
+    this.views.delete(instance);
+    this.asks.delete(instance);
+  }
+
+  /** Hashes kept, and views. */
+  totals(): { views: number; hashes: number } {
+    return { views: this.views.size, hashes: this.kept };
+  }
+
+  private start(delta: BlocksMessage): void {
+    this.forget(delta.instance);
+    const hashes = this.kept < this.hashesMax ? new Set<number>() : null;
+    const view: View = { incarnation: delta.incarnation, seq: delta.seq, hashes, whole: true };
+    this.views.set(delta.instance, view);
+    this.change(view, delta);
+  }
+
+  private change(view: View, delta: BlocksMessage): void {
+    if (!view.hashes) return;
+    const before = view.hashes.size;
+    for (const hash of unpackHashes(delta.add)) view.hashes.add(hash);
+    for (const hash of unpackHashes(delta.remove)) view.hashes.delete(hash);
+    this.kept += view.hashes.size - before;
+    if (this.kept <= this.hashesMax) return;
+    this.kept -= view.hashes.size;
+    view.hashes = null;
+  }
+
+  private brokeOff(instance: string, view: View | undefined): void {
+    this.counters.blockGaps += 1;
+    if (view) view.whole = false;
+    this.ask(instance);
+  }
+
+  /** Asks the door for the whole view, ever less often while it does not answer. */
+  private ask(instance: string): void {
+    const now = this.clock.nowMs();
+    const last = this.asks.get(instance);
+    if (last && now - last.atMs < last.waitMs) return;
+    this.asks.set(instance, { atMs: now, waitMs: last ? Math.min(ASK_AGAIN_MAX_MS, last.waitMs * 2) : ASK_AGAIN_MS });
+    this.source.askDoor(instance, { t: 'resend-blocks', instance });
+  }
+}
+
+function* replay(instance: string, view: View, kept: ReadonlySet<number>): Generator<BlocksMessage> {
+  const hashes = [...kept];
+  const frames = Math.max(1, Math.ceil(hashes.length / MAX_HASHES_PER_FRAME));
+  for (let i = 0; i < frames; i++) {
+    yield {
+      t: 'blocks',
+      instance,
+      incarnation: view.incarnation,
+      seq: view.seq - (frames - 1) + i,
+      reset: i === 0,
+      add: packHashes(hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME)),
+      remove: new Uint8Array(0),
+    };
+  }
+}

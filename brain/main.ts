@@ -1,0 +1,62 @@
+import { OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
+import type { BrainConfig, Config } from '../shared/config/index.ts';
+import type { Env } from '../shared/env.ts';
+import { LodestarError } from '../shared/errors.ts';
+import { MAX_LAYER_WIDTH } from '../shared/predictor/net.ts';
+import { BrainCore } from './core.ts';
+import { listen, makeServer } from './server.ts';
+import { InThreadTrainer, type Trainer, WorkerTrainer } from './train.ts';
+
+/** A brain that serves. */
+export interface Brain {
+  url: string;
+  /** Stops serving and flushes the store. */
+  close(): Promise<void>;
+}
+
+/** Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests and simulations. */
+export async function startBrain(config: Config, env: Env, trainer: Trainer = defaultTrainer(config.brain, env)): Promise<Brain> {
+  checkConfig(config.brain);
+  const core = new BrainCore(config, env, trainer);
+  const app = makeServer({
+    token: config.token,
+    log: env.log,
+    counters: core.counters,
+    status: () => core.status(),
+    choosePolicy: (policy, objective) => core.choosePolicy({ policy, objective: objective ?? core.choice.objective }),
+  });
+  core.hub.attach(app.server);
+  try {
+    const url = await listen(app, config.brain.host, config.brain.port);
+    env.log.info({ url, stateDir: config.brain.stateDir, table: core.publisher.table()?.version ?? 0 }, 'brain is listening');
+    core.run();
+    return {
+      url,
+      async close() {
+        await core.stop();
+        await app.close();
+        await core.store.close();
+      },
+    };
+  } catch (error) {
+    await core.stop();
+    await core.store.close();
+    throw error;
+  }
+}
+
+/** What the schema of the configuration cannot say. */
+function checkConfig({ objective, learn }: BrainConfig): void {
+  if (!(OBJECTIVE_NAMES as string[]).includes(objective)) {
+    throw new LodestarError('CONFIG_INVALID', `brain.objective: there is no objective ${objective}; choose one of ${OBJECTIVE_NAMES.join(', ')}`);
+  }
+  if (learn.hidden.some((width) => width % 4 !== 0 || width > MAX_LAYER_WIDTH)) {
+    throw new LodestarError('CONFIG_INVALID', `brain.learn.hidden: widths are multiples of 4 up to ${MAX_LAYER_WIDTH}, found ${learn.hidden.join(', ')}`);
+  }
+}
+
+/** A worker thread; from TypeScript source, which a thread of Node 20 cannot load, the calling thread. */
+function defaultTrainer({ backend, tfjsNodeGpuDir, gpuMemoryLimitMb }: BrainConfig, env: Env): Trainer {
+  const options = { backend, tfjsNodeGpuDir, gpuMemoryLimitMb };
+  return import.meta.url.endsWith('.ts') ? new InThreadTrainer(options) : new WorkerTrainer(options, env.clock);
+}

@@ -1,0 +1,128 @@
+import { encode } from '../shared/codec.ts';
+import type { Clock, Log, Timer } from '../shared/env.ts';
+import { errorMessage } from '../shared/errors.ts';
+import { FEATURE_SCHEMA } from '../shared/features.ts';
+import type { BrainMessage } from '../shared/protocol.ts';
+import { type RosterEntry, type RoutingTable, sealTable, type SealedTable, type Trust } from '../shared/table.ts';
+import type { Peer } from './connection.ts';
+import type { Counters } from './counters.ts';
+import { type Laws, lawsMoved } from './law-priors.ts';
+import { GONE_AFTER_MS } from './registry.ts';
+import type { Store } from './store.ts';
+
+const ROSTER_SETTLES_MS = 1_000;
+export const REFRESH_MS = 30_000;
+
+/** All of a table that others decide; the publisher adds version, time and who is remembered from before a restart. */
+export type TableParts = Omit<RoutingTable, 'version' | 'atWallMs' | 'featureSchema'>;
+
+export interface PublisherDeps {
+  clock: Clock;
+  log: Log;
+  store: Store;
+  counters: Counters;
+  parts(): TableParts;
+  broadcast(message: BrainMessage, owe: (peer: Peer) => void): void;
+}
+
+/** Makes routing tables: builds, seals, stores, then sends. Versions only grow, over restarts too. */
+export class Publisher {
+  private readonly deps: PublisherDeps;
+  private readonly startedMs: number;
+  private readonly remembered: readonly RosterEntry[];
+  private sealed: SealedTable | null;
+  private last: RoutingTable | null;
+  private version: number;
+  private rosterTimer: Timer | undefined;
+  private readonly refresh: Timer;
+
+  constructor(deps: PublisherDeps) {
+    this.deps = deps;
+    this.startedMs = deps.clock.nowMs();
+    const stored = deps.store.lastTable();
+    this.sealed = stored?.sealed ?? null;
+    this.last = stored?.table ?? null;
+    this.remembered = stored?.table.roster ?? [];
+    this.version = Math.max(deps.store.lastVersion(), stored?.table.version ?? 0);
+    this.refresh = deps.clock.every(REFRESH_MS, () => this.publish('refresh'));
+  }
+
+  /** The table in force as it travels; null before the first. */
+  current(): SealedTable | null {
+    return this.sealed;
+  }
+
+  table(): RoutingTable | null {
+    return this.last;
+  }
+
+  /** Publishes a second later, so that a fleet that starts does not make a table an instance. */
+  rosterChanged(): void {
+    this.rosterTimer ??= this.deps.clock.after(ROSTER_SETTLES_MS, () => {
+      this.rosterTimer = undefined;
+      this.publish('roster');
+    });
+  }
+
+  /** Publishes if the laws have moved since the last table. */
+  lawsAre(laws: Laws): void {
+    if (this.last && lawsMoved(this.last.laws, laws)) this.publish('laws');
+  }
+
+  /** Publishes if the verdict is another one than agents know. */
+  trustIs({ verdict }: Trust): void {
+    if (verdict !== (this.last?.trust.verdict ?? 'untrusted')) this.publish('trust');
+  }
+
+  publish(reason: string): void {
+    const { clock, log, store, counters, broadcast } = this.deps;
+    const parts = this.deps.parts();
+    this.version += 1;
+    const table: RoutingTable = { ...parts, roster: this.withRemembered(parts.roster), version: this.version, atWallMs: clock.wallMs(), featureSchema: FEATURE_SCHEMA };
+    const sealed = sealTable(table);
+    try {
+      store.saveTable(sealed, this.version);
+    } catch (error) {
+      counters.storeFailures += 1;
+      log.error(`routing table ${this.version} could not be stored: ${errorMessage(error)}`);
+    }
+    const before = this.last?.trust.verdict ?? 'untrusted';
+    this.last = table;
+    this.sealed = sealed;
+    if (table.trust.verdict !== before) log.info(trustChange(table));
+    counters.tablesPublished += 1;
+    log.info({ version: table.version, reason, instances: table.roster.length, net: table.net !== null, trust: table.trust.verdict }, 'routing table published');
+    broadcast({ t: 'table', table: sealed }, (peer) => (peer.owed.table = true));
+  }
+
+  /** The table in force, for one that missed it. */
+  sendTo(peer: Peer): void {
+    peer.owed.table = false;
+    if (this.sealed) peer.send(encode({ t: 'table', table: this.sealed } satisfies BrainMessage));
+  }
+
+  close(): void {
+    this.refresh.cancel();
+    this.rosterTimer?.cancel();
+  }
+
+  /** After a restart, instances that have not reported yet stay in the roster as long as a silent one would. */
+  private withRemembered(roster: RosterEntry[]): RosterEntry[] {
+    if (this.deps.clock.nowMs() - this.startedMs >= GONE_AFTER_MS) return roster;
+    const present = new Set(roster.map((entry) => entry.instance));
+    return [...roster, ...this.remembered.filter((entry) => !present.has(entry.instance))];
+  }
+}
+
+/** The switch of policy in words. */
+function trustChange({ trust, policy, version }: RoutingTable): string {
+  const error = trust.medianApe === null ? 'no outcome yet' : `median error ${Math.round(trust.medianApe * 100)} % over ${trust.samples} outcomes`;
+  const routing = policy === 'learned' ? policyInForce(policy, trust) : `${policy}, as the operator chose,`;
+  if (trust.verdict === 'trusted') return `trust earned: routing by ${routing} from table ${version} (${error})`;
+  return `trust lost: routing by ${routing} from table ${version} (${trust.reason})`;
+}
+
+/** What agents do with the table's policy: `learned` needs trust. */
+export function policyInForce(policy: RoutingTable['policy'], trust: Trust): RoutingTable['policy'] {
+  return policy === 'learned' && trust.verdict !== 'trusted' ? 'prefix-load' : policy;
+}
