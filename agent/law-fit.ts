@@ -1,4 +1,5 @@
 import type { LawState, StepLaw } from '../shared/predictor/step-law.ts';
+import { median } from '../shared/trust.ts';
 
 /** A regression y ≈ Σ w_j·x_j with w_j ≥ 0: least squares with exponential forgetting, shrunk towards a prior. */
 class ForgettingFit {
@@ -40,9 +41,13 @@ class ForgettingFit {
     this.samples = this.samples * keep + 1;
   }
 
-  forget(share: number): void {
-    for (let i = 0; i < this.a.length; i++) this.a[i] = (this.a[i] as number) * share;
-    for (let i = 0; i < this.n; i++) this.b[i] = (this.b[i] as number) * share;
+  /** Takes every observation so far to have lasted `factor` times as long (its weight falls with the square), and keeps `share` of them. */
+  rescale(factor: number, share: number): void {
+    for (let i = 0; i < this.a.length; i++) this.a[i] = ((this.a[i] as number) * share) / (factor * factor);
+    for (let i = 0; i < this.n; i++) {
+      this.b[i] = ((this.b[i] as number) * share) / factor;
+      this.weights[i] = (this.weights[i] as number) * factor;
+    }
     this.samples *= share;
   }
 
@@ -104,6 +109,8 @@ const PREFILL_WINDOW = 120;
 const SHRINKAGE = 4;
 /** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant). */
 const MAX_REFUSED = 12;
+/** Share of the old observations that outlives such a change: enough to keep the law's shape, little enough for a new shape to win. */
+const KEPT_AFTER_CHANGE = 0.25;
 const MAX_REFUSED_PREFILL = 4;
 /** A prefill label this many times off the expectation is taken for a step that was read wrongly: loosely at first, tightly once a few agree. */
 const PREFILL_OFF_FIRST = 3;
@@ -124,7 +131,10 @@ export class LawFit {
   private frontEndMs = 0;
   private frontEndSamples = 0;
   private residualMs = 0;
-  private refused = 0;
+  /** how much slower the instance has become than its prior says, by the changes noticed */
+  private slowdown = 1;
+  /** observed over predicted time of the steps refused in a row */
+  private refused: number[] = [];
   private refusedPrefill = 0;
   private cached: LawState | undefined;
 
@@ -138,7 +148,8 @@ export class LawFit {
     this.frontEndMs = prior.frontEndMs;
     this.frontEndSamples = 0;
     this.residualMs = 0;
-    this.refused = 0;
+    this.slowdown = 1;
+    this.refused = [];
     this.refusedPrefill = 0;
     this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, SHRINKAGE);
     this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, SHRINKAGE);
@@ -165,7 +176,8 @@ export class LawFit {
   addPrefillStep(ms: number, decoding: number, contextTokens: number, tokens: number, pairs: number): void {
     const base = this.decode.predict([1, decoding, contextTokens]);
     const extra = ms - base;
-    if (extra <= 0 || tokens < 16) return;
+    // While steps are being refused, the decode part that is taken off here may be the wrong one.
+    if (extra <= 0 || tokens < 16 || this.refused.length > 0) return;
     const x = [tokens, pairs];
     if (!this.acceptsPrefill(ms, base + this.prefill.predict(x))) return;
     this.prefill.add(x, extra, 1 / (ms * ms));
@@ -194,22 +206,34 @@ export class LawFit {
     return this.cached;
   }
 
-  /** Refuses single outliers, but takes a run of them for a change of the law and forgets the old one. */
+  /** Refuses single outliers, but takes a run of them for a change of the law. */
   private accepts(ms: number, predicted: number): boolean {
-    const residual = Math.abs(ms - predicted);
+    let residual = Math.abs(ms - predicted);
     const settled = this.decode.samples >= 30;
     if (settled && residual > Math.max(6 * this.residualMs, 0.25 * predicted)) {
-      this.refused += 1;
-      if (this.refused < MAX_REFUSED) return false;
-      this.decode.forget(0.02);
-      this.prefill.forget(0.1);
-      this.residualMs = residual;
+      this.refused.push(ms / predicted);
+      if (this.refused.length < MAX_REFUSED) return false;
+      const factor = median(this.refused) as number;
+      this.changeSpeed(factor);
+      residual = Math.abs(ms - predicted * factor);
     }
-    this.refused = 0;
+    this.refused.length = 0;
     // Moves by a fixed step towards the side of the newest residual: an online median.
     const step = Math.max(0.02, 0.05 * this.residualMs);
     this.residualMs = Math.max(0, this.residualMs + (residual > this.residualMs ? step : -step));
     return true;
+  }
+
+  /**
+   * What changes while an engine runs is above all its speed: clocks throttle, another tenant takes its share. So the whole law is stretched, its
+   * prior included, which is right at once where that is all, and the old observations lose weight, so that new ones can bend it.
+   */
+  private changeSpeed(factor: number): void {
+    this.slowdown *= factor;
+    this.residualMs *= factor;
+    this.decode.rescale(factor, KEPT_AFTER_CHANGE);
+    this.prefill.rescale(factor, KEPT_AFTER_CHANGE);
+    this.solve();
   }
 
   /** A busy host delays the tokens of a step, and a label then belongs to another step: such labels are far off, and few. */
@@ -222,12 +246,12 @@ export class LawFit {
     this.refusedPrefill += 1;
     if (this.refusedPrefill < MAX_REFUSED_PREFILL) return false;
     this.refusedPrefill = 0;
-    this.prefill.forget(0.1);
+    this.prefill.rescale(1, KEPT_AFTER_CHANGE);
     return true;
   }
 
   private solve(): void {
-    const { c0, c1, c2, c3, c4 } = this.prior;
+    const [c0, c1, c2, c3, c4] = [this.prior.c0, this.prior.c1, this.prior.c2, this.prior.c3, this.prior.c4].map((c) => c * this.slowdown) as [number, number, number, number, number];
     this.decode.solve([c0, c3, c4], 1 / (c0 * c0));
     this.prefill.solve([c1, c2], 1 / (c0 + c1 * 512) ** 2);
     this.cached = undefined;
