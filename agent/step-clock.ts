@@ -35,6 +35,8 @@ interface Burst {
 
 /** Tokens of one step arrive together; a longer silence separates two steps. */
 const BURST_GAP_MS = 4;
+/** Two tokens of a stream closer than this are of one step (several sequences in one answer), or were held up together on the way. */
+const MIN_STEP_MS = 1;
 /** Two tokens of a stream further apart than this are not one step. */
 const MAX_STEP_MS = 4000;
 const HISTORY = 128;
@@ -64,8 +66,9 @@ export class StepClock {
    * and must describe the batch before this token is accounted for. Call before updating `request.lastTokenMs`.
    */
   onToken(request: ClockedRequest, nowMs: number, batchNow: (stepStartMs: number) => BatchView): void {
-    // A stream gets one token a step: its second token is the next step's, however close they arrive.
-    const repeated = request.lastTokenMs !== undefined && request.lastTokenMs >= this.openAtMs;
+    const gapMs = request.lastTokenMs === undefined ? undefined : nowMs - request.lastTokenMs;
+    // A stream gets one token a step: its second token is the next step's, however short the silence between the two.
+    const repeated = gapMs !== undefined && gapMs >= MIN_STEP_MS && (request.lastTokenMs as number) >= this.openAtMs;
     if (repeated || nowMs - this.openEndMs > BURST_GAP_MS) {
       this.closeBurst();
       this.batchAtStepStart = batchNow(this.openAtMs);
@@ -73,7 +76,7 @@ export class StepClock {
     }
     this.openEndMs = nowMs;
     if (request.lastTokenMs === undefined) this.openFirstTokens.push(request);
-    else if (nowMs - request.lastTokenMs <= MAX_STEP_MS) this.openGaps.push(nowMs - request.lastTokenMs);
+    else if (gapMs !== undefined && gapMs >= MIN_STEP_MS && gapMs <= MAX_STEP_MS) this.openGaps.push(gapMs);
   }
 
   /** Forgets the running burst and all history: the engine restarted. */
