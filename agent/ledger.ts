@@ -215,11 +215,15 @@ export class Ledger {
     const nowMs = this.clock.nowMs();
     while (this.queue.length > 0) {
       const head = this.queue[0] as LedgerRequest;
-      const fits = this.running < this.limits.maxNumSeqs && this.pool.usedTokens + head.ownTokens <= this.limits.kvTokens;
+      const fits = this.running < this.limits.maxNumSeqs && this.pool.usedTokens + this.claimOf(head) <= this.limits.kvTokens;
       // What an empty engine cannot hold, it refuses by itself; it must not block the line here.
       if (!fits && this.running > 0) return;
       this.admit(head, nowMs);
     }
+  }
+
+  private claimOf({ prompt }: LedgerRequest): number {
+    return this.pool.claimTokens(prompt.hashes, prompt.tokensPerBlock, prompt.promptTokens);
   }
 
   private admit(request: LedgerRequest, nowMs: number): void {

@@ -70,6 +70,17 @@ export class ShadowPool {
     return n;
   }
 
+  /** Tokens by which `usedTokens` would grow if the prompt were taken in: blocks that lie cached without a reference take room too once they have one. */
+  claimTokens(hashes: Float64Array, tokensPerBlock: number, promptTokens: number): number {
+    let claim = Math.max(0, promptTokens - hashes.length * tokensPerBlock);
+    for (const hash of hashes) {
+      const block = this.byHash.get(hash);
+      if (!block) claim += tokensPerBlock;
+      else if (block.refs === 0) claim += block.tokens;
+    }
+    return claim;
+  }
+
   /** Takes a prompt in: references its cached blocks, adds the others, evicts what no longer fits. Token counts are estimates. */
   acquire(hashes: Float64Array, tokensPerBlock: number, promptTokens: number): PoolLease {
     const blocks: Block[] = [];
