@@ -83,15 +83,22 @@ async function loadNodeGpu(options: BackendOptions): Promise<Started> {
   return { tf, gpu, memory: gpu ? memory : '' };
 }
 
-async function loadWasm(): Promise<Started> {
+/** The core with its gradients, which only the layers package registers in a form that Node loads. */
+async function loadCore(): Promise<Tf> {
   const tf = await import('@tensorflow/tfjs-core');
+  await import('@tensorflow/tfjs-layers');
+  return tf;
+}
+
+async function loadWasm(): Promise<Started> {
+  const tf = await loadCore();
   const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm');
   setWasmPaths(dirname(createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm')) + sep);
   return start(tf, 'wasm');
 }
 
 async function loadCpu(): Promise<Started> {
-  const tf = await import('@tensorflow/tfjs-core');
+  const tf = await loadCore();
   await import('@tensorflow/tfjs-backend-cpu');
   return start(tf, 'cpu');
 }
