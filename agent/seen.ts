@@ -13,7 +13,8 @@ export class SeenTracker {
   note(entry: string, epoch: number, seq: number): void {
     const known = this.entries.get(entry);
     if (known && known.epoch > epoch) return;
-    const seen = known && known.epoch === epoch ? known : { entry, epoch, upTo: seq - 1, later: 0 };
+    // Of an entry met in the middle of its count, all below the bitmap is taken as seen: those requests are long over.
+    const seen = known?.epoch === epoch ? known : { entry, epoch, upTo: Math.max(-1, seq - 33), later: 0 };
     // Re-inserting keeps the map in order of last use.
     this.entries.delete(entry);
     this.entries.set(entry, seen);

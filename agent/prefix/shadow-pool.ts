@@ -44,9 +44,9 @@ export class ShadowPool {
     this.lru.next = this.lru;
   }
 
-  /** Tokens of blocks that live requests reference, shared ones once. */
+  /** Tokens of blocks that live requests reference, shared ones once. Sums of fractions: never below zero by rounding. */
   get usedTokens(): number {
-    return this.used;
+    return Math.max(0, this.used);
   }
 
   get capacityTokens(): number {

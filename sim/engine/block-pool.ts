@@ -68,11 +68,8 @@ export class BlockPool {
   register(block: number, hash: number): void {
     this.hashes[block] = hash;
     this.twin[block] = 0;
-    const first = this.byHash.get(hash);
-    if (first === 0) {
-      this.byHash.set(hash, block);
-      return;
-    }
+    const first = this.byHash.add(hash, block);
+    if (first === 0) return;
     let last = first;
     while (this.twin[last]! !== 0) last = this.twin[last]!;
     this.twin[last] = block;

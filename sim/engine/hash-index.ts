@@ -27,6 +27,17 @@ export class HashIndex {
     this.blocks[at] = block;
   }
 
+  /** Adds `hash` with `block` unless it is there; returns the block that was there, 0 if none. */
+  add(hash: number, block: number): number {
+    const at = this.find(hash);
+    const present = this.blocks[at]!;
+    if (present === 0) {
+      this.keys[at] = hash;
+      this.blocks[at] = block;
+    }
+    return present;
+  }
+
   /** Removes `hash`, and moves later entries of the probe sequence up so that no gap hides them. */
   delete(hash: number): void {
     const { keys, blocks, mask } = this;

@@ -22,6 +22,11 @@ export function addGenerateRoutes(app: FastifyInstance, emulator: Emulator): voi
 }
 
 function answer(emulator: Emulator, wanted: Wanted, reply: FastifyReply): void {
+  if (reply.raw.destroyed) {
+    // The client left while its body was read: its `close` event is over.
+    reply.hijack();
+    return;
+  }
   if (!wanted.isStream) {
     answerWhole(emulator, wanted, reply);
     return;

@@ -36,6 +36,9 @@ export interface Choice {
 /** Default of `/v1/completions`, as in vLLM and OpenAI's API. */
 const COMPLETION_DEFAULT_TOKENS = 16;
 
+/** Engine requests that one HTTP request may become. */
+const MAX_CHOICES = 4096;
+
 /** Reads what both APIs have in common; throws `ApiError`. */
 export function readWanted(
   emulator: Emulator,
@@ -50,6 +53,8 @@ export function readWanted(
   if (faults.status === 503) throw new ApiError(503, 'ServiceUnavailableError', 'Emulated fault: status 503');
   if (faults.status === 500) throw new ApiError(500, 'InternalServerError', 'Emulated fault: status 500');
   if (engine.isDead) throw engineDead();
+  const n = body.n ?? 1;
+  if (prompts.length * n > MAX_CHOICES) throw badRequest(`${prompts.length} prompts with n=${n} are over ${MAX_CHOICES} choices`, 'n');
   for (const prompt of prompts) checkLength(prompt.length, maxTokens, maxModelLen);
   const given = headers['x-request-id'] ?? body.request_id ?? randomBytes(8).toString('hex');
   const priority = Number(headers['x-vllm-priority'] ?? body.priority ?? 0);
@@ -59,7 +64,7 @@ export function readWanted(
     isChat,
     created: Math.floor(emulator.clock.wallMs() / 1000),
     prompts,
-    n: body.n ?? 1,
+    n,
     maxTokens,
     ignoreEos: body.ignore_eos ?? false,
     isStream: body.stream ?? false,
