@@ -50,6 +50,8 @@ export async function loadBackend(options: BackendOptions, loaders: Record<Backe
   for (const name of BACKEND_NAMES.slice(from)) {
     try {
       const { tf, gpu, memory } = await loaders[name](options);
+      // No banners on standard error, no checks of shapes at each operation.
+      tf.enableProdMode();
       checkWorks(tf);
       return { tf, info: { name, gpu, tried, memory } };
     } catch (error) {

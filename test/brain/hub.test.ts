@@ -195,13 +195,13 @@ describe('liveness', () => {
     const alive = await TestAgent.join(url, hello('alive'));
     const dead = await TestAgent.join(url, hello('dead'));
     dead.socket.pause();
-    let pings = 0;
-    alive.socket.on('ping', () => (pings += 1));
+    const pings = { seen: 0 };
+    alive.socket.on('ping', () => (pings.seen += 1));
     for (let i = 0; i < 80 && left.length === 0; i++) {
       clock.advance(250);
       if (i % 20 !== 19) continue;
-      const before = pings;
-      while (pings === before) await new Promise((resolve) => setImmediate(resolve));
+      const before = pings.seen;
+      while (pings.seen === before) await new Promise((resolve) => setImmediate(resolve));
       alive.send({ t: 'resync', blocks: [] });
       const seen = received.length;
       await until(() => received.length > seen || left.length > 0);
