@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { InvalidArgumentError, type Command } from 'commander';
 import { realClock } from '../shared/env.ts';
 import { errorMessage } from '../shared/errors.ts';
@@ -21,6 +22,7 @@ const SECONDS = 65;
 const MODEL = 'emulated-llama-3.1-8b';
 const FASTEST_GPU = 'A100';
 const PROCESSES = 1 + 2 * INSTANCES.length;
+const DEATH_NOTICE_MS = 500;
 const EXIT_CODES = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 interface Flags {
@@ -80,7 +82,9 @@ export async function demo(flags: Flags): Promise<number> {
     return 0;
   } catch (error) {
     if (error instanceof Interrupted) return error.exitCode;
-    process.stderr.write(`lodestar demo: ${errorMessage(error)}\n`);
+    // A request to a process that has just died can fail before its end is known here: the end is the better message.
+    const cause = await Promise.race([stopped.catch((reason: unknown) => reason), sleep(DEATH_NOTICE_MS, error)]);
+    process.stderr.write(`lodestar demo: ${errorMessage(cause)}\n`);
     return 1;
   } finally {
     stop.abort();

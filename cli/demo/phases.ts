@@ -53,7 +53,7 @@ export async function untilFleetIsUp({ client, signal }: Pick<PhaseDeps, 'client
 export async function runPhase(deps: PhaseDeps, index: 0 | 1): Promise<PhaseResult> {
   const { client, state, requests, model, processes, clock, signal } = deps;
   const phase = state.phases[index];
-  state.step = `preparing ${phase.policy}: empty caches`;
+  state.step = index === 0 ? 'fleet is up' : `done; caches are emptied for ${phase.policy}`;
   await emptyCaches(deps);
   await bringIntoForce(deps, phase.policy);
   signal.throwIfAborted();
