@@ -64,15 +64,15 @@ export class Decider {
     const temperatureMs = TEMPERATURE_MS + TEMPERATURE_PER_AGE_MS * Math.min(1000, snapshot.maxAgeMs);
     const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, rng: this.rng };
     const choice = this.tables.policy(policy).choose(input);
-    const explored = policy === 'learned' ? this.explore(choice.index, candidates.length) : undefined;
-    const epsilon = policy === 'learned' ? (this.tables.table?.exploration ?? 0) : 0;
+    const rate = policy === 'learned' && candidates.length > 1 ? (this.tables.table?.exploration ?? 0) : 0;
+    const explored = rate > 0 ? this.explore(choice.index, candidates.length, rate) : undefined;
     const index = explored ?? choice.index;
     return this.result(snapshot, index, {
       request,
       regime: this.regimeOf(index, candidates),
       policy,
       reason: explored === undefined ? (snapshot.relaxed ? `${reason}, ${snapshot.relaxed} relaxed` : reason) : 'explore',
-      propensity: explored === undefined ? choice.propensity * (1 - epsilon) : epsilon / candidates.length,
+      propensity: explored === undefined ? choice.propensity * (1 - this.exploredShare(choice.index, candidates.length, rate)) : rate / candidates.length,
     });
   }
 
@@ -131,12 +131,22 @@ export class Decider {
   }
 
   /** Now and then another candidate than the best, if one is near enough: the learner sees what else would have happened. */
-  private explore(best: number, n: number): number | undefined {
-    const rate = this.tables.table?.exploration ?? 0;
-    if (n < 2 || rate === 0 || this.rng() >= rate) return undefined;
+  private explore(best: number, n: number, rate: number): number | undefined {
+    if (this.rng() >= rate) return undefined;
     const pick = Math.min(n - 1, Math.floor(this.rng() * n));
-    const within = (this.scores[pick] as number) <= EXPLORE_WITHIN * (this.scores[best] as number);
-    return within && pick !== best ? pick : undefined;
+    return this.mayExplore(pick, best) ? pick : undefined;
+  }
+
+  private mayExplore(pick: number, best: number): boolean {
+    return pick !== best && (this.scores[pick] as number) <= EXPLORE_WITHIN * (this.scores[best] as number);
+  }
+
+  /** Probability with which exploration takes the request away from `best`. */
+  private exploredShare(best: number, n: number, rate: number): number {
+    if (rate === 0) return 0;
+    let others = 0;
+    for (let i = 0; i < n; i++) if (this.mayExplore(i, best)) others += 1;
+    return (rate * others) / n;
   }
 
   private result(
