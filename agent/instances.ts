@@ -38,6 +38,8 @@ export interface InstanceView {
   blocksSeq: number;
 }
 
+/** Instances that have left and are remembered. */
+const MAX_LEFT = 4096;
 /** How fast the link time follows slower probes, per probe. */
 const LINK_RISE = 0.05;
 
@@ -48,6 +50,8 @@ export class Instances {
   /** models ever heard of in this fleet: an unknown one is 404, a known one without an instance 503 */
   readonly models = new Set<string>();
   private readonly upstreams = new Map<string, Upstream>();
+  /** where the numbering of requests to an instance that has left goes on if it returns: its door remembers what it has counted */
+  private readonly nextSeqs = new Map<string, number>();
   private readonly clock: Clock;
   private readonly config: AgentConfig;
   private readonly entryId: string;
@@ -90,6 +94,8 @@ export class Instances {
   remove(instance: string): void {
     const view = this.views.get(instance);
     if (!view || view.local) return;
+    this.nextSeqs.set(instance, view.nextSeq);
+    if (this.nextSeqs.size > MAX_LEFT) this.nextSeqs.delete(this.nextSeqs.keys().next().value as string);
     this.views.delete(instance);
     this.index.clear(instance, true);
   }
@@ -153,7 +159,7 @@ export class Instances {
       describesMs: -Infinity,
       linkMs: 0,
       breaker: new Breaker(this.config.breaker, this.clock),
-      nextSeq: 0,
+      nextSeq: this.nextSeqs.get(id) ?? 0,
       reservations: [],
       column: this.index.column(id),
       blocksIncarnation: -1,

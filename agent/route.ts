@@ -34,7 +34,7 @@ export async function route(context: AgentContext, client: ClientRequest, respon
     const admission = admit(context.instances, decision, print);
     const mayRetry = attempt < context.config.retries;
     const result = await attemptOn(context, client, decision, admission, print, answer, mayRetry);
-    admission.release(result.status === 'failed' && !result.begun);
+    admission.release(!result.begun && (result.status === 'failed' || result.status === 'timeout'));
     observe(context, client, decision, result, attempt);
     if (result.begun || answer.gone || result.status === 'aborted') return;
     excluded.add(decision.view.id);
