@@ -17,7 +17,8 @@ export const MAX_HASHES_PER_FRAME = 65_536;
 const id = z.string().min(1).max(256);
 const count = z.number().int().nonnegative();
 const ratio = z.number().min(0).max(16);
-const finite = z.number().nonnegative();
+/** Bounded, so that sums and products of a report's numbers stay finite. */
+const finite = z.number().min(0).max(1e15);
 
 const seenSchema = z.object({ entry: id, epoch: count, upTo: z.number().int().min(-1), later: count });
 

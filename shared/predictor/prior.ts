@@ -6,6 +6,9 @@ const GROWTH_TOKENS = 120;
 /** Mean share of its prompt that a pending request already has in context when its tokens are computed. */
 const PENDING_CONTEXT_SHARE = 0.6;
 
+/** Residuals are ratios to the prior, so it is never zero, whatever law a door reports. */
+const MIN_MS = 0.01;
+
 /** What the step-time law says of one request on one candidate. Milliseconds and tokens. */
 export interface PriorEstimate {
   ttftMs: number;
@@ -48,10 +51,10 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   if (over > 0) ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * meanOutputTokens * (base + 256 * law.c1);
   // A batch that is full admits the next request only when one of its sequences ends.
   const queued = candidate.inFlight + 1 - limits.maxNumSeqs;
-  if (queued > 0) ttft += (queued / limits.maxNumSeqs) * meanOutputTokens * base;
+  if (queued > 0) ttft += (queued / Math.max(1, limits.maxNumSeqs)) * meanOutputTokens * base;
 
-  out.ttftMs = ttft;
-  out.tpotMs = decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio));
+  out.ttftMs = Math.max(MIN_MS, ttft);
+  out.tpotMs = Math.max(MIN_MS, decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio)));
   out.workMs = prefillWorkMs(law, own, candidate.hitTokens);
   out.baseMs = base;
   out.overTokens = over;
