@@ -15,6 +15,9 @@ import { agentStatus, type StatusSources } from './status.ts';
 
 /** vLLM's administration under /v1: never proxied from outside. */
 const ADMIN_ROUTES = /^\/v1\/(load_lora_adapter|unload_lora_adapter)(\/|\?|$)/;
+/** Segments that an engine behind another proxy might resolve to a route outside /v1. */
+const DOT_SEGMENTS = /\/\.\.?(\/|\?|$)/;
+const OWN_FAILURE = 'The agent failed on this request.';
 const RESET_TIMEOUT_MS = 10_000;
 
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
@@ -51,7 +54,7 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
 async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const raw: IncomingMessage = request.raw;
   const path = raw.url ?? '/';
-  if (ADMIN_ROUTES.test(path)) return void reply.code(404).send({ detail: 'Not Found' });
+  if (isForbidden(path)) return void reply.code(404).send({ detail: 'Not Found' });
   const client = readRequest(request.method, path, raw.headers, Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0));
   reply.hijack();
   const hop = raw.headers[HOP_HEADER];
@@ -63,9 +66,26 @@ async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInsta
   context.inFlight += 1;
   try {
     await route(context, client, reply.raw);
+  } catch (error) {
+    // The answer is no longer Fastify's: without this, its client would wait for ever.
+    context.env.log.error({ err: error }, 'request failed inside the agent');
+    const answer = new ClientAnswer(reply.raw);
+    if (answer.begun) reply.raw.destroy();
+    else answer.fail(500, 'InternalServerError', OWN_FAILURE);
   } finally {
     context.inFlight -= 1;
   }
+}
+
+/** The engine decodes a path before it looks for its route, so the path is judged decoded. */
+function isForbidden(path: string): boolean {
+  let decoded = path;
+  try {
+    decoded = decodeURIComponent(path);
+  } catch {
+    // Not an escape sequence: the engine reads it as it stands, too.
+  }
+  return ADMIN_ROUTES.test(decoded) || DOT_SEGMENTS.test(decoded);
 }
 
 /** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */
@@ -79,8 +99,8 @@ function sendError(context: AgentContext, reply: FastifyReply, error: unknown): 
   } else if (status !== undefined && status >= 400 && status < 500) {
     reply.code(status).type('application/json').send(errorBody(status, 'Bad Request', errorMessage(error)));
   } else {
-    context.env.log.error({ error }, 'request failed inside the agent');
-    reply.code(500).type('application/json').send(errorBody(500, 'InternalServerError', 'The agent failed on this request.'));
+    context.env.log.error({ err: error }, 'request failed inside the agent');
+    reply.code(500).type('application/json').send(errorBody(500, 'InternalServerError', OWN_FAILURE));
   }
 }
 

@@ -19,6 +19,9 @@ export const TEST_GPU: GpuProfile = {
   hardware: { name: 'Test GPU', memoryMb: 24_000, maxClockMhz: 1500, maxPowerW: 200 },
 } as unknown as GpuProfile;
 
+/** URL of a vLLM server, with the key that it asks for. */
+export type VllmServer = string | { url: string; apiKey: string };
+
 /** Emulated engines, agents and a brain in this process, on one virtual clock, talking over real sockets. */
 export class TestFleet {
   readonly clock = new VirtualClock();
@@ -67,7 +70,7 @@ export class TestFleet {
     this.brain = undefined;
   }
 
-  async startAgent(id: string, vllm: string[], sets: Record<string, string | number> = {}): Promise<RunningAgent> {
+  async startAgent(id: string, vllm: VllmServer[], sets: Record<string, string | number> = {}): Promise<RunningAgent> {
     const config = this.config(
       {
         'agent.id': id, 'agent.port': 0, 'agent.advertiseUrl': 'http://127.0.0.1:0', 'agent.stateDir': join(this.dir, id),
@@ -136,11 +139,11 @@ export class TestFleet {
     rmSync(this.dir, { recursive: true, force: true });
   }
 
-  private config(sets: Record<string, string | number>, vllm: string[] = []): Config {
+  private config(sets: Record<string, string | number>, vllm: VllmServer[] = []): Config {
     return loadConfig({
       env: { LODESTAR_TOKEN: TOKEN },
       sets: Object.entries(sets).map(([key, value]) => `${key}=${value}`),
-      overrides: { agent: { instances: vllm.map((url) => ({ url })) } },
+      overrides: { agent: { instances: vllm.map((server) => (typeof server === 'string' ? { url: server } : server)) } },
     });
   }
 }
