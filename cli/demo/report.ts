@@ -64,14 +64,14 @@ function remarks({ phases, nodes, floorTtftMs, fastestGpu, trustedAfterMs }: Rep
   const gain = before.load.ttftMs.mean !== undefined && before.load.ttftMs.mean > 0 ? before.load.ttftMs.mean / floorTtftMs : undefined;
   lines.push(
     `What bounds the gain: with an idle ${fastestGpu} and a full cache for each of them these requests would still take ${ms(floorTtftMs)} ms on average, so no router could gain more`,
-    `than ${gain === undefined ? '-' : `${gain.toFixed(1)}x`} here; ${after.policy} is at ${ms(reached)} ms, and the rest is the other ${nodes.length - 1} GPUs' slower prefill, queueing, and caches that are split over ${nodes.length} instances.`,
+    `than ${gain === undefined ? '-' : `${gain.toFixed(1)}x`} here; phase 2 is at ${ms(reached)} ms, and the rest is the other ${nodes.length - 1} GPUs' slower prefill, queueing, and caches that are split over ${nodes.length} instances.`,
   );
   lines.push(trustedAfterMs === undefined ? 'The predictor earned no trust in this time.' : `The predictor earned trust ${(trustedAfterMs / 1000).toFixed(0)} s after the first request.`);
   const decisions = Object.values(after.counters.policies).reduce((sum, count) => sum + count, 0);
   const own = after.counters.policies[after.policy] ?? 0;
   if (own < decisions) lines.push(`In phase 2 ${after.policy} made ${percent(own, decisions)} of the decisions, the fallback the others.`);
   const { explore } = Object.fromEntries(Object.entries(after.counters.reasons).map(([name, count]) => [name.split(', ')[1] ?? '', count]));
-  if (explore) lines.push(`${explore} requests of phase 2 were sent to try another instance than the best.`);
+  if (explore) lines.push(`${explore} ${explore === 1 ? 'request of phase 2 was' : 'requests of phase 2 were'} sent to try another instance than the best.`);
   lines.push(...warnings(phases));
   return lines;
 }
