@@ -19,10 +19,11 @@ interface View {
   whole: boolean;
 }
 
-/** When a door was last asked for a whole view, and how long to wait for it. */
+/** Since when a whole view has been expected of a door, how long to wait before asking (again), and whether it was asked. */
 interface Ask {
   atMs: number;
   waitMs: number;
+  sent: boolean;
 }
 
 export interface BlockViewsSource {
@@ -98,8 +99,9 @@ export class BlockViews {
       view = undefined;
     }
     if (view?.whole) return;
-    if (this.asks.has(instance)) this.ask(instance);
-    else this.asks.set(instance, { atMs: this.clock.nowMs(), waitMs: ASK_AGAIN_MS });
+    const expected = this.asks.get(instance);
+    if (!expected) this.asks.set(instance, { atMs: this.clock.nowMs(), waitMs: ASK_AGAIN_MS, sent: false });
+    else if (this.clock.nowMs() - expected.atMs >= expected.waitMs) this.ask(instance);
   }
 
   forget(instance: string): void {
@@ -143,8 +145,8 @@ export class BlockViews {
   private ask(instance: string): void {
     const now = this.clock.nowMs();
     const last = this.asks.get(instance);
-    if (last && now - last.atMs < last.waitMs) return;
-    this.asks.set(instance, { atMs: now, waitMs: last ? Math.min(ASK_AGAIN_MAX_MS, last.waitMs * 2) : ASK_AGAIN_MS });
+    if (last?.sent && now - last.atMs < last.waitMs) return;
+    this.asks.set(instance, { atMs: now, waitMs: last?.sent ? Math.min(ASK_AGAIN_MAX_MS, last.waitMs * 2) : ASK_AGAIN_MS, sent: true });
     this.source.askDoor(instance, { t: 'resend-blocks', instance });
   }
 }

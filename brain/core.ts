@@ -1,4 +1,4 @@
-import { objectives, type ObjectiveName } from '../shared/choice/objectives/index.ts';
+import { objectives } from '../shared/choice/objectives/index.ts';
 import { encode } from '../shared/codec.ts';
 import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
@@ -186,7 +186,7 @@ export class BrainCore {
   private firstChoice(): BrainCore['choice'] {
     const stored = this.store.policy();
     if (stored) return { ...stored, source: 'operator' };
-    return { policy: this.config.policy, objective: this.config.objective as ObjectiveName, source: 'config' };
+    return { policy: this.config.policy, objective: this.config.objective, source: 'config' };
   }
 
   private restoreSamples(): void {

@@ -240,6 +240,7 @@ export class Hub {
     for (const connection of this.connections) {
       const why = connection.check();
       if (!why) continue;
+      this.connections.delete(connection);
       this.counters.peersDropped += 1;
       this.env.log.warn(`dropping a connection: ${why === 'slow' ? 'it does not read what is sent' : 'nothing was heard of it'}`);
       connection.terminate();

@@ -1,11 +1,11 @@
 import type { InstanceReport } from '../shared/instance.ts';
-import { GENERIC_LAW, type LawState } from '../shared/predictor/step-law.ts';
+import { decodeStepMs, GENERIC_LAW, type LawState, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { median } from '../shared/trust.ts';
 
 /** Step observations that an instance's law must rest on before others start from it. */
 const MIN_LAW_SAMPLES = 30;
 const KINDS_MAX = 1024;
-/** Relative change of a coefficient that is worth a new table. */
+/** Relative change of a predicted time that is worth a new table. */
 const MOVED_RATIO = 0.02;
 
 const FIELDS = ['c0', 'c1', 'c2', 'c3', 'c4', 'frontEndMs', 'samples', 'residualMs'] as const;
@@ -47,7 +47,7 @@ export class LawPriors {
   }
 }
 
-/** True if any coefficient differs by more than 2 %, or another kind is known. */
+/** True if another kind is known, or a law predicts a time that differs by more than 2 %. */
 export function lawsMoved(from: Laws, to: Laws): boolean {
   const names = new Set([...Object.keys(from.kinds), ...Object.keys(to.kinds)]);
   return [...names].some((name) => {
@@ -57,10 +57,16 @@ export function lawsMoved(from: Laws, to: Laws): boolean {
   });
 }
 
+/** By what the laws predict, not by coefficients: those of small effect wander without meaning. */
 function lawMoved(a: LawState, b: LawState): boolean {
-  return (['c0', 'c1', 'c2', 'c3', 'c4', 'frontEndMs'] as const).some((field) => {
-    return Math.abs(a[field] - b[field]) > MOVED_RATIO * Math.max(Math.abs(a[field]), Math.abs(b[field]));
-  });
+  const after = typicalTimesMs(b);
+  return typicalTimesMs(a).some((ms, i) => Math.abs(ms - (after[i] as number)) > MOVED_RATIO * ms);
+}
+
+/** A step of a small and of a large decode batch, and the first token of a short and of a long prompt over a cached prefix. */
+function typicalTimesMs(law: LawState): number[] {
+  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached);
+  return [decodeStepMs(law, 4, 4_000), decodeStepMs(law, 64, 64_000), firstToken(512, 0), firstToken(4096, 4096)];
 }
 
 function medianLaw(laws: readonly LawState[]): LawState {

@@ -1,4 +1,3 @@
-import { OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
 import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { LodestarError } from '../shared/errors.ts';
@@ -46,10 +45,7 @@ export async function startBrain(config: Config, env: Env, trainer: Trainer = de
 }
 
 /** What the schema of the configuration cannot say. */
-function checkConfig({ objective, learn }: BrainConfig): void {
-  if (!(OBJECTIVE_NAMES as string[]).includes(objective)) {
-    throw new LodestarError('CONFIG_INVALID', `brain.objective: there is no objective ${objective}; choose one of ${OBJECTIVE_NAMES.join(', ')}`);
-  }
+function checkConfig({ learn }: BrainConfig): void {
   if (learn.hidden.some((width) => width % 4 !== 0 || width > MAX_LAYER_WIDTH)) {
     throw new LodestarError('CONFIG_INVALID', `brain.learn.hidden: widths are multiples of 4 up to ${MAX_LAYER_WIDTH}, found ${learn.hidden.join(', ')}`);
   }

@@ -70,13 +70,14 @@ export class Publisher {
   }
 
   /** Publishes if the verdict is another one than agents know. */
-  trustIs({ verdict }: Trust): void {
-    if (verdict !== (this.last?.trust.verdict ?? 'untrusted')) this.publish('trust');
+  trustIs(trust: Trust): void {
+    if (trust.verdict !== (this.last?.trust.verdict ?? 'untrusted')) this.publish('trust', trust);
   }
 
-  publish(reason: string): void {
+  /** `trust`: the verdict to publish, with the reason of its change; by default the present one. */
+  publish(reason: string, trust?: Trust): void {
     const { clock, log, store, counters, broadcast } = this.deps;
-    const parts = this.deps.parts();
+    const parts = { ...this.deps.parts(), ...(trust ? { trust } : {}) };
     this.version += 1;
     const table: RoutingTable = { ...parts, roster: this.withRemembered(parts.roster), version: this.version, atWallMs: clock.wallMs(), featureSchema: FEATURE_SCHEMA };
     const sealed = sealTable(table);

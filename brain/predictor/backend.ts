@@ -50,6 +50,8 @@ export async function loadBackend(options: BackendOptions, loaders: Record<Backe
   for (const name of BACKEND_NAMES.slice(from)) {
     try {
       const { tf, gpu, memory } = await loaders[name](options);
+      // No banners on standard error, no checks of shapes at each operation.
+      tf.enableProdMode();
       checkWorks(tf);
       return { tf, info: { name, gpu, tried, memory } };
     } catch (error) {
@@ -83,15 +85,22 @@ async function loadNodeGpu(options: BackendOptions): Promise<Started> {
   return { tf, gpu, memory: gpu ? memory : '' };
 }
 
-async function loadWasm(): Promise<Started> {
+/** The core with its gradients, which only the layers package registers in a form that Node loads. */
+async function loadCore(): Promise<Tf> {
   const tf = await import('@tensorflow/tfjs-core');
+  await import('@tensorflow/tfjs-layers');
+  return tf;
+}
+
+async function loadWasm(): Promise<Started> {
+  const tf = await loadCore();
   const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm');
   setWasmPaths(dirname(createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm')) + sep);
   return start(tf, 'wasm');
 }
 
 async function loadCpu(): Promise<Started> {
-  const tf = await import('@tensorflow/tfjs-core');
+  const tf = await loadCore();
   await import('@tensorflow/tfjs-backend-cpu');
   return start(tf, 'cpu');
 }

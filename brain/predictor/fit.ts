@@ -32,7 +32,7 @@ export interface FitResult {
 const BATCH_MAX = 256;
 const BATCH_MIN = 16;
 const LEARNING_RATE = 1e-3;
-const EPOCHS_MIN = 4;
+const EPOCHS_MIN = 8;
 /** Steps a round takes at least: few rows are passed over more often. */
 const STEPS_MIN = 128;
 const HUBER_DELTA = 1;
