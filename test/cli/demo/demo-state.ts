@@ -51,6 +51,6 @@ export function phaseResult(policy: PhaseResult['policy'], ttftMs: number, a30: 
     counters: counters(a30, 100 - a30),
     usage: { cores: 2, hostBusyCores: 1, processes: {} },
     meanInFlight: {},
-    learner: brain,
+    brain: { ...brain, instances: INSTANCES.map(({ id }) => ({ instance: id, kind: 'k', health: 'up', inFlight: 0, waiting: 0, gpuUtilRatio: null })) },
   };
 }

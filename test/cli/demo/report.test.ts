@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { hintLines } from '../../../cli/demo/hints.ts';
 import { reportLines, type Report } from '../../../cli/demo/report.ts';
-import { INSTANCES, phaseResult } from './demo-state.ts';
+import { brain, INSTANCES, phaseResult } from './demo-state.ts';
 
 function report(change: Partial<Report> = {}): Report {
   const nodes = INSTANCES.map(({ id, gpu }) => ({ instance: id, gpu }));
@@ -20,6 +20,7 @@ it('sets both phases side by side, with the ratio and what bounds it', () => {
   expect(text).toContain('1 request of phase 2 was sent');
   expect(text).not.toContain('fallback');
   expect(text).not.toContain('short of CPU');
+  expect(text).not.toContain('did not know');
 });
 
 it('says what went wrong: failures, fallback, a machine that was too slow', () => {
@@ -27,8 +28,10 @@ it('says what went wrong: failures, fallback, a machine that was too slow', () =
   learned.load = { ...learned.load, failed: 2, failures: { 'status 503': 2 }, examples: { 'status 503': 'no instance' } };
   learned.counters.policies = { learned: 25, 'prefix-load': 75 };
   learned.usage.hostBusyCores = 1.9;
+  learned.brain = brain;
   const text = reportLines(report({ phases: [phaseResult('prefix-load', 600, 50), learned], trustedAfterMs: undefined })).join('\n');
   expect(text).toContain('earned no trust');
+  expect(text).toContain('The brain did not know a30-1 to be up at the end of learned');
   expect(text).toContain('learned made 25.0 % of the decisions');
   expect(text).toContain('short of CPU during learned (1.9 of 2 cores busy');
   expect(text).toContain('learned: 2 failed by status 503, for example: no instance');
