@@ -16,7 +16,7 @@ import { floorTtftMs, planTraffic } from './demo/traffic.ts';
 import { findGpu, loadGpus } from '../sim/engine/gpus.ts';
 import type { TraceRequest } from '../sim/workloads/index.ts';
 
-const RATE = 8;
+const RATE = 10;
 const SECONDS = 65;
 /** The default of `lodestar engine`. */
 const MODEL = 'emulated-llama-3.1-8b';

@@ -31,8 +31,8 @@ export interface PhaseResult {
   usage: UsageSpan;
   /** Requests in flight at each instance, mean over looks a second apart, of the brain. */
   meanInFlight: Record<string, number>;
-  /** The learner at the end of the phase. */
-  learner: Pick<BrainView, 'trust' | 'table' | 'learner' | 'backend'> | undefined;
+  /** The brain at the end of the phase. */
+  brain: BrainView | undefined;
 }
 
 /** Waits until every agent sees every instance up. */
@@ -81,7 +81,7 @@ export async function runPhase(deps: PhaseDeps, index: 0 | 1): Promise<PhaseResu
   await watch.stop();
   const counters = difference(await readCounters(client), countersBefore);
   phase.counters = counters;
-  return { policy: phase.policy, load, counters, usage, meanInFlight: watch.meanInFlight(), learner: state.brain };
+  return { policy: phase.policy, load, counters, usage, meanInFlight: watch.meanInFlight(), brain: state.brain };
 }
 
 /** Empty caches at the engines, and no entry that believes otherwise. */
