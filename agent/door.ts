@@ -66,18 +66,19 @@ class DeliveryObserver implements AttemptHandler {
 
   onEnd(): void {
     if (!this.stream && this.status === 200 && this.answer) this.usage = readUsage(Buffer.concat(this.answer).toString('utf8'));
-    this.close();
+    this.close(this.status === 200);
     this.handler.onEnd();
   }
 
   onError(error: LodestarError): void {
     this.instance.noteFailure();
-    this.close();
+    this.close(this.status === 200);
     this.handler.onError(error);
   }
 
-  close(): void {
-    this.instance.ledger.close(this.entry, this.usage);
+  /** `computed`: the engine took the request on. One that was aborted may have been computed. */
+  close(computed = true): void {
+    this.instance.ledger.close(this.entry, this.usage, computed);
   }
 
   private read(chunk: Buffer): void {

@@ -119,8 +119,8 @@ export class Ledger {
     if (request.lease) this.pool.grow(request.lease, tokens);
   }
 
-  /** The request left the engine. `usage`: the engine's own counts, if it told. */
-  close(request: LedgerRequest, usage: { outputTokens: number | undefined; cachedTokens: number | undefined } | undefined): void {
+  /** The request left the engine. `usage`: the engine's own counts, if it told. `computed` false: it was refused, or never reached the engine. */
+  close(request: LedgerRequest, usage: { outputTokens: number | undefined; cachedTokens: number | undefined } | undefined, computed = true): void {
     if (request.closed) return;
     request.closed = true;
     this.requests.delete(request);
@@ -129,7 +129,7 @@ export class Ledger {
     if (request.lease) {
       const unseen = (usage?.outputTokens ?? request.outputTokens) - request.outputTokens;
       if (unseen > 0) this.pool.grow(request.lease, unseen);
-      this.pool.release(request.lease);
+      this.pool.release(request.lease, computed);
       this.running -= 1;
     }
     const output = usage?.outputTokens ?? 0;

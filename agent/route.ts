@@ -34,12 +34,18 @@ export async function route(context: AgentContext, client: ClientRequest, respon
     const admission = admit(context.instances, decision, print);
     const mayRetry = attempt < context.config.retries;
     const result = await attemptOn(context, client, decision, admission, print, answer, mayRetry);
-    admission.release(!result.begun && (result.status === 'failed' || result.status === 'timeout'));
+    admission.release(neverComputed(result));
     observe(context, client, decision, result, attempt);
     if (result.begun || answer.gone || result.status === 'aborted') return;
     excluded.add(decision.view.id);
     if (!mayRetry) return giveUp(answer, result);
   }
+}
+
+/** No engine has computed the prompt: the attempt failed before its first byte, or was refused. */
+function neverComputed({ status, begun, httpStatus }: AttemptResult): boolean {
+  if (begun) return httpStatus !== undefined && httpStatus >= 400;
+  return status === 'failed' || status === 'timeout';
 }
 
 function routingRequest(context: AgentContext, client: ClientRequest): RoutingRequest {

@@ -10,6 +10,8 @@ interface Block {
 /** What one request holds of the pool. */
 export interface PoolLease {
   blocks: Block[];
+  /** of those: the ones that were not cached when it came */
+  added: Block[];
   /** tokens of the request that belong to no whole byte block: its tail and what it has generated */
   loose: number;
 }
@@ -84,6 +86,7 @@ export class ShadowPool {
   /** Takes a prompt in: references its cached blocks, adds the others, evicts what no longer fits. Token counts are estimates. */
   acquire(hashes: Float64Array, tokensPerBlock: number, promptTokens: number): PoolLease {
     const blocks: Block[] = [];
+    const added: Block[] = [];
     for (const hash of hashes) {
       let block = this.byHash.get(hash);
       if (block) {
@@ -95,13 +98,14 @@ export class ShadowPool {
       } else {
         block = { hash, tokens: tokensPerBlock, refs: 1, prev: undefined, next: undefined };
         this.byHash.set(hash, block);
+        added.push(block);
         this.total += block.tokens;
         this.used += block.tokens;
         this.noteAdded(hash);
       }
       blocks.push(block);
     }
-    const lease: PoolLease = { blocks, loose: 0 };
+    const lease: PoolLease = { blocks, added, loose: 0 };
     this.grow(lease, Math.max(0, promptTokens - hashes.length * tokensPerBlock));
     return lease;
   }
@@ -114,8 +118,8 @@ export class ShadowPool {
     this.evict();
   }
 
-  /** Ends a lease; what it held stays cached until it is evicted. */
-  release(lease: PoolLease): void {
+  /** Ends a lease; what it held stays cached until it is evicted. `computed` false: the engine never computed it, so what it would have brought goes too. */
+  release(lease: PoolLease, computed = true): void {
     if (lease.loose > 0) {
       this.used -= lease.loose;
       this.append({ hash: undefined, tokens: lease.loose, refs: 0, prev: undefined, next: undefined });
@@ -128,7 +132,9 @@ export class ShadowPool {
       this.used -= block.tokens;
       this.append(block);
     }
+    if (!computed) for (const block of lease.added) if (block.refs === 0) this.drop(block);
     lease.blocks.length = 0;
+    lease.added.length = 0;
     // While all was referenced, nothing could go.
     this.evict();
   }

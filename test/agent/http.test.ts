@@ -1,3 +1,4 @@
+import { type IncomingMessage, request as httpRequest } from 'node:http';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { signHop } from '../../agent/hop.ts';
@@ -238,6 +239,51 @@ describe('what reaches the engine', () => {
     expect(answer.body).toBe('data: {"choices":[{"text":"x"}]}\n\ndata: [DONE]\n\n');
     expect(JSON.parse(stub.requests[0]?.body ?? '')).toMatchObject({ stream_options: { include_usage: true } });
     await fleet.until('learned at both', () => outer.context.tokens.bytesPerToken('stub-model') === 9);
+  });
+
+  test('a prompt that the engine refused is not believed cached, neither at its door nor at its entry', async () => {
+    stub.answer = (_request, response) => response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":{"message":"too long"}}');
+    const prompt = 'never computed '.repeat(100);
+    const blocks = (): number[] => [outer, agent].map((entry) => entry.context.instances.index.blocksOf(instanceOf(agent)));
+    const before = blocks();
+    expect((await post(urlOf(outer), COMPLETIONS, { prompt })).status).toBe(400);
+    expect((await post(urlOf(agent), COMPLETIONS, { prompt })).status).toBe(400);
+    await fleet.advance(100);
+    expect(blocks()).toEqual(before);
+    stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+    expect((await post(urlOf(outer), COMPLETIONS, { prompt })).status).toBe(200);
+    await fleet.advance(100);
+    expect(blocks()).toEqual(before.map((n) => n + 11));
+  });
+
+  test('a client that does not read slows its engine down instead of filling the agents', async () => {
+    const chunk = Buffer.alloc(65_536, 0x20);
+    const total = 800;
+    let written = 0;
+    stub.answer = (_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/plain' });
+      const pump = (): void => {
+        while (written < total) {
+          written += 1;
+          if (!response.write(chunk)) return void response.once('drain', pump);
+        }
+        response.end();
+      };
+      pump();
+    };
+    const answer = await new Promise<IncomingMessage>((resolve) => {
+      httpRequest(urlOf(outer) + COMPLETIONS, { method: 'POST' }, resolve).end('{"prompt":"x"}');
+      void fleet.advance(500);
+    });
+    let before = -1;
+    while (before !== written) {
+      before = written;
+      await fleet.advance(200);
+    }
+    expect(written).toBeLessThan(total / 2);
+    let bytes = 0;
+    answer.on('data', (data: Buffer) => (bytes += data.length));
+    await fleet.until('all was read', () => bytes === total * chunk.length, 50_000);
   });
 
   test('an engine that answers 200 and then nothing is cut off, and the client is told', async () => {

@@ -68,6 +68,18 @@ describe('ShadowPool', () => {
     expect(cached(pool)).toEqual(new Set([3, 4, 5]));
   });
 
+  test('what was never computed does not stay, but for what was cached before or is held by another', () => {
+    const pool = new ShadowPool(1000);
+    pool.release(pool.acquire(hashes(1), 32, 32));
+    const refused = pool.acquire(hashes(1, 2, 3), 32, 96);
+    const other = pool.acquire(hashes(1, 2), 32, 64);
+    pool.release(refused, false);
+    expect(cached(pool)).toEqual(new Set([1, 2]));
+    pool.release(other);
+    expect(cached(pool)).toEqual(new Set([1, 2]));
+    expect(pool.usedTokens).toBe(0);
+  });
+
   test('generated tokens take room, and are evicted like blocks', () => {
     const pool = new ShadowPool(100);
     const lease = pool.acquire(hashes(1), 32, 40);
