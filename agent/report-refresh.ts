@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../shared/env.ts';
 import type { Instances, InstanceView } from './instances.ts';
-import { openReports } from './report-wire.ts';
+import { MAX_REPORT_BYTES, openReports } from './report-wire.ts';
 
 export const REPORT_PATH = '/lodestar/report';
 
@@ -57,7 +57,7 @@ export class ReportRefresh {
     const timer = this.clock.after(TIMEOUT_MS, () => timeout.abort());
     try {
       const signal = AbortSignal.any([this.abort.signal, timeout.signal]);
-      const answer = await this.instances.upstream(view).get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal);
+      const answer = await this.instances.upstream(view).get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal, MAX_REPORT_BYTES);
       if (answer.status !== 200) return;
       const roundTripMs = this.clock.nowMs() - startMs;
       for (const report of openReports(answer.body)) this.instances.applyReport(report, roundTripMs / 2);

@@ -5,7 +5,8 @@ import { reportSchema } from '../shared/protocol.ts';
 
 /** Node refuses header lines beyond 16 KiB in sum; a report with its `seen` list stays below this. */
 const MAX_HEADER_CHARS = 12_288;
-const MAX_BYTES = 1024 * 1024;
+/** Largest body of reports that is read. */
+export const MAX_REPORT_BYTES = 1024 * 1024;
 const reports = z.array(reportSchema).max(256);
 
 /** Reports as the text of a header; undefined if they are too large for one. */
@@ -22,7 +23,7 @@ export function decodeReport(text: string): InstanceReport[] {
 /** Reports out of an encoded body; none if it is not valid. */
 export function openReports(bytes: Uint8Array): InstanceReport[] {
   try {
-    const parsed = reports.safeParse(decode(bytes, MAX_BYTES));
+    const parsed = reports.safeParse(decode(bytes, MAX_REPORT_BYTES));
     return parsed.success ? parsed.data : [];
   } catch {
     return [];

@@ -87,10 +87,18 @@ export class Upstream {
     };
   }
 
-  /** GET with a bound on size and time by the caller's signal. */
-  async get(path: string, headers: Record<string, string>, signal: AbortSignal): Promise<{ status: number; body: Buffer }> {
+  /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
+  async get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
     const answer = await this.pool.request({ method: 'GET', path, headers, signal });
-    return { status: answer.statusCode, body: Buffer.from(await answer.body.arrayBuffer()) };
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of answer.body) {
+      bytes += (chunk as Buffer).length;
+      // Leaving the loop destroys the body, and its connection with it.
+      if (bytes > maxBytes) throw new LodestarError('UPSTREAM_FAILED', `${path} answered more than ${maxBytes} bytes`);
+      chunks.push(chunk as Buffer);
+    }
+    return { status: answer.statusCode, body: Buffer.concat(chunks) };
   }
 
   close(): Promise<void> {
