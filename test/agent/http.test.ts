@@ -245,6 +245,7 @@ describe('what reaches the engine', () => {
     stub.answer = (_request, response) => response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":{"message":"too long"}}');
     const prompt = 'never computed '.repeat(100);
     const blocks = (): number[] => [outer, agent].map((entry) => entry.context.instances.index.blocksOf(instanceOf(agent)));
+    await fleet.advance(100);
     const before = blocks();
     expect((await post(urlOf(outer), COMPLETIONS, { prompt })).status).toBe(400);
     expect((await post(urlOf(agent), COMPLETIONS, { prompt })).status).toBe(400);
