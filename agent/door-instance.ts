@@ -16,6 +16,8 @@ const DEFAULT_BLOCK_TOKENS = 16;
 export interface DoorInstanceOptions {
   config: InstanceConfig;
   agentId: string;
+  /** boot epoch of this agent */
+  epoch: number;
   doorUrl: string;
   connectTimeoutMs: number;
   collectors: Collectors;
@@ -47,7 +49,8 @@ export class DoorInstance {
     this.options = options;
     this.config = config;
     this.id = config.id;
-    this.incarnation = env.clock.wallMs();
+    // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
+    this.incarnation = options.epoch;
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     this.pool = new ShadowPool(this.kvTokens);

@@ -47,7 +47,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const collectors = makeCollectors({ config, env, dispatcher: http });
   // The door's URL is known only once the listener has a port; nothing reads it before.
   const advertised = { url: config.advertiseUrl };
-  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, advertised, collectors, env)]));
+  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, identity.epoch, advertised, collectors, env)]));
   const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
   const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
   const app = makeServer(context, doors, {
@@ -98,10 +98,11 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, close) };
 }
 
-function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
+function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
   return new DoorInstance({
     config: instance,
     agentId: config.id,
+    epoch,
     get doorUrl() {
       return advertised.url;
     },
