@@ -72,7 +72,7 @@ export class GpuCollector implements Collector<GpuSample[]> {
     this.running = false;
     this.restart?.cancel();
     this.watchdog?.cancel();
-    this.child?.kill('SIGKILL');
+    kill(this.child);
     this.child = undefined;
   }
 
@@ -110,7 +110,7 @@ export class GpuCollector implements Collector<GpuSample[]> {
     this.watchdog = clock.every(this.silenceMs, () => {
       if (clock.nowMs() - this.lastRowMs < this.silenceMs) return;
       this.complaint = `nvidia-smi gave no sample for ${this.silenceMs} ms`;
-      child.kill('SIGKILL');
+      kill(child);
     });
   }
 
@@ -143,6 +143,11 @@ export class GpuCollector implements Collector<GpuSample[]> {
     const all = [...this.rows.values()].map((row) => row.sample);
     this.record.succeed(all.toSorted((a, b) => a.index - b.index), sincePreviousMs);
   }
+}
+
+/** Before its `error` event, a child that could not be started has a handle with a process id of chance: Node would signal whoever has it. */
+function kill(child: ChildProcess | undefined): void {
+  if (child?.pid !== undefined) child.kill('SIGKILL');
 }
 
 /** Reads one line of the csv; undefined when it is not a sample (a message of the driver, say). */

@@ -1,3 +1,4 @@
+import { ChildProcess } from 'node:child_process';
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -128,5 +129,17 @@ it('says that the inventory has no nvidia-smi', async () => {
     expect(collector.status().error).toBe(`${join(dir, 'nvidia-smi')} is not there`);
   } finally {
     process.env.PATH = path;
+  }
+});
+
+it('signals no process when it is stopped before a child that could not be started has said so', () => {
+  const kill = vi.spyOn(ChildProcess.prototype, 'kill').mockReturnValue(true);
+  try {
+    const collector = new GpuCollector({ nvidiaSmiPath: '/nonexistent/nvidia-smi', periodMs: 100, env: { clock: new VirtualClock(), log: silentLog } });
+    collector.start();
+    collector.stop();
+    expect(kill).not.toHaveBeenCalled();
+  } finally {
+    kill.mockRestore();
   }
 });
