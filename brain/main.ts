@@ -1,7 +1,5 @@
 import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
-import { LodestarError } from '../shared/errors.ts';
-import { MAX_LAYER_WIDTH } from '../shared/predictor/net.ts';
 import { BrainCore } from './core.ts';
 import { listen, makeServer } from './server.ts';
 import { InThreadTrainer, type Trainer, WorkerTrainer } from './train.ts';
@@ -15,7 +13,6 @@ export interface Brain {
 
 /** Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests and simulations. */
 export async function startBrain(config: Config, env: Env, trainer: Trainer = defaultTrainer(config.brain, env)): Promise<Brain> {
-  checkConfig(config.brain);
   const core = new BrainCore(config, env, trainer);
   const app = makeServer({
     token: config.token,
@@ -41,13 +38,6 @@ export async function startBrain(config: Config, env: Env, trainer: Trainer = de
     await core.stop();
     await core.store.close();
     throw error;
-  }
-}
-
-/** What the schema of the configuration cannot say. */
-function checkConfig({ learn }: BrainConfig): void {
-  if (learn.hidden.some((width) => width % 4 !== 0 || width > MAX_LAYER_WIDTH)) {
-    throw new LodestarError('CONFIG_INVALID', `brain.learn.hidden: widths are multiples of 4 up to ${MAX_LAYER_WIDTH}, found ${learn.hidden.join(', ')}`);
   }
 }
 

@@ -153,13 +153,12 @@ describe('a brain', () => {
     expect(last.version).toBeGreaterThan(next.version);
   });
 
-  it('refuses a configuration that cannot work, with the key', async () => {
-    const { learn } = brainConfig(dir.dir).brain;
-    await expect(start(new FakeTrainer(), { learn: { ...learn, hidden: [30] } })).rejects.toThrow('brain.learn.hidden');
+  it('says which key to change when its port is taken or its folder cannot be written', async () => {
     await start();
     const { port } = new URL(brain.url);
     const other = tempDir();
     await expect(startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer())).rejects.toThrow('brain.port');
+    await expect(startBrain(brainConfig('/proc/nowhere'), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
     other.remove();
   });
 });
