@@ -153,11 +153,12 @@ describe('a brain', () => {
     expect(last.version).toBeGreaterThan(next.version);
   });
 
-  it('names the key when its port is taken', async () => {
+  it('says which key to change when its port is taken or its folder cannot be written', async () => {
     await start();
     const { port } = new URL(brain.url);
     const other = tempDir();
     await expect(startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer())).rejects.toThrow('brain.port');
+    await expect(startBrain(brainConfig('/proc/nowhere'), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
     other.remove();
   });
 });
