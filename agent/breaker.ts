@@ -41,6 +41,8 @@ export class Breaker {
   }
 
   fail(): void {
+    // Requests that were under way when it opened fail one by one: that is the same failure, not another trial.
+    if (this.pauseMs > 0 && !this.trial) return;
     this.trial = false;
     this.failuresInRow += 1;
     if (this.pauseMs === 0 && this.failuresInRow < this.limits.failures) return;

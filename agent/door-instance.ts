@@ -39,6 +39,7 @@ export class DoorInstance {
   private kvTokens: number;
   private blockTokens = DEFAULT_BLOCK_TOKENS;
   private lastHealth: Health = 'starting';
+  private wasUp = false;
   private priorLaw: LawState = GENERIC_LAW;
 
   constructor(options: DoorInstanceOptions) {
@@ -71,7 +72,7 @@ export class DoorInstance {
   refresh(): void {
     const collectors = this.options.collectors.instances.get(this.id);
     const health = this.health;
-    if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.readMetrics());
+    if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
     this.readMetrics();
   }
@@ -132,6 +133,15 @@ export class DoorInstance {
   private limits() {
     const { maxNumSeqs, maxBatchedTokens } = this.config;
     return { kvTokens: this.kvTokens, blockTokens: this.blockTokens, maxNumSeqs, maxBatchedTokens };
+  }
+
+  /** Back from down. Several API servers hide when the engine started; then an outage counts as a restart. */
+  private recovered(): void {
+    const before = this.incarnation;
+    this.readMetrics();
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest()?.value;
+    if (this.wasUp && this.incarnation === before && metrics?.processStartS === undefined) this.restarted();
+    this.wasUp = true;
   }
 
   private readMetrics(): void {

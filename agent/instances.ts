@@ -25,7 +25,7 @@ export interface InstanceView {
   report: InstanceReport | undefined;
   /** clock ms of the moment that the report describes */
   describesMs: number;
-  /** round trip to the door, EWMA; 0 for a local one */
+  /** round trip to the door, ms; 0 for a local one */
   linkMs: number;
   readonly breaker: Breaker;
   /** numbers this entry's requests to the instance without gaps, so that its door can say which it has counted */
@@ -38,7 +38,8 @@ export interface InstanceView {
   blocksSeq: number;
 }
 
-const LINK_RATE = 0.2;
+/** How fast the link time follows slower probes, per probe. */
+const LINK_RISE = 0.05;
 
 /** All that this entry knows of the fleet: reports, links, cached blocks. Mutated by what arrives, read by the snapshot of each decision. */
 export class Instances {
@@ -118,8 +119,10 @@ export class Instances {
     for (const hash of delta.add) this.index.add(instance, hash);
   }
 
+  /** The link is as fast as its fastest probes: what a busy host adds to others is no property of the link. */
   noteLink(view: InstanceView, roundTripMs: number): void {
-    view.linkMs += (view.linkMs === 0 ? 1 : LINK_RATE) * (roundTripMs - view.linkMs);
+    if (view.linkMs === 0 || roundTripMs < view.linkMs) view.linkMs = roundTripMs;
+    else view.linkMs += LINK_RISE * (roundTripMs - view.linkMs);
   }
 
   /** Connections to the view's door, shared by all instances behind it. */

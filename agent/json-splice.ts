@@ -6,6 +6,7 @@ const OPEN_ARRAY = 0x5b;
 const CLOSE_ARRAY = 0x5d;
 const COLON = 0x3a;
 const COMMA = 0x2c;
+const WHITESPACE: ReadonlySet<number> = new Set([0x20, 0x09, 0x0a, 0x0d]);
 
 /**
  * Sets one top-level key of a JSON object in its bytes, leaving every other byte as the client sent it (large integers and odd spacing survive).
@@ -15,13 +16,14 @@ export function setTopLevel(body: Buffer, key: string, valueJson: string): Buffe
   const range = findTopLevel(body, key);
   if (range) return Buffer.concat([body.subarray(0, range.start), Buffer.from(valueJson), body.subarray(range.end)]);
   const open = body.indexOf(OPEN_OBJECT);
-  const empty = /^\s*\}/.test(body.toString('latin1', open + 1, open + 64));
+  let next = open + 1;
+  while (WHITESPACE.has(body[next] as number)) next += 1;
+  const empty = body[next] === CLOSE_OBJECT;
   return Buffer.concat([body.subarray(0, open + 1), Buffer.from(`${JSON.stringify(key)}:${valueJson}${empty ? '' : ','}`), body.subarray(open + 1)]);
 }
 
 /** Byte range of the value of a top-level key. */
 function findTopLevel(body: Buffer, key: string): { start: number; end: number } | undefined {
-  const wanted = JSON.stringify(key);
   let depth = 0;
   let expectKey = false;
   let matched = false;
@@ -36,7 +38,7 @@ function findTopLevel(body: Buffer, key: string): { start: number; end: number }
     const byte = body[at];
     if (byte === QUOTE) {
       const end = endOfString(body, at);
-      if (depth === 1 && expectKey) matched = body.toString('utf8', at, end) === wanted;
+      if (depth === 1 && expectKey) matched = JSON.parse(body.toString('utf8', at, end)) === key;
       expectKey = expectKey && depth !== 1;
       at = end - 1;
     } else if (byte === OPEN_OBJECT || byte === OPEN_ARRAY) {

@@ -104,6 +104,11 @@ const PREFILL_WINDOW = 120;
 const SHRINKAGE = 4;
 /** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant). */
 const MAX_REFUSED = 12;
+const MAX_REFUSED_PREFILL = 4;
+/** A prefill label this many times off the expectation is taken for a step that was read wrongly: loosely at first, tightly once a few agree. */
+const PREFILL_OFF_FIRST = 3;
+const PREFILL_OFF = 1.35;
+const PREFILL_SETTLED = 8;
 const FRONT_END_RATE = 0.1;
 const FRONT_END_MAX_MS = 500;
 
@@ -120,6 +125,7 @@ export class LawFit {
   private frontEndSamples = 0;
   private residualMs = 0;
   private refused = 0;
+  private refusedPrefill = 0;
   private cached: LawState | undefined;
 
   constructor(prior: LawState) {
@@ -133,6 +139,7 @@ export class LawFit {
     this.frontEndSamples = 0;
     this.residualMs = 0;
     this.refused = 0;
+    this.refusedPrefill = 0;
     this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, SHRINKAGE);
     this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, SHRINKAGE);
     this.cached = undefined;
@@ -159,7 +166,9 @@ export class LawFit {
     const base = this.decode.predict([1, decoding, contextTokens]);
     const extra = ms - base;
     if (extra <= 0 || tokens < 16) return;
-    this.prefill.add([tokens, pairs], extra, 1 / (ms * ms));
+    const x = [tokens, pairs];
+    if (!this.acceptsPrefill(ms, base + this.prefill.predict(x))) return;
+    this.prefill.add(x, extra, 1 / (ms * ms));
     this.solve();
   }
 
@@ -200,6 +209,20 @@ export class LawFit {
     // Moves by a fixed step towards the side of the newest residual: an online median.
     const step = Math.max(0.02, 0.05 * this.residualMs);
     this.residualMs = Math.max(0, this.residualMs + (residual > this.residualMs ? step : -step));
+    return true;
+  }
+
+  /** A busy host delays the tokens of a step, and a label then belongs to another step: such labels are far off, and few. */
+  private acceptsPrefill(ms: number, predicted: number): boolean {
+    const limit = this.prefill.samples >= PREFILL_SETTLED ? PREFILL_OFF : PREFILL_OFF_FIRST;
+    if (ms <= predicted * limit && ms >= predicted / limit) {
+      this.refusedPrefill = 0;
+      return true;
+    }
+    this.refusedPrefill += 1;
+    if (this.refusedPrefill < MAX_REFUSED_PREFILL) return false;
+    this.refusedPrefill = 0;
+    this.prefill.forget(0.1);
     return true;
   }
 

@@ -29,7 +29,9 @@ const DRAIN_POLL_MS = 20;
 
 /** A running agent. */
 export interface RunningAgent {
+  /** as advertised to the fleet */
   url: string;
+  port: number;
   context: AgentContext;
   /** Takes no new requests, lets the running ones end (up to drainTimeoutMs), then stops. */
   drain(): Promise<void>;
@@ -93,7 +95,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     await app.close();
     await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
   };
-  return { url: advertised.url, context, close, drain: () => drain(context, doors, runtime, close) };
+  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, close) };
 }
 
 function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
 import { LodestarError } from '../shared/errors.ts';
 import { setTopLevel } from './json-splice.ts';
@@ -29,12 +30,16 @@ export interface ClientRequest {
 /** Routes whose streams understand `stream_options.include_usage`. */
 const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
 const EMPTY = Buffer.alloc(0);
+/** A part of a message that is not text and longer than this (an image, audio) stands for itself by its hash. */
+const MAX_PART_CHARS = 256;
+/** Larger numbers are nonsense; bounded, they cannot upset features that a net learns from. */
+const MAX_NUMBER = 1e9;
 
-/** Reads a request. Error: REQUEST_INVALID when a JSON body cannot be parsed or is no object; unknown fields pass untouched. */
+/** Reads a request. Error: REQUEST_INVALID when a JSON body cannot be parsed, is no object or is nested too deeply; unknown fields pass untouched. */
 export function readRequest(method: string, path: string, headers: IncomingHttpHeaders, body: Buffer): ClientRequest {
   const json = isJson(headers, body) ? parseBody(body) : {};
   const stream = json['stream'] === true;
-  const prompt = canonicalPrompt(json);
+  const prompt = readPrompt(json);
   const request: ClientRequest = {
     method,
     path,
@@ -45,7 +50,7 @@ export function readRequest(method: string, path: string, headers: IncomingHttpH
     usageAdded: false,
     ...prompt,
     maxTokens: positive(json['max_completion_tokens']) || positive(json['max_tokens']) || positive(json['max_output_tokens']),
-    sequences: (positive(json['n']) || 1) * prompt.batch,
+    sequences: Math.min(MAX_NUMBER, (positive(json['n']) || 1) * prompt.batch),
     priority: Number(headers['x-vllm-priority'] ?? json['priority']) || 0,
     cacheSalt: typeof json['cache_salt'] === 'string' ? json['cache_salt'] : '',
     sloTtftMs: positive(Number(headers['x-slo-ttft-ms'])) || undefined,
@@ -61,7 +66,9 @@ function addUsage(request: ClientRequest, options: unknown): void {
   if (given['include_usage'] === true) return;
   // A client that sends a malformed stream_options gets the engine's own error for it.
   if (options !== undefined && options !== null && !isObject(options)) return;
-  request.body = setTopLevel(request.body, 'stream_options', JSON.stringify({ ...given, include_usage: true }));
+  // Alone, continuous_usage_stats does nothing in vLLM; beside the include_usage that we add, it would.
+  const continuous = 'continuous_usage_stats' in given ? { continuous_usage_stats: false } : {};
+  request.body = setTopLevel(request.body, 'stream_options', JSON.stringify({ ...given, ...continuous, include_usage: true }));
   request.usageAdded = true;
 }
 
@@ -82,12 +89,23 @@ function parseBody(body: Buffer): Record<string, unknown> {
   return json;
 }
 
+function readPrompt(json: Record<string, unknown>): ReturnType<typeof canonicalPrompt> {
+  try {
+    return canonicalPrompt(json);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new LodestarError('REQUEST_INVALID', 'request body is nested too deeply', { cause: error });
+  }
+}
+
 /**
  * The prompt in one form, such that a later turn of a conversation begins with the bytes of the earlier one: tools, then each message as role and
  * text. Only equality of beginnings matters, so it need not be the engine's chat template.
  */
 function canonicalPrompt(json: Record<string, unknown>): { prompt: Buffer; promptIsTokens: boolean; batch: number } {
-  const raw = json['prompt'] ?? json['input'];
+  // A string `input` of the Responses API is the same as one message of the user; its next turn says so.
+  const input = typeof json['input'] === 'string' ? [{ role: 'user', content: json['input'] }] : json['input'];
+  const raw = json['prompt'] ?? input;
   if (typeof raw === 'string') return { prompt: Buffer.from(raw), promptIsTokens: false, batch: 1 };
   if (isTokenList(raw)) return { prompt: tokenBytes(raw), promptIsTokens: true, batch: 1 };
   if (Array.isArray(raw) && raw.length > 0 && !isObject(raw[0])) {
@@ -111,7 +129,13 @@ function canonicalPrompt(json: Record<string, unknown>): { prompt: Buffer; promp
 function contentText(content: unknown): string {
   if (typeof content === 'string') return content;
   if (!Array.isArray(content)) return content === undefined || content === null ? '' : JSON.stringify(content);
-  return content.map((part) => (isObject(part) && typeof part['text'] === 'string' ? part['text'] : JSON.stringify(part))).join('');
+  return content.map((part) => (isObject(part) && typeof part['text'] === 'string' ? part['text'] : otherPart(part))).join('');
+}
+
+/** Base64 of an image says nothing of its tokens, so a long part must not count as text. */
+function otherPart(part: unknown): string {
+  const json = JSON.stringify(part);
+  return json.length <= MAX_PART_CHARS ? json : createHash('sha256').update(json).digest('hex');
 }
 
 function isTokenList(value: unknown): value is number[] {
@@ -127,5 +151,5 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 function positive(value: unknown): number {
-  return typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : 0;
+  return typeof value === 'number' && Number.isFinite(value) && value > 0 ? Math.min(MAX_NUMBER, value) : 0;
 }

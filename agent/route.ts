@@ -116,7 +116,8 @@ function attemptOn(
     extraHeaders: { 'x-lodestar-instance': view.id },
     onAnswerHeaders: (headers) => {
       const report = headers[REPORT_HEADER];
-      if (typeof report === 'string') for (const one of decodeReport(report)) context.instances.applyReport(one);
+      // After what waits to be passed on: the next decision is soon enough for it.
+      if (typeof report === 'string') setImmediate(() => decodeReport(report).forEach((one) => context.instances.applyReport(one)));
     },
   });
 }

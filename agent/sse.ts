@@ -1,5 +1,6 @@
 const SEPARATOR = Buffer.from('\n\n');
-const ERROR_START = Buffer.from('data: {"error"');
+/** Beginnings of error events: of the OpenAI streams, and of the Messages API. */
+const ERROR_STARTS = [Buffer.from('data: {"error"'), Buffer.from('event: error\n')];
 const DONE = Buffer.from('data: [DONE]');
 const USAGE = Buffer.from('"usage":{');
 const EMPTY_CHOICES = Buffer.from('"choices":[]');
@@ -44,7 +45,7 @@ export class SseReader {
 }
 
 export function classifyEvent(event: Buffer): SseKind {
-  if (event.length >= ERROR_START.length && event.subarray(0, ERROR_START.length).equals(ERROR_START)) return 'error';
+  for (const start of ERROR_STARTS) if (event.subarray(0, start.length).equals(start)) return 'error';
   if (event.length < 20 && event.subarray(0, DONE.length).equals(DONE)) return 'done';
   if (event.includes(EMPTY_CHOICES) && event.includes(USAGE)) return 'usage';
   if (event.includes(ROLE_CHUNK)) return 'role';
@@ -75,7 +76,7 @@ export function readUsage(text: string): Usage | undefined {
     promptTokens: count(field(usage, 'prompt_tokens') ?? field(usage, 'input_tokens')),
     outputTokens: count(field(usage, 'completion_tokens') ?? field(usage, 'output_tokens')),
     cachedTokens: count(field(field(usage, 'prompt_tokens_details'), 'cached_tokens')),
-    engineTtftMs: count(field(metrics, 'time_to_first_token_ms')),
+    engineTtftMs: amount(field(metrics, 'time_to_first_token_ms')),
   };
 }
 
@@ -83,6 +84,10 @@ function field(value: unknown, name: string): unknown {
   return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[name] : undefined;
 }
 
-function count(value: unknown): number | undefined {
+function amount(value: unknown): number | undefined {
   return typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : undefined;
+}
+
+function count(value: unknown): number | undefined {
+  return Number.isSafeInteger(value) ? amount(value) : undefined;
 }

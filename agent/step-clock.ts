@@ -64,7 +64,9 @@ export class StepClock {
    * and must describe the batch before this token is accounted for. Call before updating `request.lastTokenMs`.
    */
   onToken(request: ClockedRequest, nowMs: number, batchNow: (stepStartMs: number) => BatchView): void {
-    if (nowMs - this.openEndMs > BURST_GAP_MS) {
+    // A stream gets one token a step: its second token is the next step's, however close they arrive.
+    const repeated = request.lastTokenMs !== undefined && request.lastTokenMs >= this.openAtMs;
+    if (repeated || nowMs - this.openEndMs > BURST_GAP_MS) {
       this.closeBurst();
       this.batchAtStepStart = batchNow(this.openAtMs);
       this.openAtMs = nowMs;

@@ -30,15 +30,19 @@ export class TableStore {
     try {
       mkdirSync(dir, { recursive: true, mode: 0o700 });
     } catch (error) {
-      throw new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot make ${dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
+      throw this.unusable(error);
     }
   }
 
-  /** This agent's credential, made at its first start, and an epoch above every earlier one. */
+  /** This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if they cannot be written. */
   boot(clock: Clock, makeCredential: () => string): Identity {
     const known = this.readIdentity();
     const identity = { credential: known?.credential ?? makeCredential(), epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1) };
-    this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
+    try {
+      this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
+    } catch (error) {
+      throw this.unusable(error);
+    }
     return identity;
   }
 
@@ -65,6 +69,10 @@ export class TableStore {
       this.log.warn({ file: TABLE_FILE, error: errorMessage(error) }, 'the routing table on disk is corrupt and is ignored');
       return undefined;
     }
+  }
+
+  private unusable(error: unknown): LodestarError {
+    return new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot write ${this.dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
   }
 
   private readIdentity(): Identity | undefined {

@@ -18,7 +18,9 @@ export class TokenEstimate {
 
   bytesPerToken(model: string | undefined): number {
     const key = model ?? '';
-    return this.learned.get(key) ?? this.fleet[key] ?? DEFAULT_BYTES_PER_TOKEN;
+    // The name is the client's: 'constructor' must not find what every object inherits.
+    const fleet = Object.hasOwn(this.fleet, key) ? this.fleet[key] : undefined;
+    return this.learned.get(key) ?? fleet ?? DEFAULT_BYTES_PER_TOKEN;
   }
 
   /** Estimated prompt tokens of a request. */

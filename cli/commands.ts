@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { addAgent } from './agent.ts';
 import { addBrain } from './brain.ts';
 import { addConfig } from './config.ts';
+import { addDemo } from './demo.ts';
 import { addEngine } from './engine.ts';
 import { addReplay } from './replay.ts';
 
@@ -10,6 +11,7 @@ export const commands: readonly ((program: Command) => void)[] = [
   addAgent,
   addBrain,
   addConfig,
+  addDemo,
   addEngine,
   addReplay,
 ];

@@ -13,6 +13,7 @@ export const ERROR_CODES = {
   UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
   TRACE_INVALID: 'a trace file has a bad line',
   STORE_FAILED: 'the state folder cannot be opened or written',
+  PROCESS_DIED: 'a process that the demo started ended, or did not become ready',
   PREDICTOR_BACKEND: 'no TensorFlow.js backend could be started',
   ROUND_DIVERGED: 'a training round ended in values that are not finite',
   TRAINER_STALLED: 'the training thread gave no answer or ended',

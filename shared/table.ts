@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { OBJECTIVE_NAMES } from './choice/objectives/index.ts';
 import { POLICY_NAMES } from './choice/policies/index.ts';
 import { bytesSchema, decode, encode } from './codec.ts';
-import { LodestarError } from './errors.ts';
+import { errorMessage, LodestarError } from './errors.ts';
 import { FEATURE_COUNT, FEATURE_SCHEMA } from './features.ts';
 import { HEAD_COUNT, MAX_LAYER_WIDTH, MAX_LAYERS, type ResidualNet } from './predictor/net.ts';
 import { REGIMES } from './sample.ts';
@@ -96,12 +96,20 @@ export function sealTable(table: RoutingTable): SealedTable {
 /** Opens and validates a table. Errors: TABLE_CORRUPT (checksum, shape, or a feature schema that this version does not speak). */
 export function openTable(sealed: SealedTable): RoutingTable {
   if (checksumOf(sealed.body) !== sealed.checksum) throw new LodestarError('TABLE_CORRUPT', 'checksum of the routing table does not match');
-  const parsed = tableSchema.safeParse(decode(sealed.body, MAX_TABLE_BYTES));
+  const parsed = tableSchema.safeParse(decodeBody(sealed.body));
   if (!parsed.success) throw new LodestarError('TABLE_CORRUPT', `routing table: ${firstIssue(parsed.error)}`, { cause: parsed.error });
   if (parsed.data.featureSchema !== FEATURE_SCHEMA) {
     throw new LodestarError('TABLE_CORRUPT', `routing table has feature schema ${parsed.data.featureSchema}, this version speaks ${FEATURE_SCHEMA}`);
   }
   return parsed.data;
+}
+
+function decodeBody(body: Uint8Array): unknown {
+  try {
+    return decode(body, MAX_TABLE_BYTES);
+  } catch (error) {
+    throw new LodestarError('TABLE_CORRUPT', `routing table: ${errorMessage(error)}`, { cause: error });
+  }
 }
 
 /** First problem that zod found, with its path. */

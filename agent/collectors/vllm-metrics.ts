@@ -36,7 +36,7 @@ export class VllmMetricsCollector extends PeriodicCollector<VllmMetrics> {
   }
 }
 
-/** Names incarnations by the start of the process, and where a page lacks it, by counters that went backwards. */
+/** Names incarnations by the start of the process, which some pages lack, and by counters that went backwards. */
 function incarnations(): (gauges: VllmGauges) => string {
   let previous: VllmGauges | undefined;
   let resets = 0;
@@ -44,6 +44,6 @@ function incarnations(): (gauges: VllmGauges) => string {
     const before = previous;
     if (before && COUNTERS.some((name) => gauges[name] < before[name])) resets++;
     previous = gauges;
-    return gauges.processStartS === undefined ? `reset-${resets}` : `start-${gauges.processStartS}`;
+    return `start-${gauges.processStartS ?? 'unknown'}-reset-${resets}`;
   };
 }

@@ -39,8 +39,9 @@ export class BlockIndex {
     return column;
   }
 
-  /** True if the instance was not known to hold the block. */
+  /** True if the instance was not known to hold the block. A hash that no fingerprint gives (0 marks an empty slot, NaN is never found again) is left out. */
   add(instance: string, hash: number): boolean {
+    if (!(hash > 0 && Number.isSafeInteger(hash))) return false;
     const column = this.column(instance);
     if ((this.filled + 1) / this.slots > MAX_FILL) this.rebuild(this.slots * 2, this.words);
     let slot = this.find(hash);

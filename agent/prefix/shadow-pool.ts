@@ -118,6 +118,8 @@ export class ShadowPool {
       this.append(block);
     }
     lease.blocks.length = 0;
+    // While all was referenced, nothing could go.
+    this.evict();
   }
 
   /** Learns from the engine's own count how much it really keeps: tokens believed cached at dispatch against `cached_tokens`. */

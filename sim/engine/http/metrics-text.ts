@@ -44,6 +44,12 @@ class Exposition {
     this.lines.push(`${name}${formatLabels(labels)} 1`);
   }
 
+  /** A gauge of the process: no labels. */
+  process(name: string, help: string, value: number): void {
+    this.head(name, help, 'gauge');
+    this.lines.push(`${name} ${pythonFloat(value)}`);
+  }
+
   text(): string {
     return `${this.lines.join('\n')}\n`;
   }
@@ -74,6 +80,7 @@ function pythonFloat(value: number): string {
 /** The body of `/metrics`: every `vllm:` series that vLLM 0.28/0.29 shows for one engine and one API server, names and labels alike. */
 export function metricsText(emulator: Emulator): string {
   const out = new Exposition({ engine: '0', model_name: emulator.model }, emulator.startedWallMs / 1000);
+  out.process('process_start_time_seconds', 'Start time of the process since unix epoch in seconds.', emulator.startedWallMs / 1000);
   addUnused(out);
   addGauges(out, emulator);
   addCounters(out, emulator);

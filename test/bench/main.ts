@@ -1,0 +1,20 @@
+import { addedTtftFigures } from './added-ttft.ts';
+import { decisionFigures } from './decision.ts';
+import { type Figure, printFigures } from './figure.ts';
+
+/** `npm run bench [name …]`: runs the named benchmarks, or all. */
+const benches: Record<string, { title: string; run: () => Figure[] | Promise<Figure[]> }> = {
+  decision: { title: 'Decision: snapshot, features, prediction, choice (one core)', run: decisionFigures },
+  'added-ttft': { title: 'TTFT that the request path adds', run: addedTtftFigures },
+};
+
+const names = process.argv.slice(2);
+const unknown = names.filter((name) => !(name in benches));
+if (unknown.length > 0) {
+  console.error(`unknown benchmark ${unknown.join(', ')}; there are ${Object.keys(benches).join(', ')}`);
+  process.exit(1);
+}
+for (const name of names.length > 0 ? names : Object.keys(benches)) {
+  const bench = benches[name];
+  if (bench) printFigures(bench.title, await bench.run());
+}
