@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { initialNet } from '../../brain/predictor/model.ts';
@@ -158,7 +159,7 @@ describe('a brain', () => {
     const { port } = new URL(brain.url);
     const other = tempDir();
     await expect(startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer())).rejects.toThrow('brain.port');
-    await expect(startBrain(brainConfig('/proc/nowhere'), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
+    await expect(startBrain(brainConfig(fileURLToPath(import.meta.url)), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
     other.remove();
   });
 });
