@@ -116,6 +116,10 @@ const MAX_REFUSED_PREFILL = 4;
 const PREFILL_OFF_FIRST = 3;
 const PREFILL_OFF = 1.35;
 const PREFILL_SETTLED = 8;
+/** Until a few steps agree, a label may be off by this much: GPUs and models differ by less, misread tokens by more. */
+const FIRST_OFF = 10;
+/** No engine steps faster than this; it also keeps the inverse squares finite. */
+const C0_MIN_MS = 0.1;
 const FRONT_END_RATE = 0.1;
 const FRONT_END_MAX_MS = 500;
 
@@ -194,7 +198,7 @@ export class LawFit {
 
   state(): LawState {
     this.cached ??= {
-      c0: this.decode.weights[0] as number,
+      c0: Math.max(C0_MIN_MS, this.decode.weights[0] as number),
       c1: this.prefill.weights[0] as number,
       c2: this.prefill.weights[1] as number,
       c3: this.decode.weights[1] as number,
@@ -208,6 +212,7 @@ export class LawFit {
 
   /** Refuses single outliers, but takes a run of them for a change of the law. */
   private accepts(ms: number, predicted: number): boolean {
+    if (!(ms >= C0_MIN_MS) || ms < predicted / FIRST_OFF || ms > predicted * FIRST_OFF) return false;
     let residual = Math.abs(ms - predicted);
     const settled = this.decode.samples >= 30;
     if (settled && residual > Math.max(6 * this.residualMs, 0.25 * predicted)) {
@@ -252,8 +257,8 @@ export class LawFit {
 
   private solve(): void {
     const [c0, c1, c2, c3, c4] = [this.prior.c0, this.prior.c1, this.prior.c2, this.prior.c3, this.prior.c4].map((c) => c * this.slowdown) as [number, number, number, number, number];
-    this.decode.solve([c0, c3, c4], 1 / (c0 * c0));
-    this.prefill.solve([c1, c2], 1 / (c0 + c1 * 512) ** 2);
+    this.decode.solve([c0, c3, c4], 1 / Math.max(C0_MIN_MS, c0) ** 2);
+    this.prefill.solve([c1, c2], 1 / Math.max(C0_MIN_MS, c0 + c1 * 512) ** 2);
     this.cached = undefined;
   }
 }

@@ -4,6 +4,8 @@ import { median } from '../shared/trust.ts';
 
 /** Step observations that an instance's law must rest on before others start from it. */
 const MIN_LAW_SAMPLES = 30;
+/** Median residual, relative to the law's shortest step, up to which a fit counts: one that has gone astray must not spread. */
+const RESIDUAL_MAX_RATIO = 0.5;
 const KINDS_MAX = 1024;
 /** Relative change of a predicted time that is worth a new table. */
 const MOVED_RATIO = 0.02;
@@ -33,7 +35,7 @@ export class LawPriors {
   update(reports: readonly InstanceReport[]): void {
     const byKind = new Map<string, LawState[]>();
     for (const { kind, law } of reports) {
-      if (law.samples < MIN_LAW_SAMPLES) continue;
+      if (law.samples < MIN_LAW_SAMPLES || law.residualMs > RESIDUAL_MAX_RATIO * law.c0) continue;
       const laws = byKind.get(kind);
       if (laws) laws.push(law);
       else byKind.set(kind, [law]);

@@ -49,6 +49,7 @@ export class Learner {
   private readonly replay: ReplayBuffer;
   private readonly watch = new ChampionWatch();
   private readonly trust: TrustWatch;
+  private readonly noNet = new Forecast(null);
   private champion: Forecast;
   private challenger: Challenger | null = null;
   private p90: P90Log = p90Logs([]);
@@ -77,6 +78,7 @@ export class Learner {
     const nowMs = this.env.clock.nowMs();
     const predicted = this.champion.residuals(experience.row, this.p90);
     this.trust.noteChampion(sample, predicted, nowMs);
+    this.trust.notePrior(sample, this.noNet.residuals(experience.row, this.p90), nowMs);
     if (!isLabelled(experience)) return;
     const championError = logError(predicted, experience);
     this.watch.note(championError, priorError(experience));

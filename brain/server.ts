@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type ObjectiveName, OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
 import { POLICY_NAMES, type PolicyName } from '../shared/choice/policies/index.ts';
 import type { Log } from '../shared/env.ts';
-import { errorMessage } from '../shared/errors.ts';
+import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { bearerMatches } from './auth.ts';
 import type { Counters } from './counters.ts';
 import { Metrics } from './metrics.ts';
@@ -67,7 +67,7 @@ export async function listen(app: FastifyInstance, host: string, port: number): 
   try {
     await app.listen({ host, port });
   } catch (error) {
-    throw new Error(`cannot listen on ${host}:${port}: ${errorMessage(error)}; set brain.host and brain.port to an address that is free`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `cannot listen on ${host}:${port}: ${errorMessage(error)}; set brain.host and brain.port to an address that is free`, { cause: error });
   }
   const address = app.server.address();
   const bound = typeof address === 'object' && address ? address.port : port;

@@ -15,14 +15,15 @@ interface Judged {
 }
 
 /**
- * The fleet's trust gate. It judges the net in force by what it predicted before learning; when a challenger takes over, the window is filled with
- * what the challenger predicted for the same outcomes, so that the verdict is always about the net that routes.
+ * The fleet's trust gate. It judges the net in force by what it predicted before learning; when a challenger takes over, or a net is dropped,
+ * the window is filled with what the challenger, or the prior, predicted for the same outcomes: the verdict is always about what routes.
  */
 export class TrustWatch {
   private readonly limits: TrustLimits;
   private gate: TrustGate;
   private trusted: boolean;
   private challenger: Judged[] = [];
+  private prior: Judged[] = [];
 
   constructor(limits: TrustLimits, startTrusted: boolean) {
     this.limits = limits;
@@ -36,10 +37,12 @@ export class TrustWatch {
   }
 
   noteChallenger(sample: Sample, residuals: Residuals, nowMs: number): void {
-    const one = judge(sample, residuals, nowMs);
-    if (!one) return;
-    this.challenger.push(one);
-    if (this.challenger.length > KEPT_MAX) this.challenger.shift();
+    keep(this.challenger, judge(sample, residuals, nowMs));
+  }
+
+  /** What the prior alone said, kept for the day on which a net has to go. */
+  notePrior(sample: Sample, residuals: Residuals, nowMs: number): void {
+    keep(this.prior, judge(sample, residuals, nowMs));
   }
 
   dropChallenger(): void {
@@ -48,15 +51,14 @@ export class TrustWatch {
 
   /** The challenger is now the net in force. */
   promote(): void {
-    this.gate = new TrustGate(this.limits, this.trusted);
-    for (const one of this.challenger) note(this.gate, one);
+    this.judgeBy(this.challenger);
     this.challenger = [];
   }
 
-  /** The net in force is gone: what was observed says nothing of what replaces it. */
+  /** The net in force is gone and the prior routes alone: it is judged by what it said of the same outcomes. */
   demote(): void {
-    this.gate.reset();
-    this.trusted = false;
+    this.judgeBy(this.prior);
+    this.challenger = [];
   }
 
   verdict(nowMs: number): Trust {
@@ -64,6 +66,17 @@ export class TrustWatch {
     this.trusted = trust.verdict === 'trusted';
     return trust;
   }
+
+  private judgeBy(judged: readonly Judged[]): void {
+    this.gate = new TrustGate(this.limits, this.trusted);
+    for (const one of judged) note(this.gate, one);
+  }
+}
+
+function keep(list: Judged[], one: Judged | null): void {
+  if (!one) return;
+  list.push(one);
+  if (list.length > KEPT_MAX) list.shift();
 }
 
 /** TTFT where it is known; else the end-to-end time, predicted for the answer length that came. */

@@ -77,8 +77,8 @@ export class TrustGate {
       return medianApe === null ? 'trusted, no recent outcome' : `median error ${percent(medianApe)}`;
     }
     if (apes.length < minSamples) return `learning: ${apes.length} of ${minSamples} outcomes`;
-    if (medianApe === null || medianApe > maxMedianApe || (recent !== null && recent > maxMedianApe * HYSTERESIS)) {
-      return `median error ${percent(medianApe ?? Infinity)} > ${percent(maxMedianApe)}`;
+    if (medianApe === null || medianApe > maxMedianApe || (recent !== null && recent > maxMedianApe)) {
+      return `median error ${percent(Math.max(medianApe ?? Infinity, recent ?? 0))} > ${percent(maxMedianApe)}`;
     }
     this.trusted = true;
     return `median error ${percent(medianApe)}`;

