@@ -1,5 +1,7 @@
 import type { Clock, Timer } from '../../shared/env.ts';
 
+const MIN_DELAY_MS = 1e-6;
+
 interface Entry {
   atMs: number;
   order: number;
@@ -58,7 +60,8 @@ export class VirtualClock implements Clock {
   }
 
   private add(delayMs: number, fn: () => void, periodMs: number | undefined): Timer {
-    const entry: Entry = { atMs: this.now + Math.max(0, delayMs), order: this.order++, fn, periodMs, cancelled: false };
+    // A delay that rounding would swallow must still pass, or a timer that sets itself again until a time is reached never gets there.
+    const entry: Entry = { atMs: this.now + (delayMs > 0 ? Math.max(MIN_DELAY_MS, delayMs) : 0), order: this.order++, fn, periodMs, cancelled: false };
     this.entries.push(entry);
     return {
       cancel: () => {
