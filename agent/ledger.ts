@@ -1,6 +1,6 @@
 import type { Clock } from '../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
-import { prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { decodeStepMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { LawFit } from './law-fit.ts';
 import type { PoolLease, ShadowPool } from './prefix/shadow-pool.ts';
 import { SeenTracker } from './seen.ts';
@@ -41,6 +41,8 @@ export interface LedgerLimits {
 /** Time constant of ρ, the share of time that admitted prefill work takes. */
 const RHO_TAU_MS = 30_000;
 const OUTPUT_RATE = 0.05;
+/** A step that should be over, but has shown no token yet, still has a little of its prefill before it. */
+const MAX_STEP_SHARE = 0.95;
 
 /**
  * The door's exact account of every request in flight on its instance. Which of them wait, prefill or decode is an estimate: admission is
@@ -49,6 +51,8 @@ const OUTPUT_RATE = 0.05;
 export class Ledger {
   readonly fit: LawFit;
   readonly seen = new SeenTracker();
+  /** called when a request comes, gets its first token, or leaves */
+  onChange: () => void = () => undefined;
   private readonly clock: Clock;
   private readonly pool: ShadowPool;
   private readonly stepClock: StepClock;
@@ -99,6 +103,7 @@ export class Ledger {
     this.requests.add(request);
     this.queue.push(request);
     this.admitWaiting();
+    this.onChange();
     return request;
   }
 
@@ -113,10 +118,12 @@ export class Ledger {
     const nowMs = this.clock.nowMs();
     if (!request.lease) this.admit(request, nowMs);
     this.stepClock.onToken(request, nowMs, (stepStartMs) => this.batch(stepStartMs));
-    if (request.lastTokenMs === undefined) this.headSinceMs = nowMs;
+    const first = request.lastTokenMs === undefined;
+    if (first) this.headSinceMs = nowMs;
     request.lastTokenMs = nowMs;
     request.outputTokens += tokens;
     if (request.lease) this.pool.grow(request.lease, tokens);
+    if (first) this.onChange();
   }
 
   /** The request left the engine. `usage`: the engine's own counts, if it told. `computed` false: it was refused, or never reached the engine. */
@@ -136,6 +143,7 @@ export class Ledger {
     if (output > 0) this.meanOutput += (this.meanOutput === 0 ? 1 : OUTPUT_RATE) * (output - this.meanOutput);
     if (usage?.cachedTokens !== undefined) this.pool.correct(request.hitTokens, usage.cachedTokens, 2 * this.limits.blockTokens);
     this.admitWaiting();
+    this.onChange();
   }
 
   /** The engine restarted: nothing is in flight any more, and its law is unknown again. Open requests end through their own errors. */
@@ -173,7 +181,7 @@ export class Ledger {
       }
     }
     const pending = prefilling + this.queue.length;
-    if (prefilling > 0) pendingTokens -= this.headProgressTokens(nowMs, decoding, context);
+    if (prefilling > 0) pendingTokens = Math.max(waitingTokens, pendingTokens - this.progressTokens(nowMs, decoding, context));
     return {
       inFlight: this.requests.size,
       waiting: this.queue.length,
@@ -247,22 +255,28 @@ export class Ledger {
     return true;
   }
 
-  /** Whole chunks of the first prompt in line that the law says are done by now. */
-  private headProgressTokens(nowMs: number, decoding: number, context: number): number {
-    let head: LedgerRequest | undefined;
-    for (const request of this.requests) {
-      if (request.lease && request.lastTokenMs === undefined && nowMs < request.silentFirstMs) {
-        head = request;
-        break;
-      }
-    }
-    if (!head) return 0;
+  /**
+   * Prompt tokens that count as pending but that the law says are computed by now: whole chunks of the first prompt in line, and of the step that
+   * runs now the share of its time that has passed.
+   */
+  private progressTokens(nowMs: number, decoding: number, context: number): number {
     const law = this.fit.state();
-    const chunk = Math.max(1, this.limits.maxBatchedTokens - decoding);
-    if (head.ownTokens <= chunk) return 0;
-    const chunkMs = law.c0 + law.c3 * decoding + law.c4 * context + law.c1 * chunk;
-    const done = Math.floor((nowMs - this.headSinceMs) / chunkMs) * chunk;
-    return Math.min(done, head.ownTokens - 1);
+    const inPrefill = (request: LedgerRequest): boolean => request.lease !== undefined && request.lastTokenMs === undefined && nowMs < request.silentFirstMs;
+    let head: LedgerRequest | undefined;
+    for (const request of this.requests) if (!head && inPrefill(request)) head = request;
+    if (!head) return 0;
+    const budget = Math.max(1, this.limits.maxBatchedTokens - decoding);
+    const base = decodeStepMs(law, decoding, context);
+    const readyMs = Math.max(this.headSinceMs, head.startedMs + law.frontEndMs);
+    const wholeChunks = Math.min(Math.floor((head.ownTokens - 1) / budget), Math.max(0, Math.floor((nowMs - readyMs) / (base + law.c1 * budget))));
+    const done = wholeChunks * budget;
+    const stepStartMs = decoding > 0 ? this.stepClock.stepStartMs : readyMs + wholeChunks * (base + law.c1 * budget);
+    let inStep = -done;
+    for (const request of this.requests) if (inPrefill(request) && request.startedMs + law.frontEndMs <= stepStartMs) inStep += request.ownTokens;
+    if (inStep <= 0) return done;
+    inStep = Math.min(inStep, budget);
+    const share = (nowMs - stepStartMs) / (base + law.c1 * inStep);
+    return done + inStep * Math.min(MAX_STEP_SHARE, Math.max(0, share));
   }
 }
 

@@ -79,6 +79,11 @@ export class StepClock {
     else if (gapMs !== undefined && gapMs >= MIN_STEP_MS && gapMs <= MAX_STEP_MS) this.openGaps.push(gapMs);
   }
 
+  /** When the step that runs now began: with the newest burst. −∞ before any. */
+  get stepStartMs(): number {
+    return this.openAtMs;
+  }
+
   /** Forgets the running burst and all history: the engine restarted. */
   reset(): void {
     this.history = [];

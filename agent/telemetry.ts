@@ -22,7 +22,10 @@ export class Telemetry {
   private readonly sink: TelemetrySink;
   private readonly isDraining: () => boolean;
   private readonly last = new Map<string, { key: string; atMs: number }>();
+  private readonly minMs: number;
   private readonly timer: Timer;
+  private soon: Timer | undefined;
+  private sentMs = -Infinity;
 
   constructor(doors: readonly DoorInstance[], instances: Instances, clock: Clock, minMs: number, sink: TelemetrySink, isDraining: () => boolean) {
     this.doors = doors;
@@ -30,11 +33,14 @@ export class Telemetry {
     this.clock = clock;
     this.sink = sink;
     this.isDraining = isDraining;
+    this.minMs = minMs;
     this.timer = clock.every(minMs, () => this.tick());
+    for (const door of doors) door.ledger.onChange = () => this.poke();
   }
 
   close(): void {
     this.timer.cancel();
+    this.soon?.cancel();
   }
 
   /** After a reconnect: everything is sent again. */
@@ -48,8 +54,16 @@ export class Telemetry {
     this.doors.find((door) => door.id === instance)?.pool.requestReset();
   }
 
+  /** Something changed: it is sent at once, unless something was sent within the last `minMs`. */
+  private poke(): void {
+    if (this.clock.nowMs() - this.sentMs < this.minMs) return;
+    this.soon ??= this.clock.after(0, () => this.tick());
+  }
+
   private tick(): void {
     const nowMs = this.clock.nowMs();
+    this.soon?.cancel();
+    this.soon = undefined;
     const changed: InstanceReport[] = [];
     for (const door of this.doors) {
       door.refresh();
@@ -61,7 +75,10 @@ export class Telemetry {
         changed.push(report);
       }
     }
-    if (changed.length > 0) this.sink.sendReports(changed);
+    if (changed.length > 0) {
+      this.sentMs = nowMs;
+      this.sink.sendReports(changed);
+    }
     for (const door of this.doors) if (door.pool.hasDelta) this.sendDelta(door);
   }
 
@@ -87,5 +104,5 @@ export class Telemetry {
 /** Changes in what an entry decides by; gauges and ages ride along with the next change or the next second. */
 function changeKey(report: InstanceReport): string {
   const { ledger } = report;
-  return `${report.incarnation} ${report.health} ${report.draining} ${report.models.length} ${ledger.inFlight} ${ledger.waiting} ${ledger.prefilling} ${ledger.decoding} ${ledger.pendingTokens} ${Math.round(ledger.usedTokens / 256)} ${report.limits.kvTokens}`;
+  return `${report.incarnation} ${report.health} ${report.draining} ${report.models.length} ${ledger.inFlight} ${ledger.waiting} ${ledger.prefilling} ${ledger.decoding} ${Math.round(ledger.pendingTokens / 256)} ${Math.round(ledger.usedTokens / 256)} ${report.limits.kvTokens}`;
 }

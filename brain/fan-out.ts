@@ -4,8 +4,8 @@ import type { InstanceReport } from '../shared/instance.ts';
 import type { BrainMessage } from '../shared/protocol.ts';
 import type { Peer } from './connection.ts';
 
-/** Longest time a change waits for others, so that many reports make one frame. */
-export const BATCH_MS = 50;
+/** Changes that come within this of the last batch wait and go together; one that comes later goes at once: news is worth most when fresh. */
+export const BATCH_MS = 20;
 
 export interface FanOutSource {
   report(instance: string): InstanceReport | undefined;
@@ -24,6 +24,7 @@ export class FanOut {
   private readonly gone = new Set<string>();
   private seq = 0;
   private timer: Timer | undefined;
+  private flushedMs = -Infinity;
 
   constructor(clock: Clock, source: FanOutSource) {
     this.clock = clock;
@@ -53,11 +54,13 @@ export class FanOut {
   }
 
   private schedule(): void {
-    this.timer ??= this.clock.after(BATCH_MS, () => this.flush());
+    const waitMs = Math.max(0, this.flushedMs + BATCH_MS - this.clock.nowMs());
+    this.timer ??= this.clock.after(waitMs, () => this.flush());
   }
 
   private flush(): void {
     this.timer = undefined;
+    this.flushedMs = this.clock.nowMs();
     const reports = [...this.dirty].flatMap((instance) => this.source.report(instance) ?? []);
     const gone = [...this.gone];
     this.dirty.clear();

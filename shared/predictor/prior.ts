@@ -27,7 +27,7 @@ export interface PriorEstimate {
  * Physics prior: TTFT and TPOT of `request` on `candidate` from the instance's step-time law and the door's ledger.
  *
  *   T     = pending + own
- *   steps = ceil(T / max(256, maxBatchedTokens − D)) + 0.5        the half: the wait for the running step
+ *   steps = ceil(T / max(256, maxBatchedTokens − D)) + 0.5        the half: the wait for the running step, if there is one
  *   ttft  = frontEnd + link + steps·base + c1·T + c2·(own·(hit + own/2) + pending·0.6·L)
  *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·meanOutput·(base + 256·c1)
  *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
@@ -42,7 +42,8 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   const total = pending + own;
   const decoding = candidate.decoding;
   const base = decodeStepMs(law, decoding, candidate.decodeContextTokens);
-  const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding)) + 0.5;
+  const running = decoding > 0 || candidate.prefilling > 0;
+  const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding)) + (running ? 0.5 : 0);
   const pairs = own * (candidate.hitTokens + own / 2) + pending * PENDING_CONTEXT_SHARE * candidate.pendingPromptTokens;
   let ttft = law.frontEndMs + candidate.linkMs + steps * base + law.c1 * total + law.c2 * pairs;
 

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { newCounters } from '../../brain/counters.ts';
-import { FanOut } from '../../brain/fan-out.ts';
+import { BATCH_MS, FanOut } from '../../brain/fan-out.ts';
 import { Registry } from '../../brain/registry.ts';
 import { decode, encode } from '../../shared/codec.ts';
 import { silentLog } from '../../shared/env.ts';
@@ -41,13 +41,17 @@ function states(peer: FakePeer): State[] {
 }
 
 describe('state', () => {
-  it('reaches every agent within 50 ms, in one batch, aged by the time it was held', () => {
+  it('reaches every agent at once after a pause, then in batches, aged by the time it was held', () => {
+    registry.update('a', 1, [report('h', 'a')]);
+    clock.advance(0);
+    for (const peer of peers) expect(states(peer)).toMatchObject([{ t: 'state', seq: 1, full: false, gone: [], reports: [{ instance: 'h', ageMs: 0 }] }]);
+    clock.advance(5);
     registry.update('a', 1, [report('i', 'a', { ageMs: 3 })]);
-    clock.advance(30);
+    clock.advance(5);
     registry.update('b', 1, [report('j', 'b')]);
-    clock.advance(20);
+    clock.advance(BATCH_MS - 10);
     for (const peer of peers) {
-      expect(states(peer)).toMatchObject([{ t: 'state', seq: 1, full: false, gone: [], reports: [{ instance: 'i', ageMs: 53 }, { instance: 'j', ageMs: 20 }] }]);
+      expect(states(peer).slice(1)).toMatchObject([{ t: 'state', seq: 2, full: false, gone: [], reports: [{ instance: 'i', ageMs: 3 + BATCH_MS - 5 }, { instance: 'j', ageMs: BATCH_MS - 10 }] }]);
     }
   });
 

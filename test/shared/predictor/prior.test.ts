@@ -20,10 +20,10 @@ function prior(candidate: CandidateState, promptTokens: number, meanOutput = 100
 }
 
 describe('by hand', () => {
-  test('an idle instance: front end, one and a half steps, the prefill', () => {
+  test('an idle instance: front end, one step, the prefill; no running step to wait for', () => {
     const out = prior(candidateOn({}), 1000);
-    // 8 + 1.5·20 + 0.1·1000 + 1e-5·1000·500
-    expect(out.ttftMs).toBeCloseTo(8 + 30 + 100 + 5, 9);
+    // 8 + 20 + 0.1·1000 + 1e-5·1000·500
+    expect(out.ttftMs).toBeCloseTo(8 + 20 + 100 + 5, 9);
     expect(out.workMs).toBeCloseTo(105, 9);
     expect(out.baseMs).toBe(20);
     // 20 + 0.5 + 1e-3·1000, nobody else prefills
@@ -34,8 +34,8 @@ describe('by hand', () => {
 
   test('a cached prefix saves its prefill but is still attended to', () => {
     const out = prior(candidateOn({}, 800), 1000);
-    // own 200 over 800 cached: 8 + 30 + 20 + 1e-5·200·900
-    expect(out.ttftMs).toBeCloseTo(8 + 30 + 20 + 1.8, 9);
+    // own 200 over 800 cached: 8 + 20 + 20 + 1e-5·200·900
+    expect(out.ttftMs).toBeCloseTo(8 + 20 + 20 + 1.8, 9);
     expect(out.workMs).toBeCloseTo(21.8, 9);
   });
 
