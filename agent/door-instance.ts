@@ -129,7 +129,7 @@ export class DoorInstance {
     const { kind } = this.config;
     const health = this.options.collectors.instances.get(this.id)?.health.state;
     const model = health?.models[0]?.id ?? '?';
-    const gpu = kind.gpu ?? this.gpuSamples()[0]?.name ?? '?';
+    const gpu = kind.gpu ?? this.gpuName() ?? '?';
     return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(0, 256);
   }
 
@@ -169,16 +169,20 @@ export class DoorInstance {
     this.fit.reset(this.priorLaw);
   }
 
+  private gpuName(): string | undefined {
+    const inventory = this.options.collectors.gpuInventory.latest()?.value ?? [];
+    return this.mine(inventory)[0]?.name;
+  }
+
   /** The GPUs of this instance: by config, else all of the host when it is the only instance there. */
-  private gpuSamples(): GpuSample[] {
-    const samples = this.options.collectors.gpu.latest()?.value ?? [];
-    const { gpus } = this.config;
-    if (gpus) return samples.filter((sample) => gpus.includes(sample.index));
-    return this.options.collectors.instances.size === 1 ? samples : [];
+  private mine<G extends { index: number }>(gpus: readonly G[]): readonly G[] {
+    const { gpus: chosen } = this.config;
+    if (chosen) return gpus.filter((gpu) => chosen.includes(gpu.index));
+    return this.options.collectors.instances.size === 1 ? gpus : [];
   }
 
   private gpu(nowMs: number): GpuGauges | null {
-    const samples = this.gpuSamples();
+    const samples = this.mine(this.options.collectors.gpu.latest()?.value ?? []);
     const atMs = this.options.collectors.gpu.latest()?.atMs;
     if (samples.length === 0 || atMs === undefined) return null;
     const mean = (pick: (sample: GpuSample) => number | undefined): number =>

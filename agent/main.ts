@@ -3,16 +3,15 @@ import { Agent as HttpAgent } from 'undici';
 import type { AddressInfo } from 'node:net';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
-import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { packageVersion } from '../shared/package-root.ts';
-import type { BrainMessage } from '../shared/protocol.ts';
-import { openTable, type RoutingTable, type SealedTable } from '../shared/table.ts';
+import type { RoutingTable } from '../shared/table.ts';
 import { BrainLink } from './brain-link.ts';
 import { type Collectors, makeCollectors } from './collectors/index.ts';
 import type { AgentContext } from './context.ts';
 import { Decider } from './decide.ts';
 import { DoorInstance } from './door-instance.ts';
 import { Instances } from './instances.ts';
+import { makeBrainReader } from './brain-reader.ts';
 import { AgentMetrics } from './metrics.ts';
 import { Receipts } from './receipts.ts';
 import { ReportRefresh } from './report-refresh.ts';
@@ -33,7 +32,7 @@ export interface RunningAgent {
   url: string;
   port: number;
   context: AgentContext;
-  /** Takes no new requests, lets the running ones end (up to drainTimeoutMs), then stops. */
+  /** Its instances get no new requests; it stops when the running ones, and then those that it routed elsewhere, have ended, or after drainTimeoutMs. */
   drain(): Promise<void>;
   /** Stops at once. */
   close(): Promise<void>;
@@ -80,7 +79,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
       hello: { agent: config.id, epoch: identity.epoch, credential: identity.credential, version: packageVersion, doorUrl: advertised.url },
       env,
       samples: context.samples,
-      onMessage: (message) => onBrainMessage(message, context, store, onTable, runtime),
+      onMessage: makeBrainReader(context, store, onTable, runtime),
     });
   }
   const refresh = new ReportRefresh(context.instances, env.clock, token, config.reportRefreshMs, () => runtime.link?.connected ?? false);
@@ -95,7 +94,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     await app.close();
     await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
   };
-  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, close) };
+  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, () => app.server.close(), close) };
 }
 
 function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
@@ -150,47 +149,28 @@ function applyTable(context: AgentContext, doors: ReadonlyMap<string, DoorInstan
   for (const door of doors.values()) door.setPriors(table.laws);
 }
 
-function onBrainMessage(
-  message: BrainMessage,
+async function drain(
   context: AgentContext,
-  store: TableStore,
-  onTable: (table: RoutingTable) => void,
-  runtime: { link?: BrainLink; telemetry?: Telemetry },
-): void {
-  const take = (sealed: SealedTable): void => {
-    try {
-      onTable(openTable(sealed));
-      store.save(sealed, context.salt);
-    } catch (error) {
-      if (!(error instanceof LodestarError)) throw error;
-      context.env.log.warn({ code: error.code, error: errorMessage(error) }, 'a routing table from the brain was not usable; the old one stays');
-    }
-  };
-  if (message.t === 'welcome') {
-    context.salt = message.salt;
-    if (message.table) take(message.table);
-    runtime.telemetry?.resend();
-  } else if (message.t === 'table') take(message.table);
-  else if (message.t === 'state') {
-    for (const report of message.reports) context.instances.applyReport(report);
-    for (const gone of message.gone) context.instances.remove(gone);
-  } else if (message.t === 'blocks') {
-    if (!context.instances.applyBlocks(message)) runtime.link?.resync([message.instance]);
-  } else if (message.t === 'resend-blocks') runtime.telemetry?.resendBlocks(message.instance);
-}
-
-async function drain(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, runtime: { link?: BrainLink }, close: () => Promise<void>): Promise<void> {
+  doors: ReadonlyMap<string, DoorInstance>,
+  runtime: { link?: BrainLink },
+  stopListening: () => void,
+  close: () => Promise<void>,
+): Promise<void> {
   context.draining = true;
   const { clock } = context.env;
   const endMs = clock.nowMs() + context.config.drainTimeoutMs;
-  const busy = (): boolean => context.inFlight > 0 || [...doors.values()].some((door) => door.ledger.inFlight > 0);
-  await new Promise<void>((resolve) => {
-    const timer = clock.every(DRAIN_POLL_MS, () => {
-      if (busy() && clock.nowMs() < endMs) return;
-      timer.cancel();
-      resolve();
+  const idle = (isBusy: () => boolean): Promise<void> =>
+    new Promise((resolve) => {
+      const timer = clock.every(DRAIN_POLL_MS, () => {
+        if (isBusy() && clock.nowMs() < endMs) return;
+        timer.cancel();
+        resolve();
+      });
     });
-  });
+  // While its own instances finish, clients are still served, by the others. Then no new connection is taken, and idle ones close.
+  await idle(() => [...doors.values()].some((door) => door.ledger.inFlight > 0));
+  stopListening();
+  await idle(() => context.inFlight > 0);
   runtime.link?.flushSamples();
   await close();
 }

@@ -76,16 +76,19 @@ export function makeSample(env: Env, request: ClientRequest, decision: Decision,
     promptBytes: request.promptIsTokens ? 0 : request.prompt.length,
     promptTokens: Math.round(decision.promptTokens),
     hitTokens: Math.round(decision.hitTokens),
-    outcome: outcomeOf(request, result),
+    outcome: outcomeOf(request, decision, result),
   };
 }
 
-function outcomeOf(request: ClientRequest, result: AttemptResult): Outcome {
+function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptResult): Outcome {
   const { observed } = result;
   const { usage } = observed;
+  // An answer that is not streamed hides its first token, unless the engine tells: then what lies outside the engine's own clock is added.
+  const outsideMs = (decision.view.report?.law.frontEndMs ?? 0) + decision.view.linkMs;
+  const toldMs = usage?.engineTtftMs === undefined ? undefined : usage.engineTtftMs + outsideMs;
   const outputTokens = Math.round(usage?.outputTokens ?? observed.tokens);
   const ok = result.status === 'ok' && result.httpStatus === 200;
-  const ttftMs = request.stream ? observed.ttftMs : undefined;
+  const ttftMs = request.stream ? observed.ttftMs : toldMs;
   const decodeMs = observed.lastTokenMs !== undefined && ttftMs !== undefined ? observed.lastTokenMs - ttftMs : undefined;
   const perSequence = outputTokens / Math.max(1, request.sequences);
   return {

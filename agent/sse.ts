@@ -57,7 +57,7 @@ export interface Usage {
   promptTokens: number | undefined;
   outputTokens: number | undefined;
   cachedTokens: number | undefined;
-  /** vLLM's own time from scheduling to first token, if it runs with --enable-per-request-metrics */
+  /** vLLM's own time from its queue to the first token, if it runs with --enable-per-request-metrics */
   engineTtftMs: number | undefined;
 }
 
@@ -76,7 +76,7 @@ export function readUsage(text: string): Usage | undefined {
     promptTokens: count(field(usage, 'prompt_tokens') ?? field(usage, 'input_tokens')),
     outputTokens: count(field(usage, 'completion_tokens') ?? field(usage, 'output_tokens')),
     cachedTokens: count(field(field(usage, 'prompt_tokens_details'), 'cached_tokens')),
-    engineTtftMs: amount(field(metrics, 'time_to_first_token_ms')),
+    engineTtftMs: sum(amount(field(metrics, 'queue_time_ms')), amount(field(metrics, 'time_to_first_token_ms'))),
   };
 }
 
@@ -90,4 +90,8 @@ function amount(value: unknown): number | undefined {
 
 function count(value: unknown): number | undefined {
   return Number.isSafeInteger(value) ? amount(value) : undefined;
+}
+
+function sum(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? undefined : a + b;
 }

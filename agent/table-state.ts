@@ -3,6 +3,7 @@ import { objectives, type ObjectiveName } from '../shared/choice/objectives/inde
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { makeScorer } from '../shared/predictor/kernel.ts';
+import { START_OUTPUT_TOKENS } from '../shared/predictor/prior.ts';
 import type { NetScorer } from '../shared/predictor/net.ts';
 import type { Regime } from '../shared/sample.ts';
 import { type RoutingTable, tableNet } from '../shared/table.ts';
@@ -59,7 +60,7 @@ export class TableState {
   /** Expected answer length in tokens for a model. */
   meanOutputTokens(model: string | undefined): number {
     const means = this.table?.meanOutputTokens;
-    return (model !== undefined ? means?.models[model] : undefined) ?? means?.fleet ?? 256;
+    return (model !== undefined ? means?.models[model] : undefined) ?? means?.fleet ?? START_OUTPUT_TOKENS;
   }
 
   /** Which policy decides a request in this regime; undefined asks for the general answer. */

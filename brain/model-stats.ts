@@ -1,10 +1,9 @@
+import { START_OUTPUT_TOKENS } from '../shared/predictor/prior.ts';
 import type { Sample } from '../shared/sample.ts';
 
 /** Outcomes after which an old one counts for 1/e. */
 const MEMORY = 500;
 const MODELS_MAX = 1024;
-/** Answer length assumed before any answer has ended. */
-const START_OUTPUT_TOKENS = 128;
 
 interface ModelSums {
   outcomes: number;

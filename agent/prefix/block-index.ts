@@ -1,5 +1,3 @@
-import { packHashes } from '../../shared/codec.ts';
-
 const EMPTY = 0;
 const INITIAL_SLOTS = 1024;
 /** Share of slots in use above which the table grows. */
@@ -112,19 +110,6 @@ export class BlockIndex {
       }
       if (any === 0) return;
     }
-  }
-
-  /** All hashes of one instance, packed for the wire. */
-  dump(instance: string): Uint8Array {
-    const column = this.columns.get(instance);
-    const out: number[] = [];
-    if (column !== undefined) {
-      for (let slot = 0; slot < this.slots; slot++) {
-        if (this.keys[slot] === EMPTY) continue;
-        if (((this.masks[slot * this.words + (column >>> 5)] as number) >>> (column & 31)) & 1) out.push(this.keys[slot] as number);
-      }
-    }
-    return packHashes(out);
   }
 
   /** Slot that holds the hash, or the empty one where it would go. */

@@ -37,7 +37,7 @@ const EPOCHS_MIN = 8;
 const STEPS_MIN = 128;
 /**
  * Weight decay (decoupled from Adam: Loshchilov and Hutter, arXiv 1711.05101) is DECAY_ROWS / n: pulling the net towards one value everywhere counts
- * like a fixed number of rows, so a few rows move it little and thousands freely. Measured in docs/learning.md.
+ * like a fixed number of rows, so a few rows move it little and thousands freely. Formula: docs/learning.md.
  */
 const DECAY_ROWS = 3000;
 const DECAY_MAX = 30;

@@ -17,7 +17,7 @@ const instance = z.strictObject({
   id: id.default('').describe('Name of the instance in the fleet. Empty: `<agent id>:<port of url>`.'),
   url: httpUrl.describe('Base URL of the vLLM server, for example http://127.0.0.1:8000.'),
   apiKey: z.string().min(1).optional().describe('Key that this vLLM asks for (its `--api-key`).'),
-  gpus: z.array(z.int().min(0)).optional().describe('nvidia-smi indices of the GPUs it runs on. Absent: found by process id where possible.'),
+  gpus: z.array(z.int().min(0)).optional().describe('nvidia-smi indices of the GPUs it runs on. Absent: all of the host, if this is its only instance.'),
   kind: z
     .strictObject({
       gpu: z.string().min(1).optional().describe('GPU model, where nvidia-smi cannot tell it.'),
@@ -37,7 +37,7 @@ const agent = z.strictObject({
   port: z.int().min(0).max(65535).default(8080).describe('Port for clients and for other agents. 0: any free port.'),
   advertiseUrl: optionalHttpUrl.default('').describe('URL by which other agents reach this one. Empty: `http://<host name>:<port>`.'),
   brainUrl: optionalWsUrl.default('ws://127.0.0.1:7400').describe('Where the brain listens. Empty: no brain.'),
-  stateDir: z.string().min(1).default('/var/lib/lodestar/agent').describe('Folder for the last routing table and unsent samples.'),
+  stateDir: z.string().min(1).default('/var/lib/lodestar/agent').describe('Folder for the last routing table and the identity of this agent.'),
   instances: z.array(instance).max(64).default([]).describe('The vLLM servers this agent is the door of. None: a pure entry point.'),
   policy: policy.optional().describe("Local policy that overrides the brain's. Absent: the brain decides."),
   objective: objective.default('ttft').describe('What a decision minimises when the brain does not say.'),

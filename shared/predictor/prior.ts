@@ -3,6 +3,8 @@ import { decodeStepMs, prefillWorkMs } from './step-law.ts';
 
 /** How many tokens of growth per decoding sequence the KV estimate allows for. */
 const GROWTH_TOKENS = 120;
+/** Answer length in tokens expected before any was seen: that of public chat traces. */
+export const START_OUTPUT_TOKENS = 200;
 /** Mean share of its prompt that a pending request already has in context when its tokens are computed. */
 const PENDING_CONTEXT_SHARE = 0.6;
 

@@ -3,7 +3,7 @@ import { classifyEvent, readUsage, SseReader } from '../../agent/sse.ts';
 
 const ROLE = 'data: {"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n';
 const TOKEN = 'data: {"id":"a","choices":[{"index":0,"delta":{"content":"Grüße 👋 \\n\\n"},"finish_reason":null}]}\n\n';
-const USAGE = 'data: {"id":"a","choices":[],"usage":{"prompt_tokens":19,"total_tokens":21,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":16}},"metrics":{"time_to_first_token_ms":12.5}}\n\n';
+const USAGE = 'data: {"id":"a","choices":[],"usage":{"prompt_tokens":19,"total_tokens":21,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":16}},"metrics":{"time_to_first_token_ms":12.5,"queue_time_ms":2.5}}\n\n';
 const DONE = 'data: [DONE]\n\n';
 
 describe('SseReader', () => {
@@ -59,7 +59,7 @@ describe('classifyEvent', () => {
 
 describe('readUsage', () => {
   test('reads events, whole answers and the names of the Messages API', () => {
-    expect(readUsage(USAGE)).toEqual({ promptTokens: 19, outputTokens: 2, cachedTokens: 16, engineTtftMs: 12.5 });
+    expect(readUsage(USAGE)).toEqual({ promptTokens: 19, outputTokens: 2, cachedTokens: 16, engineTtftMs: 15 });
     expect(readUsage('{"usage":{"input_tokens":5,"output_tokens":6}}')).toEqual({ promptTokens: 5, outputTokens: 6, cachedTokens: undefined, engineTtftMs: undefined });
     expect(readUsage('{"usage":{"prompt_tokens":5,"prompt_tokens_details":null}}')?.cachedTokens).toBeUndefined();
   });

@@ -76,7 +76,7 @@ it('acknowledges also when learning fails', async () => {
 
 it('keeps mean answer length and bytes per token of each model, with forgetting', () => {
   const stats = new ModelStats();
-  expect(stats.figures()).toEqual({ meanOutputTokens: { fleet: 128, models: {} }, bytesPerToken: {} });
+  expect(stats.figures()).toEqual({ meanOutputTokens: { fleet: 200, models: {} }, bytesPerToken: {} });
   const base = sample(featureRow(), 0, 0);
   const of = (outputTokens: number, more: Partial<Sample> = {}): Sample => ({ ...base, ...more, outcome: { ...base.outcome, outputTokens, status: 'ok' } });
   for (let i = 0; i < 4000; i++) stats.note(of(1000));

@@ -19,7 +19,7 @@ const AGENT: AgentMessage[] = [
 ];
 const BRAIN: BrainMessage[] = [
   { t: 'welcome', protocol: 1, brainEpoch: 1, salt: 'a'.repeat(64), table: TABLE },
-  { t: 'refuse', code: 'PEER_REFUSED', reason: 'no' },
+  { t: 'refuse', code: 'credential', reason: 'no' },
   { t: 'table', table: TABLE },
   { t: 'state', seq: 1, full: true, reports: [reportOf('i')], gone: ['j'] },
   { t: 'ack', batch: 4 },
