@@ -1,6 +1,14 @@
 import type { LawState, StepLaw } from '../shared/predictor/step-law.ts';
 import { median } from '../shared/trust.ts';
 
+/**
+ * Relative errors count alike, so a step is weighted by the inverse square of its length: of the longer of what was seen and what was expected, or a long
+ * step that was misread as a short one would outweigh all others.
+ */
+function weightOf(ms: number, predictedMs: number): number {
+  return 1 / Math.max(ms, predictedMs) ** 2;
+}
+
 /** A regression y ≈ Σ w_j·x_j with w_j ≥ 0: least squares with exponential forgetting, shrunk towards a prior. */
 class ForgettingFit {
   private readonly n: number;
@@ -11,6 +19,8 @@ class ForgettingFit {
   private readonly shrinkage: number;
   weights: number[];
   samples = 0;
+  /** sum of the observations' weights, forgotten like them */
+  private weightSum = 0;
 
   /**
    * `window`: observations after which the weight of one has fallen to 1/e. `scales`: typical size of each x, which makes the shrinkage equal
@@ -39,6 +49,7 @@ class ForgettingFit {
       b[i] = (b[i] as number) * keep + weight * (x[i] as number) * y;
     }
     this.samples = this.samples * keep + 1;
+    this.weightSum = this.weightSum * keep + weight;
   }
 
   /** Takes every observation so far to have lasted `factor` times as long (its weight falls with the square), and keeps `share` of them. */
@@ -49,13 +60,18 @@ class ForgettingFit {
       this.weights[i] = (this.weights[i] as number) * factor;
     }
     this.samples *= share;
+    this.weightSum *= share / (factor * factor);
   }
 
   /** Solves for the weights; a negative one is set to zero and the rest solved again. `prior` is what the shrinkage pulls towards. */
-  solve(prior: readonly number[], meanWeight: number): void {
+  solve(prior: readonly number[]): void {
+    if (this.weightSum <= 0) {
+      prior.forEach((w, i) => (this.weights[i] = w));
+      return;
+    }
     const active = prior.map((_, i) => i);
     for (;;) {
-      const solution = this.solveActive(active, prior, meanWeight);
+      const solution = this.solveActive(active, prior);
       const worst = solution.reduce((at, w, k) => (w < (at < 0 ? 0 : (solution[at] as number)) ? k : at), -1);
       if (worst < 0 || active.length === 1) {
         this.weights.fill(0);
@@ -66,8 +82,9 @@ class ForgettingFit {
     }
   }
 
-  private solveActive(active: readonly number[], prior: readonly number[], meanWeight: number): number[] {
+  private solveActive(active: readonly number[], prior: readonly number[]): number[] {
     const m = active.length;
+    const meanWeight = this.weightSum / this.samples;
     const rows = active.map((i) => {
       const ridge = (this.shrinkage * meanWeight) * (this.scales[i] as number) ** 2;
       const row = active.map((j) => (this.a[i * this.n + j] as number) + (i === j ? ridge : 0));
@@ -106,16 +123,25 @@ const DECODE_SCALES = [1, 16, 16_000] as const;
 const PREFILL_SCALES = [512, 512 * 2048] as const;
 const DECODE_WINDOW = 600;
 const PREFILL_WINDOW = 120;
-const SHRINKAGE = 4;
+/** Average steps that the prior counts as: prefill labels are rarer, and nearly all true. */
+const DECODE_SHRINKAGE = 4;
+const PREFILL_SHRINKAGE = 1;
 /** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant). */
 const MAX_REFUSED = 12;
 /** Share of the old observations that outlives such a change: enough to keep the law's shape, little enough for a new shape to win. */
 const KEPT_AFTER_CHANGE = 0.25;
-const MAX_REFUSED_PREFILL = 4;
-/** A prefill label this many times off the expectation is taken for a step that was read wrongly: loosely at first, tightly once a few agree. */
-const PREFILL_OFF_FIRST = 3;
-const PREFILL_OFF = 1.35;
-const PREFILL_SETTLED = 8;
+/** The same of prefill labels, which are few: stretched, they are right again. */
+const KEPT_PREFILL = 0.5;
+/** Prefill labels are compared with the last few: one whose cost per token is off from their median by more than this was read from the wrong step. */
+const PREFILL_COMPARED_MAX = 9;
+const PREFILL_COMPARED_MIN = 5;
+const PREFILL_OFF = 1.5;
+/** Before there are a few to compare with, a label may be this many times off what the law expects. */
+const PREFILL_OFF_FIRST = 4;
+/** c2 / c1 of an 8B model on any GPU, roughly: makes labels of short and long prompts comparable. */
+const PAIRS_PER_TOKEN = 1e-4;
+/** Observations after which a part of the law no longer takes new priors. */
+const STARTED = 4;
 /** Until a few steps agree, a label may be off by this much: GPUs and models differ by less, misread tokens by more. */
 const FIRST_OFF = 10;
 /** No engine steps faster than this; it also keeps the inverse squares finite. */
@@ -139,7 +165,8 @@ export class LawFit {
   private slowdown = 1;
   /** observed over predicted time of the steps refused in a row */
   private refused: number[] = [];
-  private refusedPrefill = 0;
+  /** ms per token of the last prefill labels, refused ones included */
+  private prefillCosts: number[] = [];
   private cached: LawState | undefined;
 
   constructor(prior: LawState) {
@@ -154,15 +181,21 @@ export class LawFit {
     this.residualMs = 0;
     this.slowdown = 1;
     this.refused = [];
-    this.refusedPrefill = 0;
-    this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, SHRINKAGE);
-    this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, SHRINKAGE);
+    this.prefillCosts = [];
+    this.decode = new ForgettingFit([prior.c0, prior.c3, prior.c4], DECODE_SCALES, DECODE_WINDOW, DECODE_SHRINKAGE);
+    this.prefill = new ForgettingFit([prior.c1, prior.c2], PREFILL_SCALES, PREFILL_WINDOW, PREFILL_SHRINKAGE);
     this.cached = undefined;
   }
 
-  /** A better prior has come with a table. */
+  /**
+   * A better prior has come with a table. It is for the start: a part of the law that has been seen at work keeps the prior that it began with, since the
+   * fleet's laws hold this instance's own, and a fit that leans on itself would confirm its first error.
+   */
   setPrior(prior: LawState): void {
-    this.prior = prior;
+    const { c0, c1, c2, c3, c4 } = prior;
+    this.prior = { ...this.prior };
+    if (this.decode.samples < STARTED) Object.assign(this.prior, { c0, c3, c4 });
+    if (this.prefill.samples < STARTED) Object.assign(this.prior, { c1, c2 });
     if (this.frontEndSamples === 0) this.frontEndMs = prior.frontEndMs;
     this.solve();
   }
@@ -170,9 +203,9 @@ export class LawFit {
   /** A step of `decoding` sequences over `contextTokens` that lasted `ms` and had no prefill in it. */
   addDecodeStep(ms: number, decoding: number, contextTokens: number): void {
     const x = [1, decoding, contextTokens];
-    if (!this.accepts(ms, this.decode.predict(x))) return;
-    // Relative errors count alike, so a step is weighted by the inverse square of its length.
-    this.decode.add(x, ms, 1 / (ms * ms));
+    const predicted = this.decode.predict(x);
+    if (!this.accepts(ms, predicted)) return;
+    this.decode.add(x, ms, weightOf(ms, predicted));
     if (this.decode.samples < 64 || Math.round(this.decode.samples) % 8 === 0) this.solve();
   }
 
@@ -183,8 +216,9 @@ export class LawFit {
     // While steps are being refused, the decode part that is taken off here may be the wrong one.
     if (extra <= 0 || tokens < 16 || this.refused.length > 0) return;
     const x = [tokens, pairs];
-    if (!this.acceptsPrefill(ms, base + this.prefill.predict(x))) return;
-    this.prefill.add(x, extra, 1 / (ms * ms));
+    const predicted = base + this.prefill.predict(x);
+    if (!this.acceptsPrefill(extra / (tokens + PAIRS_PER_TOKEN * pairs), ms / predicted)) return;
+    this.prefill.add(x, extra, weightOf(ms, predicted));
     this.solve();
   }
 
@@ -236,29 +270,28 @@ export class LawFit {
   private changeSpeed(factor: number): void {
     this.slowdown *= factor;
     this.residualMs *= factor;
+    this.prefillCosts = this.prefillCosts.map((cost) => cost * factor);
     this.decode.rescale(factor, KEPT_AFTER_CHANGE);
-    this.prefill.rescale(factor, KEPT_AFTER_CHANGE);
+    this.prefill.rescale(factor, KEPT_PREFILL);
     this.solve();
   }
 
-  /** A busy host delays the tokens of a step, and a label then belongs to another step: such labels are far off, and few. */
-  private acceptsPrefill(ms: number, predicted: number): boolean {
-    const limit = this.prefill.samples >= PREFILL_SETTLED ? PREFILL_OFF : PREFILL_OFF_FIRST;
-    if (ms <= predicted * limit && ms >= predicted / limit) {
-      this.refusedPrefill = 0;
-      return true;
-    }
-    this.refusedPrefill += 1;
-    if (this.refusedPrefill < MAX_REFUSED_PREFILL) return false;
-    this.refusedPrefill = 0;
-    this.prefill.rescale(1, KEPT_AFTER_CHANGE);
-    return true;
+  /**
+   * A busy host delays the tokens of a step, and a label then belongs to another step: such labels stand out from the others. They are compared
+   * with one another and not with the law, which may be wrong still: where all labels say the same, they are right.
+   */
+  private acceptsPrefill(msPerToken: number, overPredicted: number): boolean {
+    this.prefillCosts.push(msPerToken);
+    if (this.prefillCosts.length > PREFILL_COMPARED_MAX) this.prefillCosts.shift();
+    if (this.prefillCosts.length < PREFILL_COMPARED_MIN) return overPredicted <= PREFILL_OFF_FIRST && overPredicted >= 1 / PREFILL_OFF_FIRST;
+    const middle = median(this.prefillCosts) as number;
+    return msPerToken <= middle * PREFILL_OFF && msPerToken >= middle / PREFILL_OFF;
   }
 
   private solve(): void {
     const [c0, c1, c2, c3, c4] = [this.prior.c0, this.prior.c1, this.prior.c2, this.prior.c3, this.prior.c4].map((c) => c * this.slowdown) as [number, number, number, number, number];
-    this.decode.solve([c0, c3, c4], 1 / Math.max(C0_MIN_MS, c0) ** 2);
-    this.prefill.solve([c1, c2], 1 / Math.max(C0_MIN_MS, c0 + c1 * 512) ** 2);
+    this.decode.solve([c0, c3, c4]);
+    this.prefill.solve([c1, c2]);
     this.cached = undefined;
   }
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Pool } from 'undici';
 import { type RunningAgent, startAgent } from '../../agent/main.ts';
 import { type Brain, startBrain } from '../../brain/main.ts';
+import { InThreadTrainer } from '../../brain/train.ts';
 import { type Config, loadConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import type { GpuProfile } from '../../sim/engine/gpus.ts';
@@ -19,8 +20,8 @@ export const TEST_GPU: GpuProfile = {
   hardware: { name: 'Test GPU', memoryMb: 24_000, maxClockMhz: 1500, maxPowerW: 200 },
 } as unknown as GpuProfile;
 
-/** URL of a vLLM server, with the key that it asks for. */
-export type VllmServer = string | { url: string; apiKey: string };
+/** URL of a vLLM server, with the key that it asks for, or the GPU that it runs on. */
+export type VllmServer = string | { url: string; apiKey?: string; kind?: { gpu: string } };
 
 /** Emulated engines, agents and a brain in this process, on one virtual clock, talking over real sockets. */
 export class TestFleet {
@@ -42,17 +43,18 @@ export class TestFleet {
   }
 
   /** Virtual time passes, with real I/O let through. */
-  async advance(ms: number): Promise<void> {
-    for (let done = 0; done < ms; done += 5) {
-      this.clock.advance(Math.min(5, ms - done));
+  async advance(ms: number, stepMs = 5): Promise<void> {
+    for (let done = 0; done < ms; done += stepMs) {
+      this.clock.advance(Math.min(stepMs, ms - done));
       for (let turn = 0; turn < 4; turn++) await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  async startEngine(port = 0): Promise<RunningEmulator> {
+  /** `gpu`: its step times, noise and front end as of a real engine; without one, fixed steps of TEST_GPU. */
+  async startEngine(port = 0, gpu?: GpuProfile): Promise<RunningEmulator> {
+    const real = gpu ? { frontEndMs: 8, noise: 0.02, maxNumSeqs: 256 } : { frontEndMs: 0, noise: 0, maxNumSeqs: 64 };
     const engine = await startEmulator({
-      clock: this.clock, gpu: TEST_GPU, host: '127.0.0.1', port, model: MODEL, maxNumSeqs: 64, maxBatchedTokens: 2048, maxModelLen: 32_768,
-      frontEndMs: 0, noise: 0, seed: 1,
+      clock: this.clock, gpu: gpu ?? TEST_GPU, host: '127.0.0.1', port, model: MODEL, maxBatchedTokens: 2048, maxModelLen: 32_768, seed: this.engines.length + 1, ...real,
     });
     this.engines.push(engine);
     return engine;
@@ -61,7 +63,8 @@ export class TestFleet {
   /** Starts the brain; a second time, on the same port and state. */
   async startBrain(): Promise<void> {
     const config = this.config({ 'brain.port': this.brainPort, 'brain.stateDir': join(this.dir, 'brain'), 'brain.backend': 'cpu' });
-    this.brain = await startBrain(config, { clock: this.clock, rng: seededRng(1), log: silentLog });
+    const env = { clock: this.clock, rng: seededRng(1), log: silentLog };
+    this.brain = await startBrain(config, env, new InThreadTrainer({ backend: 'cpu', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }));
     this.brainPort = Number(new URL(this.brain.url).port);
   }
 
