@@ -10,6 +10,7 @@ export function errorBody(status: number, type: string, message: string, param: 
 export class ClientAnswer {
   readonly response: ServerResponse;
   private eventStream = false;
+  private flushed = false;
 
   constructor(response: ServerResponse) {
     this.response = response;
@@ -31,7 +32,11 @@ export class ClientAnswer {
 
   /** False asks the source to pause until the client has read on. */
   write(chunk: Buffer): boolean {
-    return this.response.write(chunk);
+    const goOn = this.response.write(chunk);
+    // Node holds what is written until the end of the tick; the first token does not wait for what else this tick has to do.
+    if (!this.flushed) this.response.socket?.uncork();
+    this.flushed = true;
+    return goOn;
   }
 
   end(): void {

@@ -7,6 +7,8 @@ import { Pool } from 'undici';
 import { packageRoot } from '../../shared/package-root.ts';
 import { type Figure, quantileOf } from './figure.ts';
 
+const LODESTAR = join(packageRoot, 'bin/lodestar.mjs');
+const BARE_PROXY = join(packageRoot, 'dist/test/bench/bare-proxy.js');
 const ROUNDS = 400;
 const WARM_UP = 60;
 const TOKEN = 'bench-token-0123456789';
@@ -14,7 +16,8 @@ const BODY = JSON.stringify({ prompt: 'The quick brown fox jumps over the lazy d
 
 /**
  * TTFT that Lodestar adds: the same streamed request of 4 KB sent in turn directly to an emulated engine (steps of 1 ms), through an entry that
- * is its door, and through an entry whose door is another agent. Separate processes, one request at a time, on keep-alive connections.
+ * is its door, and through an entry whose door is another agent; and beside them through one and two proxies that only pass bytes. Separate
+ * processes, one request at a time, on keep-alive connections.
  */
 export async function addedTtftFigures(): Promise<Figure[]> {
   const dir = mkdtempSync(join(tmpdir(), 'lodestar-bench-'));
@@ -22,45 +25,47 @@ export async function addedTtftFigures(): Promise<Figure[]> {
   try {
     const gpuFile = join(dir, 'gpus.json');
     writeFileSync(gpuFile, JSON.stringify({ gpus: { FAST: { c0: 1, c1: 0, c2: 0, c3: 0, c4: 0, kvTokens: 1_000_000 } } }));
-    const engine = await start(children, ['engine', '--gpu', 'FAST', '--gpu-file', gpuFile, '--port', '0', '--front-end-ms', '0', '--noise', '0']);
-    const brain = await start(children, ['brain', '--host', '127.0.0.1', '--port', '0', '--state-dir', join(dir, 'brain')]);
+    const engine = await start(children, [LODESTAR, 'engine', '--gpu', 'FAST', '--gpu-file', gpuFile, '--port', '0', '--front-end-ms', '0', '--noise', '0']);
+    const brain = await start(children, [LODESTAR, 'brain', '--host', '127.0.0.1', '--port', '0', '--state-dir', join(dir, 'brain')]);
     const brainUrl = brain.replace('http', 'ws');
     const agentArgs = (id: string): string[] => [
-      'agent', '--id', id, '--host', '127.0.0.1', '--port', '0', '--set', 'agent.advertiseUrl=http://127.0.0.1:0', '--brain-url', brainUrl, '--state-dir', join(dir, id),
+      LODESTAR, 'agent', '--id', id, '--host', '127.0.0.1', '--port', '0', '--set', 'agent.advertiseUrl=http://127.0.0.1:0', '--brain-url', brainUrl, '--state-dir', join(dir, id),
     ];
     const door = await start(children, [...agentArgs('door'), '--vllm', engine]);
     const entry = await start(children, agentArgs('entry'));
     await until(async () => (await fetch(`${entry}/ready`)).ok && (await fetch(`${door}/ready`)).ok);
-    return await compare({ direct: engine, door, hop: entry });
+    const bareOne = await start(children, [BARE_PROXY, engine]);
+    const bareTwo = await start(children, [BARE_PROXY, bareOne]);
+    return await compare({ direct: engine, door, hop: entry, bareOne, bareTwo });
   } finally {
     for (const child of children) child.kill('SIGKILL');
     rmSync(dir, { recursive: true, force: true });
   }
 }
 
-async function compare(urls: { direct: string; door: string; hop: string }): Promise<Figure[]> {
-  const pools = { direct: new Pool(urls.direct), door: new Pool(urls.door), hop: new Pool(urls.hop) };
-  const added = { door: [] as number[], hop: [] as number[] };
-  const direct: number[] = [];
+type Path = 'direct' | 'door' | 'hop' | 'bareOne' | 'bareTwo';
+
+async function compare(urls: Record<Path, string>): Promise<Figure[]> {
+  const paths = Object.keys(urls) as Path[];
+  const pools = Object.fromEntries(paths.map((path) => [path, new Pool(urls[path])])) as Record<Path, Pool>;
+  const seen: Record<Path, number[]> = { direct: [], door: [], hop: [], bareOne: [], bareTwo: [] };
   for (let round = 0; round < ROUNDS + WARM_UP; round++) {
-    const base = await ttftMs(pools.direct);
-    const door = await ttftMs(pools.door);
-    const hop = await ttftMs(pools.hop);
-    if (round < WARM_UP) continue;
-    direct.push(base);
-    added.door.push(door);
-    added.hop.push(hop);
+    for (const path of paths) {
+      const ms = await ttftMs(pools[path]);
+      if (round >= WARM_UP) seen[path].push(ms);
+    }
   }
   await Promise.all(Object.values(pools).map((pool) => pool.close()));
-  const p50 = quantileOf(direct, 0.5);
-  const door = quantileOf(added.door, 0.5) - p50;
-  const hop = quantileOf(added.hop, 0.5) - p50;
+  const direct = quantileOf(seen.direct, 0.5);
+  const added = (path: Path): number => quantileOf(seen[path], 0.5) - direct;
   return [
-    { name: 'direct TTFT, p50', value: p50, unit: 'ms' },
-    { name: 'added by an entry that is the door, p50', value: door, unit: 'ms', target: '<= 0.7 ms', ok: door <= 0.7 },
-    { name: 'added by entry and door on two agents, p50', value: hop, unit: 'ms', target: '<= 1.2 ms', ok: hop <= 1.2 },
-    { name: 'added by an entry that is the door, ratio of p50', value: quantileOf(added.door, 0.5) / p50, unit: 'x' },
-    { name: 'added by entry and door on two agents, ratio of p50', value: quantileOf(added.hop, 0.5) / p50, unit: 'x' },
+    { name: 'direct TTFT, p50', value: direct, unit: 'ms' },
+    { name: 'added by a bare proxy, p50', value: added('bareOne'), unit: 'ms' },
+    { name: 'added by an entry that is the door, p50', value: added('door'), unit: 'ms', target: '<= 0.7 ms', ok: added('door') <= 0.7 },
+    { name: 'added by two bare proxies in a row, p50', value: added('bareTwo'), unit: 'ms' },
+    { name: 'added by entry and door on two agents, p50', value: added('hop'), unit: 'ms', target: '<= 1.2 ms', ok: added('hop') <= 1.2 },
+    { name: 'entry that is the door / bare proxy', value: added('door') / added('bareOne'), unit: 'x' },
+    { name: 'entry and door / two bare proxies', value: added('hop') / added('bareTwo'), unit: 'x' },
   ];
 }
 
@@ -86,13 +91,13 @@ function ttftMs(pool: Pool): Promise<number> {
 }
 
 function start(children: ChildProcess[], args: string[]): Promise<string> {
-  const child = spawn(process.execPath, [join(packageRoot, 'bin/lodestar.mjs'), ...args], {
+  const child = spawn(process.execPath, args, {
     env: { ...process.env, LODESTAR_TOKEN: TOKEN, LODESTAR_LOG_LEVEL: 'error', LODESTAR_NO_BUILD: '1' },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   children.push(child);
   return new Promise((resolve, reject) => {
-    child.once('exit', (code) => reject(new Error(`${args[0]} exited with ${code}`)));
+    child.once('exit', (code) => reject(new Error(`${args.slice(0, 2).join(' ')} exited with ${code}`)));
     createInterface({ input: child.stdout }).once('line', (line) => resolve((JSON.parse(line) as { listening: string }).listening));
   });
 }
