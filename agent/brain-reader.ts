@@ -6,6 +6,9 @@ import type { AgentContext } from './context.ts';
 import type { TableStore } from './table-store.ts';
 import type { Telemetry } from './telemetry.ts';
 
+/** As long as the brain itself keeps an instance whose agent is gone. */
+const HEARD_OF_LATELY_MS = 30_000;
+
 /** Makes the handler of what the brain sends: tables, the state of the fleet, block deltas. Gaps in either stream are asked for again. */
 export function makeBrainReader(
   context: AgentContext,
@@ -34,9 +37,14 @@ function takeState(message: Extract<BrainMessage, { t: 'state' }>, context: Agen
   for (const report of message.reports) context.instances.applyReport(report);
   for (const gone of message.gone) context.instances.remove(gone);
   if (!message.full) return;
-  // What the whole state does not name left while this agent was not listening.
+  // What the whole state does not name left while this agent was not listening. But a brain that has just started knows only who has come back so far:
+  // what its table still lists, or what was heard of lately, stays.
   const named = new Set(message.reports.map((report) => report.instance));
-  for (const id of context.instances.views.keys()) if (!named.has(id)) context.instances.remove(id);
+  for (const entry of context.tables.table?.roster ?? []) named.add(entry.instance);
+  const nowMs = context.env.clock.nowMs();
+  for (const view of context.instances.views.values()) {
+    if (!named.has(view.id) && nowMs - view.describesMs > HEARD_OF_LATELY_MS) context.instances.remove(view.id);
+  }
 }
 
 /** A table that cannot be used changes nothing: the old one stays in force. */

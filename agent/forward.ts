@@ -22,6 +22,9 @@ export interface ForwardOptions {
   onAnswerHeaders(headers: IncomingHttpHeaders): void;
 }
 
+/** An engine's error body is kept up to this size. */
+const MAX_REFUSAL_BYTES = 65_536;
+
 /** How an attempt ended. */
 export interface AttemptResult {
   status: 'ok' | 'aborted' | 'failed' | 'timeout';
@@ -29,6 +32,8 @@ export interface AttemptResult {
   begun: boolean;
   httpStatus: number | undefined;
   error: LodestarError | undefined;
+  /** the engine's own 5xx answer, withheld while another instance may do better */
+  refusal: { status: number; headers: IncomingHttpHeaders; body: Buffer } | undefined;
   observed: Observed;
   e2eMs: number;
 }
@@ -52,6 +57,8 @@ class Forwarding implements AttemptHandler, Watched {
   private status = 0;
   private headers: IncomingHttpHeaders = {};
   private refused = false;
+  private refusal: Buffer[] = [];
+  private refusalBytes = 0;
   private over = false;
 
   constructor(dispatch: (handler: AttemptHandler) => Attempt, answer: ClientAnswer, options: ForwardOptions, resolve: (result: AttemptResult) => void) {
@@ -78,7 +85,11 @@ class Forwarding implements AttemptHandler, Watched {
   }
 
   onData(chunk: Buffer): boolean {
-    if (this.over || this.refused) return true;
+    if (this.over) return true;
+    if (this.refused) {
+      this.keepRefusal(chunk);
+      return true;
+    }
     const atMs = this.options.clock.nowMs() - this.startMs;
     this.deadlineMs = this.startMs + atMs + this.options.idleTimeoutMs;
     const out = this.observer.filter(chunk, atMs);
@@ -120,6 +131,11 @@ class Forwarding implements AttemptHandler, Watched {
     this.settle('timeout', new LodestarError('UPSTREAM_TIMEOUT', message));
   }
 
+  private keepRefusal(chunk: Buffer): void {
+    this.refusalBytes += chunk.length;
+    if (this.refusalBytes <= MAX_REFUSAL_BYTES) this.refusal.push(chunk);
+  }
+
   private begin(): void {
     if (!this.answer.begun && !this.answer.gone) this.answer.begin(this.status, this.headers, this.options.extraHeaders);
   }
@@ -143,6 +159,10 @@ class Forwarding implements AttemptHandler, Watched {
       begun: this.answer.begun,
       httpStatus: this.status || undefined,
       error,
+      refusal:
+        this.refused && this.headers[FAILURE_HEADER] === undefined
+          ? { status: this.status, headers: this.headers, body: Buffer.concat(this.refusal) }
+          : undefined,
       observed: this.observer.observed,
       e2eMs: this.options.clock.nowMs() - this.startMs,
     });

@@ -27,9 +27,10 @@ export async function route(context: AgentContext, client: ClientRequest, respon
   const request = routingRequest(context, client);
   const print = printOf(context, client);
   const excluded = new Set<string>();
+  let last: AttemptResult | undefined;
   for (let attempt = 0; ; attempt++) {
     const decision = decide(context, request, client, print, excluded);
-    if (!decision) return refuse(context, client, answer, attempt);
+    if (!decision) return last ? giveUp(answer, last) : refuse(context, client, answer);
     if (attempt > 0) context.metrics.retries.inc();
     const admission = admit(context.instances, decision, print);
     const mayRetry = attempt < context.config.retries;
@@ -39,6 +40,7 @@ export async function route(context: AgentContext, client: ClientRequest, respon
     if (result.begun || answer.gone || result.status === 'aborted') return;
     excluded.add(decision.view.id);
     if (!mayRetry) return giveUp(answer, result);
+    last = result;
   }
 }
 
@@ -185,17 +187,23 @@ function observe(context: AgentContext, client: ClientRequest, decision: Decisio
 }
 
 /** Nobody may take it: the model is unknown to the fleet, or every instance is down, draining or cut off. */
-function refuse(context: AgentContext, client: ClientRequest, answer: ClientAnswer, attempt: number): void {
+function refuse(context: AgentContext, client: ClientRequest, answer: ClientAnswer): void {
   const { model } = client;
   if (model !== undefined && context.instances.models.size > 0 && !context.instances.models.has(model)) {
     answer.fail(404, 'NotFoundError', `The model \`${model}\` does not exist.`, { param: 'model' });
     return;
   }
-  const why = attempt > 0 ? 'every instance that could take it failed' : 'no instance is up for it';
-  answer.fail(503, 'ServiceUnavailableError', `The request cannot be served now: ${why}.`, { headers: { 'retry-after': RETRY_AFTER_S } });
+  const message = 'The request cannot be served now: no instance is up for it.';
+  answer.fail(503, 'ServiceUnavailableError', message, { headers: { 'retry-after': RETRY_AFTER_S } });
 }
 
-function giveUp(answer: ClientAnswer, result: AttemptResult): void {
-  if (result.status === 'timeout') answer.fail(504, 'GatewayTimeoutError', 'No instance answered in time.');
-  else answer.fail(502, 'BadGatewayError', 'The instance failed before it answered.');
+/** Every instance that could take it has failed: the client gets what the last one said, or what became of it. */
+function giveUp(answer: ClientAnswer, { status, refusal }: AttemptResult): void {
+  if (answer.gone || answer.begun) return;
+  if (refusal) {
+    answer.begin(refusal.status, refusal.headers, {});
+    answer.write(refusal.body);
+    answer.end();
+  } else if (status === 'timeout') answer.fail(504, 'GatewayTimeoutError', 'No instance answered in time.');
+  else answer.fail(502, 'BadGatewayError', 'The instance failed before it answered.', { headers: { 'retry-after': RETRY_AFTER_S } });
 }

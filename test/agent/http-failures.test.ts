@@ -89,7 +89,23 @@ describe('an engine that fails', () => {
     await fault(pair.far, { kind: 'status', status: 503 });
     const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion()) });
     expect(answer.status).toBe(503);
-    expect(errorOf(answer).type).toBe('ServiceUnavailableError');
+    expect(answer.headers['x-emulated']).toBe('lodestar');
+    await fault(pair.near, { kind: 'clear' });
+    await fault(pair.far, { kind: 'clear' });
+  });
+
+  test('the only one answers 500: the client gets that answer; it hangs: 504', async () => {
+    const engine = await fleet.startEngine();
+    const agent = await fleet.startLinked('only', [engine.url], [], { 'agent.firstByteTimeoutMs': 1000 });
+    await fleet.until('up', () => upCount(agent) === 1);
+    await fault(engine, { kind: 'status', status: 500 });
+    const refused = await fleet.call(urlOf(agent) + COMPLETIONS, { body: JSON.stringify(completion()) });
+    expect(refused.status).toBe(500);
+    expect(refused.headers['x-emulated']).toBe('lodestar');
+    await fault(engine, { kind: 'clear' });
+    await fault(engine, { kind: 'hang', scope: 'engine' });
+    const hung = await fleet.during(fleet.call(urlOf(agent) + COMPLETIONS, { body: JSON.stringify(completion()) }), 10_000);
+    expect(hung.status).toBe(504);
   });
 
   test('all are gone: 503 with Retry-After, and the instance serves again once it is back', async () => {

@@ -67,7 +67,7 @@ test('every sample fits the schema, whatever the request and its outcome: one th
       for (const usage of [undefined, { promptTokens: undefined, outputTokens: 7, cachedTokens: 0, engineTtftMs: 1.5 }]) {
         const observed = { ttftMs: 3.5, lastTokenMs: 3.5, tokens: 1, usage, inBandError: false };
         const decision = entry.decide(requestOf(client.prompt.length / 3.7, { model: undefined }));
-        const sample = makeSample(env, client, decision, { ...result, begun: true, error: undefined, observed, e2eMs: 12.25 });
+        const sample = makeSample(env, client, decision, { ...result, begun: true, error: undefined, refusal: undefined, observed, e2eMs: 12.25 });
         expect(sampleSchema.safeParse(sample).error).toBeUndefined();
         expect(sample.outcome.status === 'ok').toBe(result.httpStatus === 200 && result.status === 'ok');
       }
@@ -82,6 +82,6 @@ test('time per token is over the tokens after the first, of each sequence', () =
   const client = readRequest('POST', '/v1/completions', {}, Buffer.from('{"stream":true,"prompt":"x","n":2}'));
   const usage = { promptTokens: 10, outputTokens: 42, cachedTokens: 0, engineTtftMs: undefined };
   const observed = { ttftMs: 100, lastTokenMs: 500, tokens: 42, usage, inBandError: false };
-  const sample = makeSample(env, client, entry.decide(), { status: 'ok', httpStatus: 200, begun: true, error: undefined, observed, e2eMs: 510 });
+  const sample = makeSample(env, client, entry.decide(), { status: 'ok', httpStatus: 200, begun: true, error: undefined, refusal: undefined, observed, e2eMs: 510 });
   expect(sample.outcome).toMatchObject({ status: 'ok', ttftMs: 100, tpotMs: 20, e2eMs: 510, outputTokens: 42 });
 });

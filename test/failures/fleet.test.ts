@@ -132,3 +132,24 @@ test('a newer boot of an agent replaces the old one; a stranger with its id is r
   expect(stranger.context.tables.table).toBeUndefined();
   await stranger.close();
 });
+
+test('a brain that has just started makes nobody forget a live instance: an entry that joins first goes on routing', async () => {
+  await fleet.startBrain();
+  const engine = await fleet.startEngine();
+  await fleet.startAgent('a', [engine.url]);
+  const entry = await fleet.startAgent('entry', []);
+  await fleet.ready(1);
+  await fleet.until('the entry has a table with the roster', () => (entry.context.tables.table?.roster.length ?? 0) === 1);
+  await fleet.stopBrain();
+  // The door stays away from the brain that comes back; its agent goes on serving.
+  await fleet.advance(12_000);
+  await fleet.startBrain();
+  const again = await fleet.startAgent('entry', []);
+  await fleet.until('the entry has joined', () => again.context.tables.table !== undefined);
+  await fleet.until('the door has been asked', () => [...again.context.instances.views.values()].some((view) => view.report?.health === 'up'), 1000);
+  for (let i = 0; i < 10; i++) {
+    await fleet.advance(300);
+    expect(await fleet.during(fleet.complete(again, `${i} ${PROMPT}`))).toMatchObject({ status: 200 });
+  }
+  await entry.close();
+});
