@@ -1,11 +1,13 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { decode, encode } from '../shared/codec.ts';
 import type { Clock, Log } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { makeStateDir, stateDirError } from '../shared/state-dir.ts';
 import { MAX_TABLE_BYTES, openTable, type RoutingTable, sealedTableSchema, type SealedTable } from '../shared/table.ts';
 
+const KEY = 'agent.stateDir';
 const TABLE_FILE = 'table.bin';
 const IDENTITY_FILE = 'identity.json';
 
@@ -27,11 +29,7 @@ export class TableStore {
   constructor(dir: string, log: Log) {
     this.dir = dir;
     this.log = log;
-    try {
-      mkdirSync(dir, { recursive: true, mode: 0o700 });
-    } catch (error) {
-      throw this.unusable(error);
-    }
+    makeStateDir(dir, KEY);
   }
 
   /** This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if they cannot be read or written. */
@@ -41,7 +39,7 @@ export class TableStore {
     try {
       this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
     } catch (error) {
-      throw this.unusable(error);
+      throw stateDirError(this.dir, KEY, error);
     }
     return identity;
   }
@@ -71,10 +69,6 @@ export class TableStore {
     }
   }
 
-  private unusable(error: unknown): LodestarError {
-    return new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot write ${this.dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
-  }
-
   /** Undefined if there is none yet. A damaged one is not replaced: the brain would refuse the new credential, and say so far from the cause. */
   private readIdentity(): Identity | undefined {
     const path = join(this.dir, IDENTITY_FILE);
@@ -85,7 +79,7 @@ export class TableStore {
       if (code === 'ENOENT') return undefined;
       const why = code === undefined ? 'it is damaged' : errorMessage(error);
       const fix = 'restore it, or delete it and choose another agent.id (the brain keeps an id for its old credential until the agent has been away for 7 days)';
-      throw new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot read the identity of this agent in ${path}: ${why}; ${fix}`, { cause: error });
+      throw new LodestarError('CONFIG_INVALID', `${KEY}: cannot read the identity of this agent in ${path}: ${why}; ${fix}`, { cause: error });
     }
   }
 
