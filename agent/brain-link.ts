@@ -42,6 +42,8 @@ export class BrainLink implements TelemetrySink {
   private telemetrySeq = 0;
   private heardMs = 0;
   private closed = false;
+  /** the failure that was last logged: the same one again is no news */
+  private loggedError = '';
 
   constructor(options: BrainLinkOptions) {
     this.options = options;
@@ -102,7 +104,7 @@ export class BrainLink implements TelemetrySink {
     });
     socket.on('ping', () => (this.heardMs = this.options.env.clock.nowMs()));
     socket.on('message', (data, binary) => this.receive(socket, data, binary));
-    socket.on('error', (error) => (this.lastError = errorMessage(error)));
+    socket.on('error', (error) => this.failed(explain(error, url)));
     socket.on('close', () => this.lost(socket));
   }
 
@@ -121,20 +123,29 @@ export class BrainLink implements TelemetrySink {
   private handle(message: BrainMessage): void {
     if (message.t === 'refuse') {
       this.refused = true;
-      this.lastError = `refused: ${message.reason}`;
-      this.options.env.log.error({ code: message.code, reason: message.reason }, 'the brain refuses this agent');
+      this.failed(`the brain refuses this agent (${message.code}): ${message.reason}`);
       return;
     }
     if (message.t === 'ack') return this.options.samples.ack(message.batch);
     if (message.t === 'welcome') {
       this.connected = true;
       this.attempts = 0;
+      this.loggedError = '';
       this.options.env.log.info({ brain: this.options.url, protocol: message.protocol }, 'connected to the brain');
       this.options.onMessage(message);
       for (const batch of this.options.samples.pending()) this.send({ t: 'samples', ...batch, dropped: this.options.samples.dropped });
       return;
     }
     this.options.onMessage(message);
+  }
+
+  /** Retries go on for as long as the brain is away: only a failure that is new is logged. */
+  private failed(why: string): void {
+    if (this.closed) return;
+    this.lastError = why;
+    if (why === this.loggedError) return;
+    this.loggedError = why;
+    this.options.env.log.warn({ brain: this.options.url }, `no link to the brain: ${why}`);
   }
 
   private lost(socket: WebSocket): void {
@@ -156,4 +167,13 @@ export class BrainLink implements TelemetrySink {
   private write(message: AgentMessage): void {
     if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(encode(message));
   }
+}
+
+/** What an operator must know of a failed connection: which key or secret to look at. */
+function explain(error: Error & { code?: string }, url: string): string {
+  // A name with several addresses fails with an AggregateError, whose message is empty.
+  const text = errorMessage(error) || error.code || 'connection failed';
+  if (text.endsWith('server response: 401')) return 'the brain refuses the fleet token (HTTP 401); agent and brain must have the same `token`';
+  if (error.code === 'ECONNREFUSED') return `nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`;
+  return `${text}; see agent.brainUrl (${url})`;
 }

@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { Agent as HttpAgent } from 'undici';
-import type { AddressInfo } from 'node:net';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
+import { listen } from '../shared/listen.ts';
 import { packageVersion } from '../shared/package-root.ts';
 import type { RoutingTable } from '../shared/table.ts';
 import { BrainLink } from './brain-link.ts';
@@ -38,7 +38,7 @@ export interface RunningAgent {
   close(): Promise<void>;
 }
 
-/** Starts an agent: door of the configured instances and entry to the fleet. Errors: CONFIG_INVALID, or the listener's own. */
+/** Starts an agent: door of the configured instances and entry to the fleet. Error: CONFIG_INVALID. */
 export async function startAgent(config: AgentConfig, token: string, env: Env): Promise<RunningAgent> {
   const store = new TableStore(config.stateDir, env.log);
   const identity = store.boot(env.clock, () => randomBytes(32).toString('hex'));
@@ -61,8 +61,15 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     onTable(kept.table);
     env.log.info({ version: kept.table.version }, 'routing on the table from disk until the brain is there');
   }
-  await app.listen({ host: config.host, port: config.port });
-  const { port } = app.server.address() as AddressInfo;
+  const release = async (): Promise<void> => {
+    context.watchdog.close();
+    await app.close();
+    await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
+  };
+  const port = await listen(app, 'agent', config.host, config.port).catch(async (error: unknown) => {
+    await release();
+    throw error;
+  });
   // Port 0 asks for any free port: what is advertised must name the real one.
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
@@ -89,10 +96,8 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     runtime.telemetry?.close();
     refresh.close();
     runtime.link?.close();
-    context.watchdog.close();
     app.server.closeAllConnections();
-    await app.close();
-    await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
+    await release();
   };
   return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, () => app.server.close(), close) };
 }

@@ -14,15 +14,19 @@ import { route } from './route.ts';
 import { agentStatus, type StatusSources } from './status.ts';
 
 /** vLLM's administration under /v1: never proxied from outside. */
-const ADMIN_ROUTES = /^\/v1\/(load_lora_adapter|unload_lora_adapter)(\/|\?|$)/;
+const ADMIN_ROUTES = /^\/v1\/+(load_lora_adapter|unload_lora_adapter)(\/|$)/;
 /** Segments that an engine behind another proxy might resolve to a route outside /v1. */
-const DOT_SEGMENTS = /\/\.\.?(\/|\?|$)/;
+const DOT_SEGMENTS = /\/\.\.?(\/|$)/;
 const OWN_FAILURE = 'The agent failed on this request.';
 const RESET_TIMEOUT_MS = 10_000;
 
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
 export function makeServer(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, sources: StatusSources): FastifyInstance {
-  const app = Fastify({ logger: false, bodyLimit: context.config.bodyLimitBytes, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000 });
+  const app = Fastify({
+    logger: false, bodyLimit: context.config.bodyLimitBytes, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
+    // Fastify's router fails on a path before any route or error handler is there to answer.
+    frameworkErrors: (error, _request, reply) => (error.code === 'FST_ERR_BAD_URL' ? badUrl(reply) : sendError(context, reply, error)),
+  });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
   app.setErrorHandler((error, _request, reply) => sendError(context, reply, error));
@@ -54,7 +58,9 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
 async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const raw: IncomingMessage = request.raw;
   const path = raw.url ?? '/';
-  if (isForbidden(path)) return void reply.code(404).send({ detail: 'Not Found' });
+  const decoded = decodedPath(path);
+  if (decoded === undefined) return badUrl(reply);
+  if (isForbidden(decoded)) return void reply.code(404).send({ detail: 'Not Found' });
   const client = readRequest(request.method, path, raw.headers, Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0));
   reply.hijack();
   const hop = raw.headers[HOP_HEADER];
@@ -77,15 +83,23 @@ async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInsta
   }
 }
 
-/** The engine decodes a path before it looks for its route, so the path is judged decoded. */
-function isForbidden(path: string): boolean {
-  let decoded = path;
+/** The path of a request target as the engine sees it: decoded, without query or fragment. Undefined if it cannot be decoded. */
+function decodedPath(target: string): string | undefined {
   try {
-    decoded = decodeURIComponent(path);
+    return decodeURIComponent(target.split(/[?#]/, 1)[0] ?? '');
   } catch {
-    // Not an escape sequence: the engine reads it as it stands, too.
+    return undefined;
   }
-  return ADMIN_ROUTES.test(decoded) || DOT_SEGMENTS.test(decoded);
+}
+
+function badUrl(reply: FastifyReply): void {
+  const message = 'The path of the URL is not valid percent-encoding of UTF-8 text.';
+  void reply.code(400).type('application/json').send(errorBody(400, 'Bad Request', message));
+}
+
+/** True for what is not the clients'. A target with an origin before its path (`http://host/v1/…`) is none that the engine's routes are judged by. */
+function isForbidden(path: string): boolean {
+  return !path.startsWith('/v1/') || ADMIN_ROUTES.test(path) || DOT_SEGMENTS.test(path);
 }
 
 /** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */

@@ -1,11 +1,13 @@
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { decode, encode } from '../shared/codec.ts';
 import type { Clock, Log } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { makeStateDir, stateDirError } from '../shared/state-dir.ts';
 import { MAX_TABLE_BYTES, openTable, type RoutingTable, sealedTableSchema, type SealedTable } from '../shared/table.ts';
 
+const KEY = 'agent.stateDir';
 const TABLE_FILE = 'table.bin';
 const IDENTITY_FILE = 'identity.json';
 
@@ -27,21 +29,17 @@ export class TableStore {
   constructor(dir: string, log: Log) {
     this.dir = dir;
     this.log = log;
-    try {
-      mkdirSync(dir, { recursive: true, mode: 0o700 });
-    } catch (error) {
-      throw this.unusable(error);
-    }
+    makeStateDir(dir, KEY);
   }
 
-  /** This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if they cannot be written. */
+  /** This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if they cannot be read or written. */
   boot(clock: Clock, makeCredential: () => string): Identity {
     const known = this.readIdentity();
     const identity = { credential: known?.credential ?? makeCredential(), epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1) };
     try {
       this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
     } catch (error) {
-      throw this.unusable(error);
+      throw stateDirError(this.dir, KEY, error);
     }
     return identity;
   }
@@ -71,22 +69,30 @@ export class TableStore {
     }
   }
 
-  private unusable(error: unknown): LodestarError {
-    return new LodestarError('CONFIG_INVALID', `agent.stateDir: cannot write ${this.dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
-  }
-
+  /** Undefined if there is none yet. A damaged one is not replaced: the brain would refuse the new credential, and say so far from the cause. */
   private readIdentity(): Identity | undefined {
+    const path = join(this.dir, IDENTITY_FILE);
     try {
-      return identitySchema.parse(JSON.parse(readFileSync(join(this.dir, IDENTITY_FILE), 'utf8')));
-    } catch {
-      return undefined;
+      return identitySchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'ENOENT') return undefined;
+      const why = code === undefined ? 'it is damaged' : errorMessage(error);
+      const fix = 'restore it, or delete it and choose another agent.id (the brain keeps an id for its old credential until the agent has been away for 7 days)';
+      throw new LodestarError('CONFIG_INVALID', `${KEY}: cannot read the identity of this agent in ${path}: ${why}; ${fix}`, { cause: error });
     }
   }
 
-  /** Replaces the file as a whole, so that a crash leaves the old one. */
+  /** Replaces the file as a whole, so that a crash leaves the old one; on disk before it has the name, so that a power cut does, too. */
   private write(name: string, bytes: Uint8Array): void {
     const path = join(this.dir, name);
-    writeFileSync(`${path}.new`, bytes, { mode: 0o600 });
+    const file = openSync(`${path}.new`, 'w', 0o600);
+    try {
+      writeFileSync(file, bytes);
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
+    }
     renameSync(`${path}.new`, path);
   }
 }

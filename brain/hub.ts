@@ -16,6 +16,8 @@ import type { Store } from './store.ts';
 export const AGENT_PATH = '/lodestar/agent';
 const HELLO_WITHIN_MS = 5_000;
 const CHECK_EVERY_MS = 250;
+/** An agent with the wrong token asks again for ever: its warnings come at most this often. */
+const UNAUTHORISED_LOG_MS = 10_000;
 /** Connections beyond the agents that may be in their hello at once. */
 const HANDSHAKES_MAX = 64;
 
@@ -62,6 +64,7 @@ export class Hub {
   private readonly members = new Map<string, Member>();
   private readonly connections = new Set<Connection>();
   private readonly checks: Timer;
+  private readonly unauthorised = { unlogged: 0, loggedMs: -Infinity };
 
   constructor(options: HubOptions, env: Env, store: Store, counters: Counters, welcome: WelcomeSource, handlers: HubHandlers) {
     this.options = options;
@@ -119,11 +122,22 @@ export class Hub {
     socket.on('error', () => socket.destroy());
     if (path !== AGENT_PATH) return refuseUpgrade(socket, '404 Not Found', `agents connect to ${AGENT_PATH}`);
     if (!bearerMatches(request.headers.authorization, this.options.token)) {
-      this.counters.unauthorized += 1;
+      this.noteUnauthorised(request.socket.remoteAddress);
       return refuseUpgrade(socket, '401 Unauthorized', "the authorization header must be `Bearer` and the fleet's token");
     }
     if (this.connections.size >= this.options.maxAgents + HANDSHAKES_MAX) return refuseUpgrade(socket, '503 Service Unavailable', 'too many connections');
     this.wss.handleUpgrade(request, socket, head, (ws) => this.accept(ws));
+  }
+
+  private noteUnauthorised(from: string | undefined): void {
+    this.counters.unauthorized += 1;
+    const { unauthorised } = this;
+    unauthorised.unlogged += 1;
+    const nowMs = this.env.clock.nowMs();
+    if (nowMs - unauthorised.loggedMs < UNAUTHORISED_LOG_MS) return;
+    this.env.log.warn({ from, count: unauthorised.unlogged }, 'refused connections without the fleet token; agent and brain must have the same `token`');
+    unauthorised.unlogged = 0;
+    unauthorised.loggedMs = nowMs;
   }
 
   private accept(ws: WebSocket): void {

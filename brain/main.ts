@@ -1,7 +1,8 @@
 import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
+import { listen } from '../shared/listen.ts';
 import { BrainCore } from './core.ts';
-import { listen, makeServer } from './server.ts';
+import { makeServer, urlFromHere } from './server.ts';
 import { InThreadTrainer, type Trainer, WorkerTrainer } from './train.ts';
 
 /** A brain that serves. */
@@ -23,7 +24,8 @@ export async function startBrain(config: Config, env: Env, trainer: Trainer = de
   });
   core.hub.attach(app.server);
   try {
-    const url = await listen(app, config.brain.host, config.brain.port);
+    const { host } = config.brain;
+    const url = urlFromHere(host, await listen(app, 'brain', host, config.brain.port));
     env.log.info({ url, stateDir: config.brain.stateDir, table: core.publisher.table()?.version ?? 0 }, 'brain is listening');
     core.run();
     return {

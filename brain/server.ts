@@ -3,7 +3,6 @@ import { z } from 'zod';
 import { type ObjectiveName, OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
 import { POLICY_NAMES, type PolicyName } from '../shared/choice/policies/index.ts';
 import type { Log } from '../shared/env.ts';
-import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { bearerMatches } from './auth.ts';
 import type { Counters } from './counters.ts';
 import { Metrics } from './metrics.ts';
@@ -62,15 +61,8 @@ function refuse(reply: FastifyReply, status: number, message: string): FastifyRe
   return reply.code(status).send({ error: { message } });
 }
 
-/** Listens, and returns the URL under which the server is reached from this host. Throws with the key to change if the port is taken. */
-export async function listen(app: FastifyInstance, host: string, port: number): Promise<string> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `cannot listen on ${host}:${port}: ${errorMessage(error)}; set brain.host and brain.port to an address that is free`, { cause: error });
-  }
-  const address = app.server.address();
-  const bound = typeof address === 'object' && address ? address.port : port;
+/** URL under which a server that listens is reached from this host. */
+export function urlFromHere(host: string, port: number): string {
   const name = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host;
-  return `http://${name.includes(':') ? `[${name}]` : name}:${bound}`;
+  return `http://${name.includes(':') ? `[${name}]` : name}:${port}`;
 }

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { open, type Database, type RootDatabase } from 'lmdb';
 import { z } from 'zod';
 import { OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
@@ -8,6 +7,7 @@ import { decode, encode } from '../shared/codec.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { FEATURE_SCHEMA } from '../shared/features.ts';
 import { type Sample, sampleSchema } from '../shared/sample.ts';
+import { makeStateDir } from '../shared/state-dir.ts';
 import { MAX_TABLE_BYTES, openTable, type RoutingTable, type SealedTable, sealedTableSchema } from '../shared/table.ts';
 
 const policySchema = z.object({ policy: z.enum(POLICY_NAMES), objective: z.enum(OBJECTIVE_NAMES) });
@@ -38,10 +38,10 @@ export class Store {
   private readonly samples: Database<Buffer, number>;
   private sampleKey: number;
 
-  /** Opens or creates the store in a folder. Errors: STORE_FAILED. */
+  /** Opens or creates the store in a folder. Errors: CONFIG_INVALID if the folder cannot be written, STORE_FAILED if what it holds cannot be opened. */
   constructor(dir: string) {
+    makeStateDir(dir, 'brain.stateDir');
     try {
-      mkdirSync(dir, { recursive: true, mode: 0o700 });
       this.root = open<Buffer, string>({ path: dir, encoding: 'binary', maxDbs: 4 });
       this.credentials = this.root.openDB<Buffer, string>({ name: 'credentials', encoding: 'binary' });
       this.samples = this.root.openDB<Buffer, number>({ name: 'samples', encoding: 'binary' });

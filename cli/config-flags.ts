@@ -34,21 +34,21 @@ export function addConfigFlags(command: Command, section: 'agent' | 'brain'): Co
 
 /** The configuration in force for those flags and the environment; LODESTAR_CONFIG names the file when no flag does. */
 export function configFromFlags(flags: ConfigFlags, section: 'agent' | 'brain', env: Readonly<Record<string, string | undefined>> = process.env): Config {
-  const short: [string, string | undefined][] = [
-    ['logLevel', flags.logLevel],
-    [`${section}.host`, flags.host],
-    [`${section}.port`, flags.port],
-    [`${section}.stateDir`, flags.stateDir],
-    [`${section}.policy`, flags.policy],
-    ['agent.id', flags.id],
-    ['agent.brainUrl', flags.brainUrl],
+  const short: [flag: string, path: string, value: unknown][] = [
+    ['--log-level', 'logLevel', flags.logLevel],
+    ['--host', `${section}.host`, flags.host],
+    ['--port', `${section}.port`, flags.port],
+    ['--state-dir', `${section}.stateDir`, flags.stateDir],
+    ['--policy', `${section}.policy`, flags.policy],
+    ['--id', 'agent.id', flags.id],
+    ['--brain-url', 'agent.brainUrl', flags.brainUrl],
+    ['--vllm', 'agent.instances', flags.vllm?.map((url) => ({ url }))],
   ];
-  const sets = short.flatMap(([path, value]) => (value === undefined ? [] : [`${path}=${value}`]));
   return loadConfig({
     file: flags.config ?? env.LODESTAR_CONFIG,
     env,
-    ...(flags.vllm ? { overrides: { agent: { instances: flags.vllm.map((url) => ({ url })) } } } : {}),
-    sets: [...sets, ...flags.set],
+    flags: short.flatMap(([flag, path, value]) => (value === undefined ? [] : [{ flag, path, value }])),
+    sets: flags.set,
   });
 }
 

@@ -7,6 +7,8 @@ export interface KeyInfo {
   path: string;
   /** Range or choices in words. */
   type: string;
+  /** The same of a list's elements; undefined for what is no list of plain values. */
+  elementType: string | undefined;
   /** Value used when nobody sets the key; undefined when there is none. */
   fallback: unknown;
   description: string;
@@ -54,15 +56,17 @@ function leaves(schema: AnySchema, path: string): KeyInfo[] {
   if (inner instanceof z.ZodObject) {
     return Object.entries(inner.shape as Record<string, AnySchema>).flatMap(([name, child]) => leaves(child, path === '' ? name : `${path}.${name}`));
   }
+  const element = inner instanceof z.ZodArray ? unwrap(inner.element).inner : undefined;
   const own: KeyInfo = {
     path,
     type: typeText(inner),
+    elementType: element === undefined || element instanceof z.ZodObject ? undefined : typeText(element),
     fallback,
     description: descriptionOf(schema),
     env: path.includes('[]') ? undefined : envName(path),
     isText: inner instanceof z.ZodString || inner instanceof z.ZodEnum,
   };
-  if (inner instanceof z.ZodArray && unwrap(inner.element).inner instanceof z.ZodObject) return [own, ...leaves(inner.element, `${path}[]`)];
+  if (inner instanceof z.ZodArray && element instanceof z.ZodObject) return [own, ...leaves(inner.element, `${path}[]`)];
   return [own];
 }
 
@@ -98,11 +102,15 @@ function typeText(schema: AnySchema): string {
     const min = schema.minValue ?? -Infinity;
     const max = schema.maxValue ?? Infinity;
     const bounds = [min > Number.MIN_SAFE_INTEGER ? `from ${min}` : '', max < Number.MAX_SAFE_INTEGER ? `to ${max}` : ''];
-    return [kind, ...bounds].filter((part) => part !== '').join(' ');
+    const { multipleOf } = z.toJSONSchema(schema);
+    return [kind, ...bounds].filter((part) => part !== '').join(' ') + (multipleOf === undefined ? '' : `, a multiple of ${multipleOf}`);
   }
   if (schema instanceof z.ZodArray) {
     const element = unwrap(schema.element).inner;
-    return element instanceof z.ZodObject ? 'list' : `list of: ${typeText(element)}`;
+    if (element instanceof z.ZodObject) return 'list';
+    const { minItems, maxItems } = z.toJSONSchema(schema);
+    const lengths = minItems === undefined || maxItems === undefined ? '' : ` ${minItems} to ${maxItems}`;
+    return `list of${lengths}: ${typeText(element)}`;
   }
   return schema instanceof z.ZodBoolean ? 'true | false' : 'text';
 }

@@ -3,19 +3,28 @@ import { hostname } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { errorMessage, LodestarError } from '../errors.ts';
-import { configKeys, namesUnder } from './keys.ts';
+import { configKeys, keyAt, namesUnder } from './keys.ts';
 import { explainIssues, nearest, unknownKey } from './problems.ts';
 import { configSchema, type AgentConfig, type Config } from './schema.ts';
 
 /** Values set from code, in the shape of the file; keys left out keep what the layers below say. */
 export type ConfigOverrides = { readonly [key: string]: unknown };
 
+/** What a flag such as `--port` says: a text is read as its key asks, anything else is taken as it stands. */
+export interface FlagValue {
+  flag: string;
+  path: string;
+  value: unknown;
+}
+
 export interface LoadOptions {
   /** YAML file; absent: defaults, environment and overrides only. */
   file?: string | undefined;
   env: Readonly<Record<string, string | undefined>>;
-  /** Flags as a tree, the strongest layer. */
+  /** Values from code as a tree, over the environment. */
   overrides?: ConfigOverrides | undefined;
+  /** Flags that stand for one key each, over those. */
+  flags?: readonly FlagValue[] | undefined;
   /** Flags of the form `agent.port=8080`, over everything else. */
   sets?: readonly string[] | undefined;
 }
@@ -23,7 +32,7 @@ export interface LoadOptions {
 type Tree = Record<string, unknown>;
 
 /**
- * The configuration in force: defaults, under the file, under the environment, under overrides and `--set`.
+ * The configuration in force: defaults, under the file, under the environment, under overrides, flags and `--set`.
  * Throws CONFIG_INVALID with one line for each problem.
  */
 export function loadConfig(options: LoadOptions): Config {
@@ -31,7 +40,8 @@ export function loadConfig(options: LoadOptions): Config {
   const sources = new Map<string, string>();
   if (options.file !== undefined) merge(tree, readConfigFile(options.file), options.file, sources);
   merge(tree, treeFromEnv(options.env, sources), undefined, sources);
-  if (options.overrides) merge(tree, { ...options.overrides }, 'a flag', sources);
+  if (options.overrides) merge(tree, { ...options.overrides }, 'the overrides', sources);
+  for (const { flag, path, value } of options.flags ?? []) merge(tree, treeFromFlag(path, value, flag), flag, sources);
   for (const text of options.sets ?? []) merge(tree, treeFromSet(text), `--set ${text.split('=')[0]}`, sources);
   const parsed = configSchema.safeParse(tree);
   if (!parsed.success) throw invalid(explainIssues(parsed.error.issues, tree, sources));
@@ -91,8 +101,13 @@ function treeFromSet(text: string): Tree {
     const group = path.split('.').slice(0, -1).join('.');
     throw invalid([unknownKey(namesUnder(group).length > 0 ? group : '', path.split('.').at(-1) ?? path, new Map([[path, '--set']]))]);
   }
+  return treeFromFlag(path, text.slice(at + 1), `--set ${path}`);
+}
+
+function treeFromFlag(path: string, value: unknown, source: string): Tree {
   const tree: Tree = {};
-  setPath(tree, path, key.isText ? text.slice(at + 1) : readValue(text.slice(at + 1), `--set ${path}`));
+  const isRead = typeof value === 'string' && keyAt(path)?.isText === false;
+  setPath(tree, path, isRead ? readValue(value, source) : value);
   return tree;
 }
 

@@ -6,11 +6,13 @@ export type Sources = ReadonlyMap<string, string>;
 
 /** One line a problem: the key's path, what was found, where it was set, and the fix. */
 export function explainIssues(issues: readonly z.core.$ZodIssue[], input: unknown, sources: Sources): string[] {
-  return issues.flatMap((issue) => {
+  const lines = issues.flatMap((issue) => {
     const path = pathText(issue.path);
     if (issue.code === 'unrecognized_keys') return issue.keys.map((name) => unknownKey(path, name, sources));
     return [badValue(issue, path, valueAt(input, issue.path), sources)];
   });
+  // A value that breaks two rules, a range and a multiple, is one problem: the line names both.
+  return [...new Set(lines)];
 }
 
 /** Says that a key does not exist and which one is meant, if one is near. */
@@ -50,7 +52,8 @@ export function pathText(path: readonly PropertyKey[]): string {
 function badValue(issue: z.core.$ZodIssue, path: string, value: unknown, sources: Sources): string {
   const where = sourceOf(path, sources);
   const key = keyAt(path);
-  const fix = key === undefined ? 'write a group of keys here' : `set ${key.type}`;
+  const allowed = key?.type ?? keyAt(path.replace(/\[\d+\]$/, ''))?.elementType;
+  const fix = allowed === undefined ? 'write a group of keys here' : `set ${allowed}`;
   if (value === undefined) return `${path}: is missing${where}; ${fix} (${key?.description ?? 'see `lodestar config print`'})`;
   const found = isSecret(path) ? `a text of ${String(value).length} characters` : describe(value);
   if (issue.code === 'custom' || issue.code === 'invalid_format') return `${path}: ${found} ${issue.message}${where}; ${key?.description ?? ''}`.trimEnd();

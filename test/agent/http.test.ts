@@ -91,11 +91,31 @@ describe('two agents', () => {
 
   test.each([
     '/v1/load_lora_adapter', '/v1/unload_lora_adapter', '/v1/load_lora_adapter/', '/v1/load_lora_adapter?x=1', '/v1/load%5Flora_adapter', '/v1/%6Coad_lora_adapter', '/%76%31/load_lora_adapter',
-    '/v1/../reset_prefix_cache', '/v1/%2e%2e/sleep', '/v1/./sleep', '/reset_prefix_cache', '/sleep', '/collective_rpc', '/tokenize', '/v1', '/',
+    '/v1/%6Coad_lora_adapter?x=%zz', '/v1/load_lora_adapter#x', '/v1//load_lora_adapter', '/v1/%2e%2e/sleep?x=%ff', '/v1/../reset_prefix_cache', '/v1/%2e%2e/sleep', '/v1/./sleep', '/reset_prefix_cache', '/sleep', '/collective_rpc', '/tokenize', '/v1', '/',
   ])('not for clients: POST %s', async (path) => {
     const answer = await call(urlOf(entry), path, { body: '{}' });
     expect(answer.status).toBe(404);
     expect(answer.headers['x-lodestar-instance']).toBeUndefined();
+  });
+
+  test.each(['/v1/%zz', '/v1/%ff', '/v1/%6Coad_lora_adapter/%zz', '/v1/x%ff?x=1'])('a path that cannot be decoded: %s', async (path) => {
+    for (const method of ['GET', 'POST']) {
+      const answer = await call(urlOf(entry), path, method === 'POST' ? { body: '{}' } : {});
+      expect(answer.status).toBe(400);
+      expect(answer.headers['x-lodestar-instance']).toBeUndefined();
+      expect(errorOf(answer)).toMatchObject({ type: 'Bad Request', code: 400 });
+    }
+  });
+
+  test('an administration route behind an origin in the request line is not for clients', async () => {
+    const { hostname, port } = new URL(urlOf(entry));
+    const status = await fleet.during(
+      new Promise((resolve, reject) => {
+        const request = httpRequest({ hostname, port, method: 'POST', path: 'http://x/v1/load_lora_adapter' }, (answer) => resolve(answer.resume().statusCode));
+        request.on('error', reject).end('{}');
+      }),
+    );
+    expect(status).toBe(404);
   });
 
   test('reports, receipts and cache resets need the fleet\'s token', async () => {

@@ -67,9 +67,18 @@ test('the credential stays, and each boot has a higher epoch even if the wall cl
   expect(second).toEqual({ credential: 'c'.repeat(32), epoch: 2_000_001 });
 });
 
-test('a damaged identity file is replaced', () => {
-  writeFileSync(join(dir, 'identity.json'), '{"credential":');
-  expect(new TableStore(dir, logSpy().log).boot(new VirtualClock(5), () => 'e'.repeat(32)).credential).toBe('e'.repeat(32));
+test.each(['', '{"credential":', '{}', '{"credential":"short","epoch":1}', 'null'])('a damaged identity file stops the start and stays as it is: %s', (text) => {
+  const path = join(dir, 'identity.json');
+  writeFileSync(path, text);
+  const boot = (): unknown => new TableStore(dir, logSpy().log).boot(new VirtualClock(5), () => 'e'.repeat(32));
+  expect(codeOf(boot)).toBe('CONFIG_INVALID');
+  expect(boot).toThrow(`${path}: it is damaged; restore it, or delete it and choose another agent.id`);
+  expect(readFileSync(path, 'utf8')).toBe(text);
+});
+
+test('an identity that cannot be read is not taken for none', () => {
+  mkdirSync(join(dir, 'identity.json'));
+  expect(() => new TableStore(dir, logSpy().log).boot(new VirtualClock(5), () => 'e'.repeat(32))).toThrow('EISDIR');
 });
 
 test('a folder that cannot be made or written is a configuration error that names the key', () => {

@@ -7,6 +7,7 @@ import { newCounters } from '../../brain/counters.ts';
 import { Store } from '../../brain/store.ts';
 import { encode } from '../../shared/codec.ts';
 import type { AgentMessage } from '../../shared/protocol.ts';
+import { logSpy } from '../helpers/log-spy.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
 import { hello, report, sample, featureRow, tempDir, testEnv, TOKEN } from './fixtures.ts';
 import { TestAgent } from './test-agent.ts';
@@ -24,6 +25,7 @@ let received: { agent: string; message: AgentMessage | { t: 'samples'; invalid: 
 let joined: Peer[];
 let left: Peer[];
 let wakes: (() => void)[];
+let spy: ReturnType<typeof logSpy>;
 
 beforeEach(async () => {
   clock = new VirtualClock();
@@ -34,8 +36,9 @@ beforeEach(async () => {
   joined = [];
   left = [];
   wakes = [];
+  spy = logSpy();
   const welcome = { brainEpoch: 7, salt: 'ab'.repeat(32), table: () => null };
-  hub = new Hub({ token: TOKEN, maxAgents: 3, maxFrameBytes: 65_536, bufferMaxBytes: 256 * 1024 }, testEnv(clock), store, counters, welcome, {
+  hub = new Hub({ token: TOKEN, maxAgents: 3, maxFrameBytes: 65_536, bufferMaxBytes: 256 * 1024 }, { ...testEnv(clock), log: spy.log }, store, counters, welcome, {
     joined: (peer) => note(joined, peer),
     left: (peer) => note(left, peer),
     message: (peer, message) => note(received, { agent: peer.agent, message }),
@@ -235,4 +238,15 @@ describe('liveness', () => {
     await until(() => left.length > 0);
     expect(counters.peersDropped).toBe(1);
   });
+});
+
+it('warns of connections without the token at most each 10 s, with their count', async () => {
+  const refused = (): Promise<void> => expect(TestAgent.connect(url, 'wrong')).rejects.toThrow('401');
+  const counts = (): unknown[] => spy.lines.filter(({ msg }) => msg.includes('without the fleet token')).map((line) => ({ ...line }) as unknown);
+  for (let i = 0; i < 3; i++) await refused();
+  expect(counts()).toMatchObject([{ level: 40, count: 1, from: expect.stringContaining('127.0.0.1') as string }]);
+  clock.advance(10_000);
+  await refused();
+  expect(counts()).toMatchObject([{ count: 1 }, { count: 3 }]);
+  expect(counters.unauthorized).toBe(4);
 });

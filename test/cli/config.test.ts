@@ -35,3 +35,18 @@ it('reads the common flags and --set over the file', () => {
   expect(agent.instances.map((instance) => instance.id)).toEqual(['g1:8000', 'g1:8001']);
   expect(() => configFromFlags({ set: ['agent.port=x'], config: file }, 'agent', {})).toThrow('--set agent.port; set whole number');
 });
+
+it('names the flag that was written when its value is refused', () => {
+  const file = join(dir, 'd.yaml');
+  initFile(file);
+  const refused = (args: string[]) => {
+    const command = addConfigFlags(new Command('agent'), 'agent');
+    command.parse(['-c', file, ...args], { from: 'user' });
+    return expect(() => configFromFlags(command.opts<ConfigFlags>(), 'agent', {}));
+  };
+  refused(['--policy', 'best']).toThrow('agent.policy: found "best" (text) in --policy; set learned');
+  refused(['--port', 'x']).toThrow('agent.port: found "x" (text) in --port; set whole number');
+  refused(['--port', '[']).toThrow('--port: "[" is not a YAML value');
+  refused(['--vllm', 'localhost:1']).toThrow('is not an http:// or https:// URL in --vllm');
+  refused(['--set', 'agent.policy=best']).toThrow('in --set agent.policy;');
+});

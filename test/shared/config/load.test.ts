@@ -70,8 +70,10 @@ describe('refusals', () => {
     ['agent: {instances: [{url: "http://a", maxNumSeq: 1}]}', 'agent.instances[0].maxNumSeq: unknown key in FILE; did you mean `maxNumSeqs`?'],
     ['agent: {policy: best}', 'agent.policy: found "best" (text) in FILE; set learned | round-robin'],
     ['agent: {scrape: 5}', 'agent.scrape: found 5 (number) in FILE; write a group of keys here'],
-    ['brain: {learn: {hidden: [0]}}', 'brain.learn.hidden[0]: found 0 (number) in FILE'],
-    ['brain: {learn: {hidden: []}}', 'brain.learn.hidden: found a list in FILE'],
+    ['brain: {learn: {hidden: [0]}}', 'brain.learn.hidden[0]: found 0 (number) in FILE; set whole number from 4 to 256, a multiple of 4'],
+    ['brain: {learn: {hidden: [64, x]}}', 'brain.learn.hidden[1]: found "x" (text) in FILE; set whole number from 4 to 256, a multiple of 4'],
+    ['agent: {instances: [5]}', 'agent.instances[0]: found 5 (number) in FILE; write a group of keys here'],
+    ['brain: {learn: {hidden: []}}', 'brain.learn.hidden: found a list in FILE; set list of 1 to 4: whole number from 4 to 256, a multiple of 4'],
     ['agent:', 'agent: found nothing in FILE; write a group of keys here'],
     ['logLevel: loud', 'logLevel: found "loud" (text) in FILE; set trace | debug'],
   ])('%s', (yaml, expected) => {
@@ -84,6 +86,11 @@ describe('refusals', () => {
     const text = problem(() => loadConfig({ file, env: { LODESTAR_AGENT_RETRIES: 'many' } }));
     expect(text).toContain(`agent.port: found "a" (text) in ${file}`);
     expect(text).toContain('agent.retries: found "many" (text) in LODESTAR_AGENT_RETRIES');
+  });
+
+  it('says once what breaks two rules', () => {
+    const text = problem(() => loadConfig({ env: {}, overrides: { token, brain: { learn: { hidden: [3] } } } }));
+    expect(text.split('found 3')).toHaveLength(2);
   });
 
   it('refuses unknown variables and flags', () => {
