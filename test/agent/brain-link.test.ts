@@ -50,6 +50,8 @@ test('a failure is said once with its remedy, and again only when it changes', a
   await new Promise((resolve) => server.close(resolve));
   await until(() => link.lastError.includes('refused)'));
   for (let i = 0; i < 4; i++) await clock.advanceWithIo(20_000, 1000);
-  expect(spy.lines).toHaveLength(3);
-  expect(spy.lines[2]?.msg).toContain(`nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`);
+  // A connection that is under way as the server closes may break in a way of its own.
+  const said = (text: string): string[] => spy.lines.map(({ msg }) => msg).filter((msg) => msg.includes(text));
+  for (const text of ['401', '503', 'connection refused']) expect(said(text)).toHaveLength(1);
+  expect(said('connection refused')[0]).toContain(`nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`);
 });
