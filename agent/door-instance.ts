@@ -6,6 +6,7 @@ import type { RoutingTable } from '../shared/table.ts';
 import type { Collectors, GpuSample } from './collectors/index.ts';
 import { LawFit } from './law-fit.ts';
 import { Ledger } from './ledger.ts';
+import { OutsideTraffic } from './outside-traffic.ts';
 import { ShadowPool } from './prefix/shadow-pool.ts';
 import { Upstream } from './upstream.ts';
 
@@ -31,6 +32,7 @@ export class DoorInstance {
   readonly ledger: Ledger;
   readonly pool: ShadowPool;
   readonly config: InstanceConfig;
+  readonly outside: OutsideTraffic;
   incarnation: number;
   /** counts the block deltas of this incarnation */
   blockSeq = 0;
@@ -51,6 +53,7 @@ export class DoorInstance {
     this.id = config.id;
     // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
     this.incarnation = options.epoch;
+    this.outside = new OutsideTraffic(config.id, env.log);
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     this.pool = new ShadowPool(this.kvTokens);
@@ -78,6 +81,8 @@ export class DoorInstance {
     if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
     this.readMetrics();
+    const gauges = collectors?.metrics.latest();
+    if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
   }
 
   /** A better starting point for the law: that of its kind, else the fleet's. */

@@ -98,6 +98,7 @@ export class Instances {
     if (this.nextSeqs.size > MAX_LEFT) this.nextSeqs.delete(this.nextSeqs.keys().next().value as string);
     this.views.delete(instance);
     this.index.clear(instance, true);
+    this.retireUnused(view.doorUrl);
   }
 
   /** Applies a block delta. False if deltas were missed: the caller asks for the whole view again. */
@@ -145,10 +146,21 @@ export class Instances {
     await Promise.all([...this.upstreams.values()].map((upstream) => upstream.close()));
   }
 
+  /** Gives up the connections to a door behind which no instance is known any more; what runs on them ends by itself. */
+  private retireUnused(doorUrl: string): void {
+    for (const view of this.views.values()) if (view.doorUrl === doorUrl) return;
+    void this.upstreams.get(doorUrl)?.retire();
+    this.upstreams.delete(doorUrl);
+  }
+
   private view(id: string, doorUrl: string, local: DoorInstance | undefined): InstanceView {
     const known = this.views.get(id);
     if (known) {
-      if (doorUrl && known.doorUrl !== doorUrl && !known.local) known.doorUrl = doorUrl;
+      if (doorUrl && known.doorUrl !== doorUrl && !known.local) {
+        const left = known.doorUrl;
+        known.doorUrl = doorUrl;
+        this.retireUnused(left);
+      }
       return known;
     }
     const view: InstanceView = {

@@ -138,6 +138,7 @@ function makeContext(config: AgentConfig, token: string, env: Env, epoch: number
       samples_dropped: { help: 'Samples lost because the queue was full', read: () => context.samples.dropped },
       table_version: { help: 'Version of the routing table in force', read: () => tables.table?.version ?? 0 },
       learned_in_force: { help: '1 while learned predictions route', read: () => (tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
+      outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
       cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => instances.index.blockCount },
     }),
     salt: randomBytes(32).toString('hex'),

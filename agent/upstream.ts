@@ -101,6 +101,11 @@ export class Upstream {
     return { status: answer.statusCode, body: Buffer.concat(chunks) };
   }
 
+  /** Takes no further requests and closes when the running ones have ended. */
+  retire(): Promise<void> {
+    return this.pool.close();
+  }
+
   close(): Promise<void> {
     return this.pool.destroy();
   }
