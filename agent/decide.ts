@@ -1,4 +1,4 @@
-import type { CandidateState, RoutingRequest } from '../shared/candidate.ts';
+import { type CandidateState, type RoutingRequest, uncachedTokens } from '../shared/candidate.ts';
 import { objectives } from '../shared/choice/objectives/index.ts';
 import { policies, type PolicyName } from '../shared/choice/policies/index.ts';
 import { type Prediction, scoreCandidate } from '../shared/choice/score.ts';
@@ -168,7 +168,7 @@ export class Decider {
       predictedTtftP90Ms: prediction.ttftP90Ms,
       promptTokens: request.promptTokens,
       hitTokens: candidate.hitTokens,
-      ownTokens: Math.max(1, request.promptTokens - candidate.hitTokens),
+      ownTokens: uncachedTokens(request, candidate),
       tableVersion: this.tables.table?.version ?? 0,
       candidates: snapshot.candidates.map((one, i) => ({
         instance: one.report.instance,

@@ -1,4 +1,5 @@
 import { decodeStepMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { median } from '../shared/trust.ts';
 import type { LawFit } from './law-fit.ts';
 
 /** A request as the step clock sees it; the ledger's entries have this shape. */
@@ -97,8 +98,7 @@ export class StepClock {
   private closeBurst(): void {
     const batch = this.batchAtStepStart;
     if (batch === undefined) return;
-    const gaps = this.openGaps;
-    const stepMs = gaps.length > 0 ? (gaps.toSorted((a, b) => a - b)[Math.floor((gaps.length - 1) / 2)] as number) : undefined;
+    const stepMs = median(this.openGaps) ?? undefined;
     const burst: Burst = { atMs: this.openAtMs, stepMs, batch, firstTokens: this.openFirstTokens.length };
     this.history.push(burst);
     if (this.history.length > HISTORY) this.history.shift();

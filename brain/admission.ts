@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { Clock } from '../shared/env.ts';
 import { FEATURE_SCHEMA } from '../shared/features.ts';
 import { type HelloMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../shared/protocol.ts';
-import { digestOf } from './auth.ts';
+import { digestOf } from '../shared/token.ts';
 import type { Store } from './store.ts';
 
 /** The part of a hello that every protocol version has: read before the rest, which another version may have changed. */

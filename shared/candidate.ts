@@ -1,4 +1,4 @@
-import type { InstanceReport } from './instance.ts';
+import type { InstanceReport, LedgerTotals } from './instance.ts';
 
 /** What routing needs to know of a request. */
 export interface RoutingRequest {
@@ -18,26 +18,16 @@ export interface RoutingRequest {
 
 /**
  * One instance as one decision sees it: the door's last report plus this entry's reservations that the report has not counted.
- * Mutable and reused between decisions, so that deciding allocates little.
+ * The ledger's totals, with those reservations added. Mutable and reused between decisions, so that deciding allocates little.
  */
-export interface CandidateState {
+export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens'> {
   report: InstanceReport;
   /** ms since the moment the report describes */
   ageMs: number;
-  /** round trip to the door, ms, EWMA; 0 for a local one */
+  /** round trip to the door, ms, by its fastest probes; 0 for a local one */
   linkMs: number;
   /** this entry's requests that the report has not counted */
   unseen: number;
-  inFlight: number;
-  waiting: number;
-  prefilling: number;
-  decoding: number;
-  pendingTokens: number;
-  waitingTokens: number;
-  pendingPromptTokens: number;
-  decodeContextTokens: number;
-  usedTokens: number;
-  workRatio: number;
   /** tokens of this request's prompt that the instance has cached (longest prefix) */
   hitTokens: number;
 }

@@ -1,3 +1,5 @@
+import { quantile } from '../../sim/workloads/index.ts';
+
 /** One line of a benchmark's result; `target` and `ok` where the project promises something. */
 export interface Figure {
   name: string;
@@ -7,9 +9,9 @@ export interface Figure {
   ok?: boolean;
 }
 
+/** Quantile of values in any order. */
 export function quantileOf(values: readonly number[], q: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? NaN;
+  return quantile(values.toSorted((x, y) => x - y), q);
 }
 
 export function printFigures(title: string, figures: readonly Figure[]): void {
