@@ -2,7 +2,7 @@ import { type CandidateState, type RoutingRequest, uncachedTokens } from '../sha
 import { objectives } from '../shared/choice/objectives/index.ts';
 import { policies, type PolicyName } from '../shared/choice/policies/index.ts';
 import { type Prediction, scoreCandidate } from '../shared/choice/score.ts';
-import type { Rng } from '../shared/env.ts';
+import type { Env } from '../shared/env.ts';
 import { FEATURE_COUNT, writeFeatureRow } from '../shared/features.ts';
 import { HEAD_COUNT } from '../shared/predictor/net.ts';
 import { estimatePrior, type PriorEstimate } from '../shared/predictor/prior.ts';
@@ -34,13 +34,15 @@ export interface Decision {
   reason: string;
   propensity: number;
   tableVersion: number;
+  /** the policy's own note on its choice */
+  memo: unknown;
   candidates: { instance: string; score: number; predictedTtftMs: number; hitTokens: number; ageMs: number }[];
 }
 
 /** Scores and chooses. Keeps its buffers, so a decision allocates its result and little else. */
 export class Decider {
   private readonly tables: TableState;
-  private readonly rng: Rng;
+  private readonly env: Env;
   private rows = new Float32Array(MAX_ROWS * FEATURE_COUNT);
   private residuals = new Float32Array(MAX_ROWS * HEAD_COUNT);
   private priors: PriorEstimate[] = [];
@@ -48,21 +50,22 @@ export class Decider {
   private costs = new Float64Array(MAX_ROWS);
   private scores = new Float64Array(MAX_ROWS);
 
-  constructor(tables: TableState, rng: Rng) {
+  constructor(tables: TableState, env: Env) {
     this.tables = tables;
-    this.rng = rng;
+    this.env = env;
   }
 
   /** Chooses one of the snapshot's candidates; there must be at least one. */
   decide(request: RoutingRequest, snapshot: Snapshot): Decision {
     const { candidates } = snapshot;
+    const { clock, rng } = this.env;
     const outputTokens = this.expectedOutput(request);
     this.predict(request, candidates, outputTokens);
     const regime = this.regime(candidates);
     const { policy, reason } = this.tables.inForce(regime);
     if (policies[policy].needsPrediction) this.price(request, candidates, outputTokens);
     const temperatureMs = TEMPERATURE_MS + TEMPERATURE_PER_AGE_MS * Math.min(1000, snapshot.maxAgeMs);
-    const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, rng: this.rng };
+    const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, outputTokens, nowMs: clock.nowMs(), rng };
     const choice = this.tables.policy(policy).choose(input);
     const rate = policy === 'learned' && candidates.length > 1 ? (this.tables.table?.exploration ?? 0) : 0;
     const explored = rate > 0 ? this.explore(choice.index, candidates.length, rate) : undefined;
@@ -71,6 +74,7 @@ export class Decider {
       request,
       regime: this.regimeOf(index, candidates),
       policy,
+      memo: explored === undefined ? choice.memo : undefined,
       reason: explored === undefined ? (snapshot.relaxed ? `${reason}, ${snapshot.relaxed} relaxed` : reason) : 'explore',
       propensity: explored === undefined ? choice.propensity * (1 - this.exploredShare(choice.index, candidates.length, rate)) : rate / candidates.length,
     });
@@ -132,8 +136,8 @@ export class Decider {
 
   /** Now and then another candidate than the best, if one is near enough: the learner sees what else would have happened. */
   private explore(best: number, n: number, rate: number): number | undefined {
-    if (this.rng() >= rate) return undefined;
-    const pick = Math.min(n - 1, Math.floor(this.rng() * n));
+    if (this.env.rng() >= rate) return undefined;
+    const pick = Math.min(n - 1, Math.floor(this.env.rng() * n));
     return this.mayExplore(pick, best) ? pick : undefined;
   }
 
@@ -152,7 +156,7 @@ export class Decider {
   private result(
     snapshot: Snapshot,
     index: number,
-    made: { request: RoutingRequest; regime: Regime; policy: PolicyName; reason: string; propensity: number },
+    made: { request: RoutingRequest; regime: Regime; policy: PolicyName; memo: unknown; reason: string; propensity: number },
   ): Decision {
     const candidate = snapshot.candidates[index] as CandidateState;
     const prediction = this.predictions[index] as Prediction;

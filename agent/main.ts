@@ -127,7 +127,7 @@ function makeContext(config: AgentConfig, token: string, env: Env, epoch: number
     instances,
     snapshots: new Snapshots(instances),
     tables,
-    decider: new Decider(tables, env.rng),
+    decider: new Decider(tables, env),
     tokens: new TokenEstimate(),
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),

@@ -165,6 +165,8 @@ function observe(context: AgentContext, client: ClientRequest, decision: Decisio
     context.metrics.hitTokens.inc({ kind: 'predicted' }, decision.hitTokens);
     context.metrics.hitTokens.inc({ kind: 'reported' }, observed.usage.cachedTokens);
   }
+  const { tpotMs, outputTokens } = sample.outcome;
+  context.tables.tellPolicy(decision.policy, { instance: view.id, atMs: context.env.clock.nowMs(), ok: sample.outcome.status === 'ok', ttftMs, tpotMs, outputTokens }, decision.memo);
   context.samples.push(sample);
   context.receipts.add({
     atWallMs: sample.atWallMs,

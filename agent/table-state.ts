@@ -1,4 +1,4 @@
-import { policies, type Policy, type PolicyName } from '../shared/choice/policies/index.ts';
+import { policies, type Policy, type PolicyName, type PolicyOutcome } from '../shared/choice/policies/index.ts';
 import { objectives, type ObjectiveName } from '../shared/choice/objectives/index.ts';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
@@ -78,10 +78,15 @@ export class TableState {
   policy(name: PolicyName): Policy {
     let policy = this.made.get(name);
     if (!policy) {
-      policy = policies[name].create();
+      policy = policies[name].create(this.env);
       this.made.set(name, policy);
     }
     return policy;
+  }
+
+  /** What became of a request, told to the policy that chose for it. */
+  tellPolicy(name: PolicyName, outcome: PolicyOutcome, memo: unknown): void {
+    this.made.get(name)?.observe?.(outcome, memo);
   }
 
   /** One of this entry's own requests got its first byte: was the prediction for it right? */

@@ -43,7 +43,7 @@ function measure(n: number): number[] {
     view?.reservations.push({ seq: 1e6, promptTokens: 1000, ownTokens: 700 });
   }
   const snapshots = new Snapshots(instances);
-  const decider = new Decider(tables, rng);
+  const decider = new Decider(tables, env);
   const request = requestOf(2048);
   const none = new Set<string>();
   const samples: number[] = [];

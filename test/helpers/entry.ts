@@ -27,7 +27,7 @@ export class Entry {
     this.instances = new Instances(this.clock, this.config, ENTRY, EPOCH, []);
     this.snapshots = new Snapshots(this.instances);
     this.tables = new TableState(this.config, env);
-    this.decider = new Decider(this.tables, env.rng);
+    this.decider = new Decider(this.tables, env);
   }
 
   take(request: RoutingRequest = requestOf(1000), hashes = new Float64Array(), excluded = NOTHING) {

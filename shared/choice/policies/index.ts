@@ -1,5 +1,5 @@
 import type { CandidateState, RoutingRequest } from '../../candidate.ts';
-import type { Rng } from '../../env.ts';
+import type { Clock, Rng } from '../../env.ts';
 import { learned } from './learned.ts';
 import { leastRequest } from './least-request.ts';
 import { lmetric } from './lmetric.ts';
@@ -17,6 +17,10 @@ export interface ChoiceInput {
   temperatureMs: number;
   /** out: what the policy ranked by, lower is better; for the receipt */
   scores: Float64Array;
+  /** expected length of the answer, tokens: never the true one */
+  outputTokens: number;
+  /** clock ms */
+  nowMs: number;
   rng: Rng;
 }
 
@@ -24,10 +28,32 @@ export interface ChoiceInput {
 export interface Choice {
   index: number;
   propensity: number;
+  /** handed back to the policy with what became of the request */
+  memo?: unknown;
+}
+
+/** What became of a request, for policies that learn from it. */
+export interface PolicyOutcome {
+  instance: string;
+  /** clock ms of the end */
+  atMs: number;
+  ok: boolean;
+  /** null where it was not observed */
+  ttftMs: number | null;
+  tpotMs: number | null;
+  outputTokens: number;
 }
 
 export interface Policy {
   choose(input: ChoiceInput): Choice;
+  /** A request that this policy chose for has ended; `memo` is that of its choice. */
+  observe?(outcome: PolicyOutcome, memo: unknown): void;
+}
+
+/** What a policy with state of its own may use. */
+export interface PolicyEnv {
+  clock: Clock;
+  rng: Rng;
 }
 
 /** A policy's entry in the registry; `create` makes one with its own state (a rotation counter, say). */
@@ -36,7 +62,7 @@ export interface PolicyKind {
   readonly describe: string;
   /** true if it reads `costs` */
   readonly needsPrediction: boolean;
-  create(): Policy;
+  create(env: PolicyEnv): Policy;
 }
 
 export const policies = {

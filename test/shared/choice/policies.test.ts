@@ -1,8 +1,13 @@
 import { describe, expect, test } from 'vitest';
 import type { CandidateState } from '../../../shared/candidate.ts';
-import { type ChoiceInput, policies, type PolicyKind } from '../../../shared/choice/policies/index.ts';
+import { type ChoiceInput, policies, type PolicyEnv, type PolicyKind } from '../../../shared/choice/policies/index.ts';
 import { seededRng } from '../../../shared/env.ts';
+import { VirtualClock } from '../../helpers/virtual-clock.ts';
 import { candidateWith, requestOf } from '../../helpers/reports.ts';
+
+function envOf(seed = 1): PolicyEnv {
+  return { clock: new VirtualClock(), rng: seededRng(seed) };
+}
 
 function inputOf(candidates: CandidateState[], seed = 1, promptTokens = 1000): ChoiceInput {
   return {
@@ -11,6 +16,8 @@ function inputOf(candidates: CandidateState[], seed = 1, promptTokens = 1000): C
     costs: Float64Array.from(candidates, (candidate) => 100 + candidate.inFlight * 50 - candidate.hitTokens / 100),
     temperatureMs: 0.5,
     scores: new Float64Array(candidates.length),
+    outputTokens: 200,
+    nowMs: 1000,
     rng: seededRng(seed),
   };
 }
@@ -22,7 +29,7 @@ describe.each(Object.entries<PolicyKind>(policies))('every policy: %s', (name, k
   });
 
   test('chooses among 1 to 40 candidates, with a propensity in (0, 1] and finite scores', () => {
-    const policy = kind.create();
+    const policy = kind.create(envOf());
     for (let n = 1; n <= 40; n++) {
       const input = inputOf(Array.from({ length: n }, (_, i) => candidateWith(`i${i}`, { inFlight: (i * 7) % 5 })), n);
       const { index, propensity } = policy.choose(input);
@@ -36,7 +43,7 @@ describe.each(Object.entries<PolicyKind>(policies))('every policy: %s', (name, k
 
   test('the same seed makes the same choices', () => {
     const run = (): number[] => {
-      const policy = kind.create();
+      const policy = kind.create(envOf());
       const rng = seededRng(7);
       return Array.from({ length: 50 }, (_, k) => policy.choose({ ...inputOf(['a', 'b', 'c'].map((id, i) => candidateWith(id, { inFlight: (i + k) % 3 }))), rng }).index);
     };
@@ -44,7 +51,7 @@ describe.each(Object.entries<PolicyKind>(policies))('every policy: %s', (name, k
   });
 
   test('does not send everything of an idle fleet to one instance', () => {
-    const policy = kind.create();
+    const policy = kind.create(envOf());
     const rng = seededRng(3);
     const chosen = new Set<number>();
     for (let i = 0; i < 100; i++) chosen.add(policy.choose({ ...inputOf(['a', 'b', 'c', 'd'].map((id) => candidateWith(id))), rng }).index);
@@ -54,13 +61,13 @@ describe.each(Object.entries<PolicyKind>(policies))('every policy: %s', (name, k
   test('leaves its candidates as they are', () => {
     const candidates = [candidateWith('a', { inFlight: 3 }), candidateWith('b')];
     const before = structuredClone(candidates);
-    kind.create().choose(inputOf(candidates));
+    kind.create(envOf()).choose(inputOf(candidates));
     expect(candidates).toEqual(before);
   });
 });
 
 function chosenBy(name: keyof typeof policies, candidates: CandidateState[]): number {
-  return policies[name].create().choose(inputOf(candidates)).index;
+  return policies[name].create(envOf()).choose(inputOf(candidates)).index;
 }
 
 test('least-request takes the fewest in flight', () => {
@@ -87,7 +94,7 @@ test('lmetric multiplies uncached tokens by batch size plus one', () => {
 });
 
 test('round-robin visits each candidate in turn', () => {
-  const policy = policies['round-robin'].create();
+  const policy = policies['round-robin'].create(envOf());
   const candidates = ['a', 'b', 'c'].map((id) => candidateWith(id));
   const first = Array.from({ length: 6 }, () => policy.choose(inputOf(candidates)).index);
   expect(new Set(first.slice(0, 3)).size).toBe(3);
@@ -95,7 +102,7 @@ test('round-robin visits each candidate in turn', () => {
 });
 
 test('learned takes the lowest cost, and near-ties at random in proportion', () => {
-  const policy = policies.learned.create();
+  const policy = policies.learned.create(envOf());
   const rng = seededRng(5);
   const counts = [0, 0, 0];
   for (let i = 0; i < 2000; i++) {
