@@ -1,14 +1,17 @@
+import { randomBytes } from 'node:crypto';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
-import type { Decider } from './decide.ts';
-import type { Instances } from './instances.ts';
-import type { AgentMetrics } from './metrics.ts';
-import type { Receipts } from './receipts.ts';
-import type { SampleQueue } from './samples.ts';
-import type { Snapshots } from './snapshot.ts';
-import type { TableState } from './table-state.ts';
-import type { TokenEstimate } from './token-estimate.ts';
-import type { Watchdog } from './watchdog.ts';
+import type { RoutingTable } from '../shared/table.ts';
+import { Decider } from './decide.ts';
+import type { DoorInstance } from './door-instance.ts';
+import { Instances } from './instances.ts';
+import { AgentMetrics } from './metrics.ts';
+import { Receipts } from './receipts.ts';
+import { SampleQueue } from './samples.ts';
+import { Snapshots } from './snapshot.ts';
+import { TableState } from './table-state.ts';
+import { TokenEstimate } from './token-estimate.ts';
+import { Watchdog } from './watchdog.ts';
 
 /** What one agent is made of, handed to every step of the request path. */
 export interface AgentContext {
@@ -31,4 +34,45 @@ export interface AgentContext {
   draining: boolean;
   /** requests that this entry holds */
   inFlight: number;
+}
+
+/** Makes the parts of an agent. `doors`: its local instances. */
+export function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
+  const instances = new Instances(env.clock, config, config.id, epoch, doors);
+  const tables = new TableState(config, env);
+  const context: AgentContext = {
+    env,
+    config,
+    token,
+    epoch,
+    instances,
+    snapshots: new Snapshots(instances),
+    tables,
+    decider: new Decider(tables, env),
+    tokens: new TokenEstimate(),
+    samples: new SampleQueue(config.sampleQueueMax),
+    receipts: new Receipts(config.receiptsMax),
+    watchdog: new Watchdog(env.clock),
+    metrics: new AgentMetrics({
+      in_flight_requests: { help: 'Requests that this entry holds', read: () => context.inFlight },
+      samples_waiting: { help: 'Samples that wait for the brain', read: () => context.samples.size },
+      samples_dropped: { help: 'Samples lost because the queue was full', read: () => context.samples.dropped },
+      table_version: { help: 'Version of the routing table in force', read: () => tables.table?.version ?? 0 },
+      learned_in_force: { help: '1 while learned predictions route', read: () => (tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
+      outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
+      cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => instances.index.blockCount },
+    }),
+    salt: randomBytes(32).toString('hex'),
+    draining: false,
+    inFlight: 0,
+  };
+  return context;
+}
+
+/** A routing table has come and is in force at once. `doors`: the agent's local instances, by id. */
+export function applyTable(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, table: RoutingTable): void {
+  context.tables.apply(table);
+  context.tokens.applyTable(table);
+  context.instances.applyRoster(table.roster);
+  for (const door of doors.values()) door.setPriors(table.laws);
 }

@@ -3,7 +3,7 @@ import type { Env } from '../shared/env.ts';
 import type { GpuGauges, Health, InstanceReport } from '../shared/instance.ts';
 import { GENERIC_LAW, type LawState } from '../shared/predictor/step-law.ts';
 import type { RoutingTable } from '../shared/table.ts';
-import type { Collectors, GpuSample } from './collectors/index.ts';
+import type { GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
 import { LawFit } from './law-fit.ts';
 import { Ledger } from './ledger.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
@@ -14,6 +14,26 @@ import { Upstream } from './upstream.ts';
 const UNKNOWN_KV_TOKENS = 100_000;
 const DEFAULT_BLOCK_TOKENS = 16;
 
+/** The newest reading of something, and when it was read. */
+export interface Reading<T> {
+  latest(): { value: T; atMs: number } | undefined;
+}
+
+/** What a door looks at beside the requests themselves: the agent's collectors, or a simulation's. */
+export interface DoorSources {
+  readonly gpu: Reading<readonly GpuSample[]>;
+  readonly gpuInventory: Reading<readonly GpuDevice[]>;
+  readonly host: Reading<HostSample>;
+  /** By instance id. */
+  readonly instances: ReadonlyMap<
+    string,
+    {
+      readonly metrics: Reading<VllmMetrics> & { readNow(): Promise<void> };
+      readonly health: { readonly state: VllmHealth; noteFailure(): void };
+    }
+  >;
+}
+
 export interface DoorInstanceOptions {
   config: InstanceConfig;
   agentId: string;
@@ -21,7 +41,7 @@ export interface DoorInstanceOptions {
   epoch: number;
   doorUrl: string;
   connectTimeoutMs: number;
-  collectors: Collectors;
+  collectors: DoorSources;
   env: Env;
 }
 

@@ -7,22 +7,13 @@ import { packageVersion } from '../shared/package-root.ts';
 import type { RoutingTable } from '../shared/table.ts';
 import { BrainLink } from './brain-link.ts';
 import { type Collectors, makeCollectors } from './collectors/index.ts';
-import type { AgentContext } from './context.ts';
-import { Decider } from './decide.ts';
+import { type AgentContext, applyTable, makeContext } from './context.ts';
 import { DoorInstance } from './door-instance.ts';
-import { Instances } from './instances.ts';
 import { makeBrainReader } from './brain-reader.ts';
-import { AgentMetrics } from './metrics.ts';
-import { Receipts } from './receipts.ts';
 import { ReportRefresh } from './report-refresh.ts';
-import { SampleQueue } from './samples.ts';
 import { makeServer } from './server.ts';
-import { Snapshots } from './snapshot.ts';
-import { TableState } from './table-state.ts';
 import { TableStore } from './table-store.ts';
 import { Telemetry } from './telemetry.ts';
-import { TokenEstimate } from './token-estimate.ts';
-import { Watchdog } from './watchdog.ts';
 
 const DRAIN_POLL_MS = 20;
 
@@ -48,6 +39,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const advertised = { url: config.advertiseUrl };
   const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, identity.epoch, advertised, collectors, env)]));
   const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
+  context.metrics.addProcessFigures();
   const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
   const app = makeServer(context, doors, {
     collectors,
@@ -114,45 +106,6 @@ function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number
     collectors,
     env,
   });
-}
-
-function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
-  const instances = new Instances(env.clock, config, config.id, epoch, doors);
-  const tables = new TableState(config, env);
-  const context: AgentContext = {
-    env,
-    config,
-    token,
-    epoch,
-    instances,
-    snapshots: new Snapshots(instances),
-    tables,
-    decider: new Decider(tables, env),
-    tokens: new TokenEstimate(),
-    samples: new SampleQueue(config.sampleQueueMax),
-    receipts: new Receipts(config.receiptsMax),
-    watchdog: new Watchdog(env.clock),
-    metrics: new AgentMetrics({
-      in_flight_requests: { help: 'Requests that this entry holds', read: () => context.inFlight },
-      samples_waiting: { help: 'Samples that wait for the brain', read: () => context.samples.size },
-      samples_dropped: { help: 'Samples lost because the queue was full', read: () => context.samples.dropped },
-      table_version: { help: 'Version of the routing table in force', read: () => tables.table?.version ?? 0 },
-      learned_in_force: { help: '1 while learned predictions route', read: () => (tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
-      outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
-      cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => instances.index.blockCount },
-    }),
-    salt: randomBytes(32).toString('hex'),
-    draining: false,
-    inFlight: 0,
-  };
-  return context;
-}
-
-function applyTable(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, table: RoutingTable): void {
-  context.tables.apply(table);
-  context.tokens.applyTable(table);
-  context.instances.applyRoster(table.roster);
-  for (const door of doors.values()) door.setPriors(table.laws);
 }
 
 async function drain(

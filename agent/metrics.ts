@@ -16,7 +16,6 @@ export class AgentMetrics {
 
   constructor(gauges: Record<string, { help: string; read: () => number }>) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
     this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance and how they ended', labelNames: ['instance', 'status'], registers });
     this.decisions = new Counter({ name: 'lodestar_agent_decisions_total', help: 'Decisions by policy and reason', labelNames: ['policy', 'reason'], registers });
     this.retries = new Counter({ name: 'lodestar_agent_retries_total', help: 'Attempts after the first', registers });
@@ -40,5 +39,10 @@ export class AgentMetrics {
       });
       this.registry.registerMetric(gauge);
     }
+  }
+
+  /** Adds the figures of the process itself. */
+  addProcessFigures(): void {
+    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
   }
 }

@@ -29,7 +29,7 @@ export async function route(context: AgentContext, client: ClientRequest, respon
   const excluded = new Set<string>();
   let last: AttemptResult | undefined;
   for (let attempt = 0; ; attempt++) {
-    const decision = decide(context, request, client, print, excluded);
+    const decision = decideOn(context, request, client, print, excluded);
     if (!decision) return last ? giveUp(answer, last) : refuse(context, client, answer);
     if (attempt > 0) context.metrics.retries.inc();
     const admission = admit(context.instances, decision, print);
@@ -45,12 +45,13 @@ export async function route(context: AgentContext, client: ClientRequest, respon
 }
 
 /** No engine has computed the prompt: the attempt failed before its first byte, or was refused. */
-function neverComputed({ status, begun, httpStatus }: AttemptResult): boolean {
+export function neverComputed({ status, begun, httpStatus }: Pick<AttemptResult, 'status' | 'begun' | 'httpStatus'>): boolean {
   if (begun) return httpStatus !== undefined && httpStatus >= 400;
   return status === 'failed' || status === 'timeout';
 }
 
-function routingRequest(context: AgentContext, client: ClientRequest): RoutingRequest {
+/** What the choice needs to know of the request. */
+export function routingRequest(context: AgentContext, client: ClientRequest): RoutingRequest {
   return {
     model: client.model,
     promptTokens: context.tokens.promptTokens(client),
@@ -84,7 +85,7 @@ function tokensPerBlock(context: Pick<AgentContext, 'tokens'>, client: ClientReq
 }
 
 /** Snapshot, features, prediction and choice. Undefined when nobody may take the request. */
-function decide(
+export function decideOn(
   context: AgentContext,
   request: RoutingRequest,
   client: ClientRequest,
@@ -142,7 +143,7 @@ function dispatch(context: AgentContext, client: ClientRequest, admission: Admis
 }
 
 /** Books what came of an attempt: breaker, trust, learned token ratio, metrics, receipt, sample. */
-function observe(context: AgentContext, client: ClientRequest, decision: Decision, result: AttemptResult, attempt: number): void {
+export function observe(context: AgentContext, client: ClientRequest, decision: Decision, result: AttemptResult, attempt: number): void {
   const { view } = decision;
   const { observed } = result;
   if (result.status === 'ok') view.breaker.succeed();

@@ -3,7 +3,7 @@ import type { Clock } from '../shared/env.ts';
 import { FEATURE_SCHEMA } from '../shared/features.ts';
 import { type HelloMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../shared/protocol.ts';
 import { digestOf } from '../shared/token.ts';
-import type { Store } from './store.ts';
+import type { BrainStore } from './store.ts';
 
 /** The part of a hello that every protocol version has: read before the rest, which another version may have changed. */
 export const helloHeadSchema = z.object({ t: z.literal('hello'), protocol: z.number().int(), protocolOldest: z.number().int() });
@@ -29,7 +29,7 @@ export function negotiate(head: z.infer<typeof helloHeadSchema>): number | Refus
  * Decides whether an agent may join. An id belongs to the credential it was first used with, so that a stranger who has the fleet's token
  * cannot take over another agent's instances. `connectedEpoch`: epoch of the agent's present connection, if it has one.
  */
-export function admit(hello: HelloMessage, store: Store, clock: Clock, connectedEpoch: number | undefined): Refusal | null {
+export function admit(hello: HelloMessage, store: BrainStore, clock: Clock, connectedEpoch: number | undefined): Refusal | null {
   if (hello.featureSchema !== FEATURE_SCHEMA) {
     return { code: 'feature-schema', reason: `the agent has feature schema ${hello.featureSchema}, the brain ${FEATURE_SCHEMA}: run the same version on both` };
   }
@@ -50,7 +50,7 @@ export function admit(hello: HelloMessage, store: Store, clock: Clock, connected
 }
 
 /** Remembers that the agent was here until now. */
-export function noteDeparture(agent: string, store: Store, clock: Clock): void {
+export function noteDeparture(agent: string, store: BrainStore, clock: Clock): void {
   const binding = store.binding(agent);
   if (binding) store.saveBinding(agent, { ...binding, lastSeenWallMs: clock.wallMs() });
 }

@@ -1,13 +1,13 @@
 import { objectives } from '../shared/choice/objectives/index.ts';
 import { encode } from '../shared/codec.ts';
-import type { BrainConfig, Config } from '../shared/config/index.ts';
+import type { BrainConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { packNet, tableNet } from '../shared/table.ts';
 import { BlockViews } from './block-views.ts';
-import { newCounters } from './counters.ts';
+import { type Counters, newCounters } from './counters.ts';
 import { FanOut } from './fan-out.ts';
-import { Hub } from './hub.ts';
+import type { BrainHub, HubHandlers, WelcomeSource } from './hub.ts';
 import { Ingest } from './ingest.ts';
 import { LawPriors } from './law-priors.ts';
 import { Learner } from './learn.ts';
@@ -15,18 +15,25 @@ import { ModelStats } from './model-stats.ts';
 import { Publisher, type TableParts } from './publish.ts';
 import { Registry } from './registry.ts';
 import { type BackendStatus, brainStatus } from './status.ts';
-import { type PolicyChoice, Store } from './store.ts';
+import type { BrainStore, PolicyChoice } from './store.ts';
 import type { Trainer } from './train.ts';
 
 const TIDY_MS = 1_000;
 const LAWS_MS = 5_000;
 const PRUNE_MS = 60_000;
 
+/** What a brain stands on: live, an LMDB store and WebSockets; in simulation, memory and a simulated network. */
+export interface BrainParts<H extends BrainHub> {
+  store: BrainStore;
+  trainer: Trainer;
+  hub(counters: Counters, welcome: WelcomeSource, handlers: HubHandlers): H;
+}
+
 /** The parts of a brain, wired; everything but the HTTP server. */
-export class BrainCore {
+export class BrainCore<H extends BrainHub> {
   readonly counters = newCounters();
-  readonly store: Store;
-  readonly hub: Hub;
+  readonly store: BrainStore;
+  readonly hub: H;
   readonly publisher: Publisher;
   choice: PolicyChoice & { source: 'config' | 'operator' };
   private readonly config: BrainConfig;
@@ -36,7 +43,7 @@ export class BrainCore {
   private readonly fanOut: FanOut;
   private readonly views: BlockViews;
   private readonly ingest: Ingest;
-  private readonly learner: Learner;
+  readonly learner: Learner;
   private readonly stats = new ModelStats();
   private readonly laws: LawPriors;
   private readonly brainEpoch: number;
@@ -44,21 +51,21 @@ export class BrainCore {
   private readonly timers: { cancel(): void }[] = [];
   private backend: BackendStatus = { name: null, gpu: false, tried: [], memory: '', state: 'starting' };
 
-  constructor(config: Config, env: Env, trainer: Trainer) {
+  constructor(config: BrainConfig, env: Env, parts: BrainParts<H>) {
     const { clock, log } = env;
     const { counters } = this;
-    this.config = config.brain;
+    const { store, trainer } = parts;
+    this.config = config;
     this.env = env;
     this.trainer = trainer;
     this.startedWallMs = clock.wallMs();
-    const store = new Store(config.brain.stateDir);
     this.store = store;
     this.brainEpoch = store.nextEpoch(clock.wallMs());
     this.choice = this.firstChoice();
     const before = store.lastTable()?.table ?? null;
     this.laws = new LawPriors(before?.laws);
     const start = { champion: before && tableNet(before), trusted: before?.trust.verdict === 'trusted' };
-    this.learner = new Learner({ ...config.brain.learn, trust: config.brain.trust }, env, trainer, counters, start, () => this.publisher.publish('new net'));
+    this.learner = new Learner({ ...config.learn, trust: config.trust }, env, trainer, counters, start, () => this.publisher.publish('new net'));
     this.publisher = new Publisher({ clock, log, store, counters, parts: () => this.parts(), broadcast: (message, owe) => this.hub.broadcast(message, owe) });
     this.registry = new Registry(clock, log, counters, {
       changed: (instance) => this.fanOut.instanceChanged(instance),
@@ -84,7 +91,7 @@ export class BrainCore {
       }
       this.publisher.trustIs(this.learner.verdict());
     });
-    this.hub = this.makeHub(config.token, store);
+    this.hub = parts.hub(counters, this.welcome(), this.handlers());
     this.restoreSamples();
   }
 
@@ -127,10 +134,12 @@ export class BrainCore {
     this.publisher.publish('policy');
   }
 
-  private makeHub(token: string, store: Store): Hub {
-    const { maxAgents, maxFrameBytes } = this.config;
-    const welcome = { brainEpoch: this.brainEpoch, salt: store.salt(), table: () => this.publisher.current() };
-    return new Hub({ token, maxAgents, maxFrameBytes }, this.env, store, this.counters, welcome, {
+  private welcome(): WelcomeSource {
+    return { brainEpoch: this.brainEpoch, salt: this.store.salt(), table: () => this.publisher.current() };
+  }
+
+  private handlers(): HubHandlers {
+    return {
       joined: (peer) => {
         for (const instance of this.registry.fromEarlierBoot(peer.agent, peer.epoch)) this.views.forget(instance);
         this.fanOut.sendAll(peer);
@@ -159,7 +168,7 @@ export class BrainCore {
         if (peer.owed.state) this.fanOut.sendAll(peer);
         this.payBlocks(peer);
       },
-    });
+    };
   }
 
   private payBlocks(peer: Parameters<BlockViews['payOwed']>[0]): void {
@@ -183,7 +192,7 @@ export class BrainCore {
     };
   }
 
-  private firstChoice(): BrainCore['choice'] {
+  private firstChoice(): BrainCore<H>['choice'] {
     const stored = this.store.policy();
     if (stored) return { ...stored, source: 'operator' };
     return { policy: this.config.policy, objective: this.config.objective, source: 'config' };

@@ -11,7 +11,7 @@ import { bearerMatches } from './auth.ts';
 import { CLOSE_REFUSED, CLOSE_REPLACED, Connection, type Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 import { parseSampleBatch, type SampleBatch } from './sample-batch.ts';
-import type { Store } from './store.ts';
+import type { BrainStore } from './store.ts';
 
 export const AGENT_PATH = '/lodestar/agent';
 const HELLO_WITHIN_MS = 5_000;
@@ -46,6 +46,9 @@ export interface WelcomeSource {
   table(): SealedTable | null;
 }
 
+/** What the brain uses of its hub. */
+export type BrainHub = Pick<Hub, 'peers' | 'peer' | 'connectedForMs' | 'broadcast' | 'close'>;
+
 interface Member {
   peer: Peer;
   connection: Connection;
@@ -56,7 +59,7 @@ interface Member {
 export class Hub {
   private readonly options: HubOptions;
   private readonly env: Env;
-  private readonly store: Store;
+  private readonly store: BrainStore;
   private readonly counters: Counters;
   private readonly handlers: HubHandlers;
   private readonly welcome: WelcomeSource;
@@ -66,7 +69,7 @@ export class Hub {
   private readonly checks: Timer;
   private readonly unauthorised = { unlogged: 0, loggedMs: -Infinity };
 
-  constructor(options: HubOptions, env: Env, store: Store, counters: Counters, welcome: WelcomeSource, handlers: HubHandlers) {
+  constructor(options: HubOptions, env: Env, store: BrainStore, counters: Counters, welcome: WelcomeSource, handlers: HubHandlers) {
     this.options = options;
     this.env = env;
     this.store = store;

@@ -6,7 +6,7 @@ import type { Sample } from '../shared/sample.ts';
 import type { Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 import type { SampleBatch } from './sample-batch.ts';
-import type { Store } from './store.ts';
+import type { BrainStore } from './store.ts';
 
 /** Batch numbers of one agent's boot remembered; a lower one that fell out counts as seen. */
 const BATCHES_MAX = 1024;
@@ -24,12 +24,12 @@ interface Seen {
 /** Takes sample batches: each once, stored before it is acknowledged, then handed to those who learn from it. */
 export class Ingest {
   private readonly env: Env;
-  private readonly store: Store;
+  private readonly store: BrainStore;
   private readonly counters: Counters;
   private readonly take: (samples: readonly Sample[]) => void;
   private readonly seen = new Map<string, Seen>();
 
-  constructor(env: Env, store: Store, counters: Counters, take: (samples: readonly Sample[]) => void) {
+  constructor(env: Env, store: BrainStore, counters: Counters, take: (samples: readonly Sample[]) => void) {
     this.env = env;
     this.store = store;
     this.counters = counters;

@@ -2,7 +2,9 @@ import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { listen } from '../shared/listen.ts';
 import { BrainCore } from './core.ts';
+import { Hub } from './hub.ts';
 import { makeServer, urlFromHere } from './server.ts';
+import { Store } from './store.ts';
 import { InThreadTrainer, type Trainer, WorkerTrainer } from './train.ts';
 
 /** A brain that serves. */
@@ -12,9 +14,15 @@ export interface Brain {
   close(): Promise<void>;
 }
 
-/** Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests and simulations. */
+/** Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests. */
 export async function startBrain(config: Config, env: Env, trainer: Trainer = defaultTrainer(config.brain, env)): Promise<Brain> {
-  const core = new BrainCore(config, env, trainer);
+  const { maxAgents, maxFrameBytes, stateDir } = config.brain;
+  const store = new Store(stateDir);
+  const core = new BrainCore(config.brain, env, {
+    store,
+    trainer,
+    hub: (counters, welcome, handlers) => new Hub({ token: config.token, maxAgents, maxFrameBytes }, env, store, counters, welcome, handlers),
+  });
   const app = makeServer({
     token: config.token,
     log: env.log,
@@ -26,7 +34,7 @@ export async function startBrain(config: Config, env: Env, trainer: Trainer = de
   try {
     const { host } = config.brain;
     const url = urlFromHere(host, await listen(app, 'brain', host, config.brain.port));
-    env.log.info({ url, stateDir: config.brain.stateDir, table: core.publisher.table()?.version ?? 0 }, 'brain is listening');
+    env.log.info({ url, stateDir, table: core.publisher.table()?.version ?? 0 }, 'brain is listening');
     core.run();
     return {
       url,

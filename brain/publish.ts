@@ -8,7 +8,7 @@ import type { Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 import { type Laws, lawsMoved } from './law-priors.ts';
 import { GONE_AFTER_MS } from './registry.ts';
-import type { Store } from './store.ts';
+import type { BrainStore } from './store.ts';
 
 const ROSTER_SETTLES_MS = 1_000;
 export const REFRESH_MS = 30_000;
@@ -19,7 +19,7 @@ export type TableParts = Omit<RoutingTable, 'version' | 'atWallMs' | 'featureSch
 export interface PublisherDeps {
   clock: Clock;
   log: Log;
-  store: Store;
+  store: BrainStore;
   counters: Counters;
   parts(): TableParts;
   broadcast(message: BrainMessage, owe: (peer: Peer) => void): void;

@@ -2,7 +2,7 @@ import { packageVersion } from '../shared/package-root.ts';
 import type { Trust } from '../shared/table.ts';
 import type { BlockViews } from './block-views.ts';
 import type { Counters } from './counters.ts';
-import type { Hub } from './hub.ts';
+import type { BrainHub } from './hub.ts';
 import type { Learner } from './learn.ts';
 import type { BackendInfo } from './predictor/backend.ts';
 import { policyInForce, type Publisher } from './publish.ts';
@@ -15,7 +15,7 @@ export type BackendStatus = BackendInfo | { name: null; gpu: false; tried: Backe
 export interface StatusSources {
   brainEpoch: number;
   startedWallMs: number;
-  hub: Hub;
+  hub: BrainHub;
   registry: Registry;
   views: BlockViews;
   learner: Learner;
@@ -53,7 +53,7 @@ function inForce(policy: PolicyChoice['policy'], trust: Trust): { inForce: Polic
   return { inForce: name, why: name === policy ? `${policy} was chosen` : `learned is not trusted: ${trust.reason}` };
 }
 
-function agentsOf(hub: Hub, registry: Registry) {
+function agentsOf(hub: BrainHub, registry: Registry) {
   const held = new Map<string, string[]>();
   for (const { agent, instance } of registry.roster()) held.set(agent, [...(held.get(agent) ?? []), instance]);
   const connected = hub.peers().map((peer) => ({

@@ -28,6 +28,9 @@ export interface StoredSample {
   sample: Sample;
 }
 
+/** What the brain uses of its store; simulations keep it in memory. */
+export type BrainStore = Pick<Store, keyof Store>;
+
 /**
  * What must survive a restart, in LMDB: the last table (it carries the champion net), samples, credentials, the operator's choice of policy,
  * version counters and the fleet's salt. Values that no longer fit their schema are ignored, as if they had never been stored.

@@ -63,6 +63,19 @@ export class Engine {
     return this.live.size;
   }
 
+  /** Clock ms at which the running step ends; −∞ while none runs. */
+  get stepEndsMs(): number {
+    return this.isStepping ? this.stepEndMs : -Infinity;
+  }
+
+  /** Leading tokens of a prompt, by the hashes of its full blocks, that lie in the KV cache now. */
+  cachedTokens(hashes: Float64Array): number {
+    const { pool } = this.scheduler.kv;
+    let blocks = 0;
+    while (blocks < hashes.length && pool.lookup(hashes[blocks]!) !== 0) blocks++;
+    return blocks * this.blockSize;
+  }
+
   /** Milliseconds spent in steps until `nowMs`. */
   busyMs(nowMs: number): number {
     const current = this.isStepping && !this.isHung ? Math.min(nowMs, this.stepEndMs) - this.stepStartMs : 0;

@@ -19,6 +19,11 @@ export class WaitingQueue {
     return this.items.length - this.head;
   }
 
+  /** All that wait, first in line first. */
+  list(): EngineRequest[] {
+    return this.items.slice(this.head);
+  }
+
   peek(): EngineRequest | undefined {
     return this.items[this.head];
   }

@@ -1,0 +1,257 @@
+import type { VllmMetrics } from '../../agent/collectors/index.ts';
+import type { DeliveryId } from '../../agent/door.ts';
+import { DoorInstance, type DoorSources } from '../../agent/door-instance.ts';
+import { Instances } from '../../agent/instances.ts';
+import type { LedgerPrompt } from '../../agent/ledger.ts';
+import { Telemetry } from '../../agent/telemetry.ts';
+import { defaultConfig } from '../../shared/config/index.ts';
+import { seededRng, silentLog } from '../../shared/env.ts';
+import type { InstanceReport } from '../../shared/instance.ts';
+import { Engine } from '../engine/engine.ts';
+import type { EngineRequest } from '../engine/request.ts';
+import type { StepBatch } from '../engine/step.ts';
+import { makeStepTime, type StepLawName } from '../engine/step-laws.ts';
+import type { StepTimeModel } from '../engine/step-time.ts';
+import type { SimClock } from './clock.ts';
+import type { ClusterInstance } from './cluster.ts';
+import type { SimHub, SimLink } from './network.ts';
+import { ENGINE_BLOCK_TOKENS, SIM_MODEL, type SimRequest } from './plan.ts';
+
+const METRICS_PERIOD_MS = 1000;
+const HEALTH_PERIOD_MS = 250;
+const GPU_PERIOD_MS = 500;
+const EPOCH = 1;
+
+/** What an entry hears of a delivery, at the door's time. */
+export interface DeliveryHandler {
+  /** `report`: the door's own, as it travels in the answer's header */
+  onFirstToken(report: InstanceReport): void;
+  onEnd(usage: { promptTokens: number; outputTokens: number; cachedTokens: number }): void;
+  onError(): void;
+}
+
+/** An agent on virtual time as the door of one simulated engine: the agent's own ledger, cache view, step clock and telemetry. */
+export class SimDoor implements SimLink {
+  readonly agent: string;
+  readonly instance: DoorInstance;
+  readonly spec: ClusterInstance;
+  engine: Engine;
+  private readonly clock: SimClock;
+  private readonly hub: SimHub;
+  private readonly stepLaw: StepLawName;
+  private readonly frontEndMs: number;
+  private readonly seed: number;
+  private readonly readings: SimReadings;
+  private readonly trueStepTime: StepTimeModel;
+  private readonly instances: Instances;
+  private readonly telemetryMinMs: number;
+  private telemetry: Telemetry | undefined;
+  private starts = 0;
+
+  constructor(clock: SimClock, hub: SimHub, spec: ClusterInstance, options: { stepLaw: StepLawName; frontEndMs: number; seed: number }) {
+    this.clock = clock;
+    this.hub = hub;
+    this.spec = spec;
+    this.agent = `door-${spec.id}`;
+    this.stepLaw = options.stepLaw;
+    this.frontEndMs = options.frontEndMs;
+    this.seed = options.seed;
+    // Of a rough law the part without noise, with the same traits drawn.
+    this.trueStepTime = makeStepTime(options.stepLaw === 'linear' ? 'linear' : 'roofline', spec.gpu, seededRng(options.seed), clock);
+    this.engine = this.startEngine();
+    this.readings = new SimReadings(clock, this);
+    const { maxNumSeqs, maxBatchedTokens, gpu } = spec;
+    const config = { ...defaultConfig('token-of-a-simulation').agent, id: this.agent };
+    this.instance = new DoorInstance({
+      config: { id: spec.id, url: 'http://127.0.0.1:9', kind: { gpu: gpu.key }, maxNumSeqs, maxBatchedTokens },
+      agentId: this.agent,
+      epoch: EPOCH,
+      doorUrl: `http://${this.agent}:8080`,
+      connectTimeoutMs: 1000,
+      collectors: this.readings.sources(spec.id),
+      env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
+    });
+    this.instances = new Instances(clock, config, this.agent, EPOCH, [this.instance]);
+    this.telemetryMinMs = config.telemetryMinMs;
+  }
+
+  get joined(): boolean {
+    return this.telemetry !== undefined;
+  }
+
+  /** The true time of a step without its noise, ms. */
+  stepTimeMs(batch: StepBatch): number {
+    return this.trueStepTime(batch) * this.engine.slowFactor;
+  }
+
+  /** Joins the fleet: telemetry flows from now on. */
+  start(): void {
+    this.readings.start();
+    this.hub.join(this, EPOCH);
+    const sink = {
+      sendReports: (reports: InstanceReport[]) => this.hub.send(this.agent, { t: 'telemetry', seq: 0, reports }),
+      sendBlocks: (message: Parameters<SimHub['send']>[1]) => this.hub.send(this.agent, message),
+    };
+    this.telemetry = new Telemetry([this.instance], this.instances, this.clock, this.telemetryMinMs, sink, () => false);
+  }
+
+  onMessage(message: Parameters<SimLink['onMessage']>[0]): void {
+    if (message.t === 'resend-blocks') this.telemetry?.resendBlocks(message.instance);
+    else if (message.t === 'table') this.instance.setPriors(this.hub.open(message.table).laws);
+  }
+
+  /** A request of an entry arrives. */
+  deliver(request: SimRequest, prompt: LedgerPrompt, id: DeliveryId, handler: DeliveryHandler): void {
+    const { engine, instance } = this;
+    if (engine.isDead) {
+      instance.noteFailure();
+      handler.onError();
+      return;
+    }
+    const { ledger } = instance;
+    ledger.seen.note(id.entry, id.epoch, id.seq);
+    const entry = ledger.open(prompt);
+    const spec = { id: '', prompt: request.prompt, maxOutput: request.outputTokens, promptHashes: request.blockHashes, outputSeed: request.index };
+    engine.submit(spec, {
+      onToken: (one) => {
+        ledger.tokens(entry, 1);
+        if (one.outputCount === 1) handler.onFirstToken(instance.report(false));
+      },
+      onFinish: (one) => {
+        const usage = { promptTokens: request.prompt.length, outputTokens: one.outputCount, cachedTokens: Math.max(0, one.hitTokens) };
+        ledger.close(entry, usage);
+        handler.onEnd(usage);
+      },
+      onDeath: () => {
+        instance.noteFailure();
+        ledger.close(entry, undefined);
+        handler.onError();
+      },
+    });
+  }
+
+  /** The engine process dies. */
+  die(): void {
+    this.engine.die();
+  }
+
+  /** A new engine process takes the place of the dead one: empty cache, no load. */
+  restart(): void {
+    this.engine = this.startEngine();
+  }
+
+  get startKey(): string {
+    return `${this.starts}`;
+  }
+
+  private startEngine(): Engine {
+    const { gpu, kvTokens, maxNumSeqs, maxBatchedTokens } = this.spec;
+    this.starts += 1;
+    return new Engine({
+      clock: this.clock,
+      stepTime: makeStepTime(this.stepLaw, gpu, seededRng(this.seed), this.clock),
+      frontEndMs: this.frontEndMs,
+      // One physical block more than requests can use: the null block.
+      blockCount: Math.floor(kvTokens / ENGINE_BLOCK_TOKENS) + 1,
+      blockSize: ENGINE_BLOCK_TOKENS,
+      maxNumSeqs,
+      maxBatchedTokens,
+      maxModelLen: kvTokens,
+      sample: sampleToken,
+    });
+  }
+}
+
+/** Output tokens matter only where a later prompt repeats them; in a trace of block ids none can be told to. */
+function sampleToken(request: EngineRequest): number {
+  return (Math.imul(request.outputSeed + 1, 0x9e3779b1) ^ request.outputCount) & 0x7fffffff;
+}
+
+/** What collectors would read of a simulated engine and its GPU, at their periods. */
+class SimReadings {
+  private readonly clock: SimClock;
+  private readonly door: SimDoor;
+  private metrics: { value: VllmMetrics; atMs: number } | undefined;
+  private gpu: { utilRatio: number; smClockRatio: number; atMs: number } | undefined;
+  private busyMs = 0;
+  private up = true;
+
+  constructor(clock: SimClock, door: SimDoor) {
+    this.clock = clock;
+    this.door = door;
+  }
+
+  start(): void {
+    this.readMetrics();
+    this.readGpu();
+    this.clock.every(METRICS_PERIOD_MS, () => this.readMetrics());
+    this.clock.every(GPU_PERIOD_MS, () => this.readGpu());
+    this.clock.every(HEALTH_PERIOD_MS, () => this.readHealth());
+  }
+
+  sources(id: string): DoorSources {
+    const models = [{ id: SIM_MODEL, maxModelLen: this.door.spec.kvTokens, parent: undefined }];
+    const readings = this;
+    const device = { index: 0, uuid: id, name: this.door.spec.gpu.key };
+    return {
+      host: { latest: () => undefined },
+      gpuInventory: { latest: () => ({ value: [{ ...device, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 }) },
+      gpu: {
+        latest: () => {
+          const { gpu } = readings;
+          if (!gpu) return undefined;
+          const { utilRatio, smClockRatio, atMs } = gpu;
+          // Idle cards draw about a quarter of their limit.
+          const powerRatio = 0.25 + 0.7 * utilRatio * smClockRatio;
+          return { value: [{ ...device, utilRatio, memUtilRatio: undefined, memUsedRatio: 0.9, memTotalMb: undefined, smClockRatio, powerRatio, temperatureC: undefined }], atMs };
+        },
+      },
+      instances: new Map([
+        [
+          id,
+          {
+            metrics: {
+              latest: () => readings.metrics,
+              readNow: () => {
+                readings.readMetrics();
+                return Promise.resolve();
+              },
+            },
+            health: {
+              get state() {
+                return { health: readings.up ? ('up' as const) : ('down' as const), version: 'simulated', models };
+              },
+              noteFailure: () => readings.readHealth(),
+            },
+          },
+        ],
+      ]),
+    };
+  }
+
+  private readHealth(): void {
+    this.up = !this.door.engine.isDead;
+  }
+
+  private readMetrics(): void {
+    const { engine, spec, startKey } = this.door;
+    if (engine.isDead) return;
+    const { running, waiting, kvUsageRatio } = engine.gauges;
+    const value: VllmMetrics = {
+      running, waiting, kvUsageRatio,
+      prefixQueries: 0, prefixHits: 0, promptTokens: 0, generationTokens: 0, preemptions: engine.scheduler.preemptionCount,
+      sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens,
+      processStartS: this.clock.wallMs() / 1000, engines: new Map(), engineStartKey: startKey,
+    };
+    this.metrics = { value, atMs: this.clock.nowMs() };
+  }
+
+  private readGpu(): void {
+    const { engine } = this.door;
+    const nowMs = this.clock.nowMs();
+    const busyMs = engine.busyMs(nowMs);
+    const utilRatio = Math.max(0, Math.min(1, (busyMs - this.busyMs) / GPU_PERIOD_MS));
+    this.busyMs = busyMs;
+    this.gpu = { utilRatio, smClockRatio: 1 / Math.max(1, engine.slowFactor), atMs: nowMs };
+  }
+}

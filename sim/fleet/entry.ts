@@ -1,0 +1,201 @@
+import { type AgentContext, applyTable, makeContext } from '../../agent/context.ts';
+import { admit, type Admission } from '../../agent/admit.ts';
+import type { Decision } from '../../agent/decide.ts';
+import type { AttemptResult } from '../../agent/forward.ts';
+import type { Observed } from '../../agent/observe.ts';
+import type { ClientRequest } from '../../agent/read.ts';
+import { decideOn, ledgerPrompt, neverComputed, observe, routingRequest } from '../../agent/route.ts';
+import type { AgentConfig } from '../../shared/config/index.ts';
+import { defaultConfig } from '../../shared/config/index.ts';
+import { LodestarError } from '../../shared/errors.ts';
+import type { Env } from '../../shared/env.ts';
+import type { BrainMessage } from '../../shared/protocol.ts';
+import type { SimClock } from './clock.ts';
+import type { SimDoor } from './door.ts';
+import type { SimHub, SimLink } from './network.ts';
+import { SIM_MODEL, SIM_SALT, type SimRequest } from './plan.ts';
+
+const SAMPLES_PERIOD_MS = 100;
+const EPOCH = 1;
+const EMPTY = Buffer.alloc(0);
+
+/** What a simulated client saw of one request, ms since its arrival. */
+export interface ClientOutcome {
+  readonly request: SimRequest;
+  ok: boolean;
+  ttftMs: number;
+  e2eMs: number;
+  outputTokens: number;
+  cachedTokens: number;
+  instance: string;
+  policy: string;
+  predictedTtftMs: number;
+  predictedTtftP90Ms: number;
+  /** ms over the best instance at the moment of the decision; NaN where it was not looked at */
+  regretMs: number;
+}
+
+export interface SimEntryOptions {
+  policy: AgentConfig['policy'];
+  objective: AgentConfig['objective'];
+  sloTtftMs: number | undefined;
+  sloTpotMs: number | undefined;
+  /** one way to a door, ms */
+  hopMs: number;
+}
+
+/** An agent on virtual time as an entry without instances of its own: the request path of agent/route.ts, with engines instead of sockets at its end. */
+export class SimEntry implements SimLink {
+  readonly agent: string;
+  readonly context: AgentContext;
+  /** called with each decision, before anything is sent */
+  onDecision: (request: SimRequest, decision: Decision) => number = () => NaN;
+  private readonly clock: SimClock;
+  private readonly hub: SimHub;
+  private readonly doors: ReadonlyMap<string, SimDoor>;
+  private readonly options: SimEntryOptions;
+
+  constructor(agent: string, env: Env, clock: SimClock, hub: SimHub, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions) {
+    this.agent = agent;
+    this.clock = clock;
+    this.hub = hub;
+    this.doors = doors;
+    this.options = options;
+    const config: AgentConfig = { ...defaultConfig('token-of-a-simulation').agent, id: agent, policy: options.policy, objective: options.objective };
+    this.context = makeContext(config, 'token-of-a-simulation', env, EPOCH, []);
+    this.context.salt = SIM_SALT;
+  }
+
+  start(): void {
+    this.hub.join(this, EPOCH);
+    this.clock.every(SAMPLES_PERIOD_MS, () => this.flushSamples());
+  }
+
+  onMessage(message: BrainMessage): void {
+    const { context } = this;
+    if (message.t === 'state') {
+      for (const report of message.reports) context.instances.applyReport(report);
+      for (const gone of message.gone) context.instances.remove(gone);
+    } else if (message.t === 'blocks') {
+      if (!context.instances.applyBlocks(message)) this.hub.send(this.agent, { t: 'resync', blocks: [message.instance] });
+    } else if (message.t === 'table') applyTable(context, new Map(), this.hub.open(message.table));
+    else if (message.t === 'ack') context.samples.ack(message.batch);
+  }
+
+  /** A client's request arrives; `done` hears what became of it. */
+  submit(request: SimRequest, done: (outcome: ClientOutcome) => void): void {
+    new Routing(this, this.context, this.clock, this.doors, this.options, request, done).attempt();
+  }
+
+  private flushSamples(): void {
+    const { samples } = this.context;
+    for (let batch = samples.take(); batch; batch = samples.take()) this.hub.sendSamples(this.agent, { ...batch, dropped: samples.dropped });
+  }
+}
+
+/** The life of one request at its entry, as agent/route.ts has it. */
+class Routing {
+  private readonly entry: SimEntry;
+  private readonly context: AgentContext;
+  private readonly clock: SimClock;
+  private readonly doors: ReadonlyMap<string, SimDoor>;
+  private readonly hopMs: number;
+  private readonly request: SimRequest;
+  private readonly done: (outcome: ClientOutcome) => void;
+  private readonly client: ClientRequest;
+  private readonly excluded = new Set<string>();
+  private readonly arrivedMs: number;
+  private attempts = 0;
+
+  constructor(entry: SimEntry, context: AgentContext, clock: SimClock, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions, request: SimRequest, done: (outcome: ClientOutcome) => void) {
+    this.entry = entry;
+    this.context = context;
+    this.clock = clock;
+    this.doors = doors;
+    this.hopMs = options.hopMs;
+    this.request = request;
+    this.done = done;
+    this.arrivedMs = clock.nowMs();
+    this.client = {
+      method: 'POST', path: '/v1/completions', headers: {}, body: EMPTY, model: SIM_MODEL, stream: true, usageAdded: true,
+      prompt: request.bytes, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '',
+      sloTtftMs: options.sloTtftMs, sloTpotMs: options.sloTpotMs,
+    };
+  }
+
+  attempt(): void {
+    const { context, client, request, excluded } = this;
+    const decision = decideOn(context, routingRequest(context, client), client, request.print, excluded);
+    if (!decision) {
+      this.fail();
+      return;
+    }
+    const regretMs = this.entry.onDecision(request, decision);
+    const admission = admit(context.instances, decision, request.print);
+    const door = this.doors.get(decision.view.id);
+    const startMs = this.clock.nowMs();
+    this.clock.after(this.hopMs, () => door && this.deliver(door, decision, admission, startMs, regretMs));
+  }
+
+  private deliver(door: SimDoor, decision: Decision, admission: Admission, startMs: number, regretMs: number): void {
+    const { clock, hopMs, context, client, request } = this;
+    const observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
+    const prompt = ledgerPrompt(context, client, request.print);
+    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: admission.seq }, {
+      onFirstToken: (report) => {
+        clock.after(hopMs, () => {
+          observed.ttftMs = clock.nowMs() - startMs;
+          context.instances.applyReport(report);
+        });
+      },
+      onEnd: (usage) => {
+        clock.after(hopMs, () => {
+          observed.lastTokenMs = clock.nowMs() - startMs;
+          observed.tokens = usage.outputTokens;
+          observed.usage = { ...usage, engineTtftMs: undefined };
+          this.finish(decision, admission, observed, startMs, regretMs);
+        });
+      },
+      onError: () => void clock.after(hopMs, () => this.broken(decision, admission, observed, startMs)),
+    });
+  }
+
+  private finish(decision: Decision, admission: Admission, observed: Observed, startMs: number, regretMs: number): void {
+    const { clock, arrivedMs } = this;
+    this.book(decision, admission, { status: 'ok', begun: true, httpStatus: 200, error: undefined, refusal: undefined, observed, e2eMs: clock.nowMs() - startMs });
+    this.done({
+      request: this.request,
+      ok: true,
+      ttftMs: startMs - arrivedMs + (observed.ttftMs as number),
+      e2eMs: clock.nowMs() - arrivedMs,
+      outputTokens: observed.tokens,
+      cachedTokens: observed.usage?.cachedTokens ?? 0,
+      instance: decision.view.id,
+      policy: decision.policy,
+      predictedTtftMs: decision.predictedTtftMs,
+      predictedTtftP90Ms: decision.predictedTtftP90Ms,
+      regretMs,
+    });
+  }
+
+  private broken(decision: Decision, admission: Admission, observed: Observed, startMs: number): void {
+    const error = new LodestarError('UPSTREAM_FAILED', 'the simulated engine died');
+    const begun = observed.ttftMs !== undefined;
+    const httpStatus = begun ? 200 : undefined;
+    this.book(decision, admission, { status: 'failed', begun, httpStatus, error, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+    this.excluded.add(decision.view.id);
+    if (begun || this.attempts > this.context.config.retries) this.fail();
+    else this.attempt();
+  }
+
+  private book(decision: Decision, admission: Admission, result: AttemptResult): void {
+    admission.release(neverComputed(result));
+    observe(this.context, this.client, decision, result, this.attempts);
+    this.attempts += 1;
+  }
+
+  private fail(): void {
+    const none = { ttftMs: NaN, e2eMs: NaN, outputTokens: 0, cachedTokens: 0, instance: '', policy: '', predictedTtftMs: NaN, predictedTtftP90Ms: NaN, regretMs: NaN };
+    this.done({ request: this.request, ok: false, ...none });
+  }
+}
