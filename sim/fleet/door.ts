@@ -1,4 +1,4 @@
-import type { VllmMetrics } from '../../agent/collectors/index.ts';
+import type { GpuSample, VllmMetrics } from '../../agent/collectors/index.ts';
 import type { DeliveryId } from '../../agent/door.ts';
 import { DoorInstance, type DoorSources } from '../../agent/door-instance.ts';
 import { Instances } from '../../agent/instances.ts';
@@ -172,7 +172,7 @@ class SimReadings {
   private readonly clock: SimClock;
   private readonly door: SimDoor;
   private metrics: { value: VllmMetrics; atMs: number } | undefined;
-  private gpu: { utilRatio: number; smClockRatio: number; atMs: number } | undefined;
+  private gpu: { value: readonly GpuSample[]; atMs: number } | undefined;
   private busyMs = 0;
   private up = true;
 
@@ -192,20 +192,11 @@ class SimReadings {
   sources(id: string): DoorSources {
     const models = [{ id: SIM_MODEL, maxModelLen: this.door.spec.kvTokens, parent: undefined }];
     const readings = this;
-    const device = { index: 0, uuid: id, name: this.door.spec.gpu.key };
+    const inventory = { value: [{ index: 0, uuid: id, name: this.door.spec.gpu.key, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 };
     return {
       host: { latest: () => undefined },
-      gpuInventory: { latest: () => ({ value: [{ ...device, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 }) },
-      gpu: {
-        latest: () => {
-          const { gpu } = readings;
-          if (!gpu) return undefined;
-          const { utilRatio, smClockRatio, atMs } = gpu;
-          // Idle cards draw about a quarter of their limit.
-          const powerRatio = 0.25 + 0.7 * utilRatio * smClockRatio;
-          return { value: [{ ...device, utilRatio, memUtilRatio: undefined, memUsedRatio: 0.9, memTotalMb: undefined, smClockRatio, powerRatio, temperatureC: undefined }], atMs };
-        },
-      },
+      gpuInventory: { latest: () => inventory },
+      gpu: { latest: () => readings.gpu },
       instances: new Map([
         [
           id,
@@ -247,11 +238,15 @@ class SimReadings {
   }
 
   private readGpu(): void {
-    const { engine } = this.door;
+    const { engine, spec } = this.door;
     const nowMs = this.clock.nowMs();
     const busyMs = engine.busyMs(nowMs);
     const utilRatio = Math.max(0, Math.min(1, (busyMs - this.busyMs) / GPU_PERIOD_MS));
     this.busyMs = busyMs;
-    this.gpu = { utilRatio, smClockRatio: 1 / Math.max(1, engine.slowFactor), atMs: nowMs };
+    const smClockRatio = 1 / Math.max(1, engine.slowFactor);
+    // Idle cards draw about a quarter of their limit.
+    const powerRatio = 0.25 + 0.7 * utilRatio * smClockRatio;
+    const unread = { memUtilRatio: undefined, memTotalMb: undefined, temperatureC: undefined };
+    this.gpu = { value: [{ index: 0, uuid: spec.id, name: spec.gpu.key, utilRatio, memUsedRatio: 0.9, smClockRatio, powerRatio, ...unread }], atMs: nowMs };
   }
 }
