@@ -1,6 +1,7 @@
 import { seededRng } from '../../shared/env.ts';
 import type { PlannedRequest } from './load-generator.ts';
-import { BLOCK_TOKENS, type TraceRequest } from './mooncake.ts';
+import { BLOCK_TOKENS } from './mooncake.ts';
+import type { TraceRequest } from './trace-format.ts';
 
 /** Words of three letters: with the space before, four bytes and one token in common tokenizers. */
 const WORDS = (

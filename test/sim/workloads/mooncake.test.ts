@@ -37,8 +37,8 @@ describe('reader', () => {
     for (const compress of [false, true]) {
       const { requests } = readMooncake(write([row(500, 5), row(10, 600), ''], compress), plain);
       expect(requests).toEqual([
-        { arrivalMs: 10, inputTokens: 600, outputTokens: 10, hashIds: [0, 1] },
-        { arrivalMs: 500, inputTokens: 5, outputTokens: 10, hashIds: [0] },
+        { arrivalMs: 10, inputTokens: 600, outputTokens: 10, hashIds: [0, 1], blockTokens: 512 },
+        { arrivalMs: 500, inputTokens: 5, outputTokens: 10, hashIds: [0], blockTokens: 512 },
       ]);
     }
   });
