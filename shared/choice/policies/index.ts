@@ -1,11 +1,21 @@
 import type { CandidateState, RoutingRequest } from '../../candidate.ts';
 import type { Clock, Rng } from '../../env.ts';
+import { cacheAware } from './cache-aware.ts';
+import { dynamo } from './dynamo.ts';
 import { learned } from './learned.ts';
+import { leastLoad } from './least-load.ts';
 import { leastRequest } from './least-request.ts';
+import { llmD } from './llm-d.ts';
 import { lmetric } from './lmetric.ts';
+import { mooncake } from './mooncake.ts';
+import { powerOfTwo } from './power-of-two.ts';
+import { preble } from './preble.ts';
 import { prefixLoad } from './prefix-load.ts';
+import { prequal } from './prequal.ts';
 import { random } from './random.ts';
 import { roundRobin } from './round-robin.ts';
+import { smetric } from './smetric.ts';
+import { tokenAware } from './token-aware.ts';
 
 /** What a policy chooses from: the candidates that passed the guards, at least one. */
 export interface ChoiceInput {
@@ -72,6 +82,16 @@ export const policies = {
   'least-request': leastRequest,
   'prefix-load': prefixLoad,
   lmetric,
+  'llm-d': llmD,
+  'power-of-two': powerOfTwo,
+  prequal,
+  'cache-aware': cacheAware,
+  'least-load': leastLoad,
+  'token-aware': tokenAware,
+  dynamo,
+  smetric,
+  preble,
+  mooncake,
 } as const satisfies Record<string, PolicyKind>;
 
 export type PolicyName = keyof typeof policies;
