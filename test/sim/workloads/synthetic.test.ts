@@ -1,20 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { readTrace, simPrompt, type TraceRequest } from '../../../sim/workloads/index.ts';
+import { readTrace, simPrompt } from '../../../sim/workloads/index.ts';
+import { endlessHitRatio } from './hit-ratio.ts';
 
 const plain = { seed: 1, lengthScale: 1, outputScale: 1 };
 const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-/** Share of the prompt tokens that an endless cache would hit. */
-function hitRatio(requests: readonly TraceRequest[]): number {
-  const seen = new Set<number>();
-  let hits = 0;
-  for (const { hashIds, blockTokens, inputTokens } of requests) {
-    const known = hashIds.findIndex((id) => !seen.has(id));
-    hits += Math.min(inputTokens, (known < 0 ? hashIds.length : known) * blockTokens);
-    for (const id of hashIds) seen.add(id);
-  }
-  return hits / requests.reduce((sum, one) => sum + one.inputTokens, 0);
-}
 
 describe.each(['synthetic:shared-prompts', 'synthetic:agents'])('%s', (name) => {
   const { requests } = readTrace(name, plain);
@@ -44,7 +33,7 @@ describe.each(['synthetic:shared-prompts', 'synthetic:agents'])('%s', (name) => 
 
 it('shares system prompts, the popular ones most', () => {
   const { requests } = readTrace('synthetic:shared-prompts', plain);
-  expect(hitRatio(requests)).toBeGreaterThan(0.8);
+  expect(endlessHitRatio(requests)).toBeGreaterThan(0.8);
   const count = (client: string): number => requests.filter((one) => one.client === client).length;
   expect(new Set(requests.map((one) => one.client)).size).toBe(40);
   expect(count('app0')).toBeGreaterThan(1.5 * count('app1'));
@@ -53,7 +42,7 @@ it('shares system prompts, the popular ones most', () => {
 
 it('extends the prompts of agents turn by turn', () => {
   const { requests } = readTrace('synthetic:agents', plain);
-  expect(hitRatio(requests)).toBeGreaterThan(0.7);
+  expect(endlessHitRatio(requests)).toBeGreaterThan(0.7);
   const [first] = requests.filter((one) => one.inputTokens < 1500);
   const own = first!.hashIds[first!.hashIds.length - 2]!;
   const session = requests.filter((one) => one.hashIds.includes(own));
