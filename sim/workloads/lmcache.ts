@@ -5,8 +5,10 @@ import type { TraceFormat, TraceRow } from './trace-format.ts';
 /** English text in common tokenizers. */
 const BYTES_PER_TOKEN = 4;
 const BLOCK_TOKENS = 16;
-/** Sessions begin this far apart on average: with runs of 7 s to some minutes, about a dozen at once. */
-const MEAN_SESSION_GAP_MS = 5000;
+/** Sessions begin this far apart on average: with runs of 7 s to some minutes, half a dozen at once. */
+const MEAN_SESSION_GAP_MS = 10_000;
+/** A longer pause within a session is a wait for a person or a slow tool; a few such sessions would be all that is left at the end. */
+const MAX_PAUSE_MS = 10_000;
 
 interface Call {
   atMs: number;
@@ -17,7 +19,7 @@ interface Call {
  * LMCache's agent traces: JSON lines of `timestamp` (µs), `input` and `output` (text) and `session_id`, one line a model call. Text counts a token for each four
  * bytes of UTF-8; a prompt's blocks of 16 tokens are named by what they hold and the block before, so a prompt that extends another shares its full
  * blocks. Sessions were recorded one after the other, days apart: here they begin at random, in random order, as a Poisson process, and keep the
- * times between their own calls. The folder that holds a session is its client. Calls without a prompt are left out.
+ * times between their own calls up to 10 s. The folder that holds a session is its client. Calls without a prompt are left out.
  */
 export const lmcache: TraceFormat = {
   recognises: (line) => line.startsWith('{') && line.includes('"input"') && line.includes('"session_id"'),
@@ -69,11 +71,14 @@ function spread(sessions: Call[][], rng: Rng): TraceRow[] {
   let startMs = 0;
   for (let left = sessions.length; left > 0; left--) {
     const drawn = Math.floor(rng() * left);
-    const calls = sessions[drawn]!;
-    sessions[drawn] = sessions[left - 1]!;
     // Lines are not in order of time.
-    const firstMs = calls.reduce((least, call) => Math.min(least, call.atMs), Infinity);
-    for (const { atMs, row } of calls) rows.push({ ...row, arrivalMs: startMs + atMs - firstMs });
+    const calls = sessions[drawn]!.toSorted((a, b) => a.atMs - b.atMs);
+    sessions[drawn] = sessions[left - 1]!;
+    let arrivalMs = startMs;
+    for (const [at, { atMs, row }] of calls.entries()) {
+      arrivalMs += Math.min(MAX_PAUSE_MS, atMs - (calls[at - 1]?.atMs ?? atMs));
+      rows.push({ ...row, arrivalMs });
+    }
     startMs -= MEAN_SESSION_GAP_MS * Math.log(1 - rng());
   }
   return rows;

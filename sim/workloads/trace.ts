@@ -6,6 +6,7 @@ import { azure } from './azure.ts';
 import { lmcache } from './lmcache.ts';
 import { mooncake } from './mooncake.ts';
 import { servegen } from './servegen.ts';
+import { SYNTHETIC_PREFIX, synthesize } from './synthetic.ts';
 import { tidy } from './tidy.ts';
 import { firstLineOf } from './trace-fields.ts';
 import type { Trace, TraceFormat, TraceRequest, TraceRow } from './trace-format.ts';
@@ -33,11 +34,18 @@ export interface TraceOptions {
 /** The trace that comes with the package. */
 export const bundledTrace: string = join(packageRoot, 'sim/data/traces/mooncake-conversation-first10min.jsonl.gz');
 
+/** How long a made-up trace is if nobody says. */
+const SYNTHETIC_MS = 600_000;
+
 /**
- * Reads a trace in order of arrival: a file, plain or gzip, a tar archive or folder of JSON lines. The format is recognised by the first line
- * unless given. Prompt lengths and blocks scale alike, so what prompts share stays shared. Throws TRACE_INVALID with file, line and field.
+ * Reads a trace in order of arrival: a file, plain or gzip, a tar archive or folder of JSON lines, or `synthetic:KIND`, which needs no file. The format is
+ * recognised by the first line unless given. Prompt lengths and blocks scale alike, so what prompts share stays shared. Throws TRACE_INVALID with file, line and field.
  */
 export function readTrace(file: string, options: TraceOptions & { format?: TraceFormatName | undefined }): Trace {
+  if (file.startsWith(SYNTHETIC_PREFIX)) {
+    const endMs = (options.startMs ?? 0) + (options.durationMs ?? SYNTHETIC_MS);
+    return selectRequests(synthesize(file, options.seed, endMs), options);
+  }
   const files = readSource(file);
   const format = options.format === undefined ? recognise(file, files) : FORMATS[options.format];
   const rows = format.read(files, seededRng(options.seed));
