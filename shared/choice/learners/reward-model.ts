@@ -14,7 +14,7 @@ const REPLAY = 512;
 const REPLAY_POOL = 2048;
 /** Rows passed per round over all epochs, which bounds what a round costs. */
 const ROW_PASSES = 60_000;
-const MAX_EPOCHS = 50;
+const MAX_EPOCHS = 20;
 
 interface Sample {
   row: Float32Array;

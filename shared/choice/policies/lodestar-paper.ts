@@ -26,7 +26,8 @@ const MAX_PREFIXES = 1024;
  *
  * As in the authors' runs, the k-filter is off. Tuning: without the bugs of the code (dropout while serving, half-trained networks
  * serving, features that differ between training and serving), and training starts cold from 300 samples and 100 new ones, where the authors had 5000, 1000
- * and a model from random routing. Up to 50 epochs, as theirs, but 60,000 row passes a round, and 512 replayed samples, so that a round costs seconds.
+ * and a model from random routing; batches are smaller while rows are few. 20 epochs, fewer above 3000 rows (60,000 row passes a round), and 512 replayed
+ * samples, so that a round costs seconds.
  * The features come from the ledger and the shared cache view. The age of a prefix is that of the last request of this entry there that ended or matched at
  * the same length, as a policy does not see blocks; context of decoding requests stands for their tokens so far.
  */
