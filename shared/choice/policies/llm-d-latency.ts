@@ -3,7 +3,7 @@ import { type Rng, seededRng } from '../../env.ts';
 import { LATENCY_FEATURES, LatencyModel } from '../learners/latency-model.ts';
 import { prefixBucketOf } from '../learners/stratified-store.ts';
 import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './index.ts';
-import { hitRatioOf, kvUsageRatioOf } from './readings.ts';
+import { blockHitRatioOf, kvUsageRatioOf } from './readings.ts';
 
 const STRICT_AFFINITY = 0.99;
 const LOOSE_AFFINITY = 0.8;
@@ -56,13 +56,13 @@ function createLlmDLatency(env: PolicyEnv): Policy {
         for (let i = 0; i < candidates.length; i++) {
           const candidate = candidates[i] as CandidateState;
           writeRow(request, candidate, row);
-          pipeline.set(i, model.ttftMs(row), model.tpotMs(row), hitRatioOf(request, candidate));
+          pipeline.set(i, model.ttftMs(row), model.tpotMs(row), blockHitRatioOf(request, candidate));
         }
         choice = pipeline.choose(input);
       } else choice = chooseComposite(input);
       const taken = candidates[choice.index] as CandidateState;
       writeRow(request, taken, row);
-      const memo: Memo = { row: row.slice(), waiting: taken.waiting, kvUsageRatio: kvUsageRatioOf(taken), hitRatio: hitRatioOf(request, taken) };
+      const memo: Memo = { row: row.slice(), waiting: taken.waiting, kvUsageRatio: kvUsageRatioOf(taken), hitRatio: blockHitRatioOf(request, taken) };
       return { ...choice, memo };
     },
     observe({ ok, ttftMs, tpotMs }, memo) {
@@ -74,7 +74,7 @@ function createLlmDLatency(env: PolicyEnv): Policy {
 
 /** The predictor's features; the first seven are those of the TPOT model. */
 function writeRow(request: RoutingRequest, candidate: CandidateState, row: Float32Array): void {
-  const hitRatio = hitRatioOf(request, candidate);
+  const hitRatio = blockHitRatioOf(request, candidate);
   row[0] = candidate.waiting > 0 ? 1 : 0;
   row[1] = kvUsageRatioOf(candidate);
   row[2] = request.promptTokens;
@@ -110,7 +110,7 @@ function chooseComposite({ request, candidates, scores, rng }: ChoiceInput): Cho
   for (let i = 0; i < candidates.length; i++) {
     const candidate = candidates[i] as CandidateState;
     const queue = max > 0 ? (max - candidate.waiting) / max : 1;
-    scores[i] = -(1 - kvUsageRatioOf(candidate) + queue + hitRatioOf(request, candidate)) / 3;
+    scores[i] = -(1 - kvUsageRatioOf(candidate) + queue + blockHitRatioOf(request, candidate)) / 3;
   }
   return drawByScore(scores, candidates.length, rng);
 }

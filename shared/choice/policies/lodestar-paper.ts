@@ -3,7 +3,7 @@ import { seededRng } from '../../env.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { RewardModel } from '../learners/reward-model.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Policy, PolicyEnv, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './index.ts';
 import { prefixLoad } from './prefix-load.ts';
 import { hitRatioOf, kvUsageRatioOf, runningOf } from './readings.ts';
 
@@ -44,28 +44,28 @@ function createLodestarPaper(env: PolicyEnv): Policy {
   const features = new Features();
   return {
     choose(input) {
-      const { request, candidates, scores, nowMs, rng } = input;
-      const n = candidates.length;
-      const choice = model.covers(features.row(request, candidates[0] as CandidateState, nowMs)) ? explore() : fallback.choose(input);
+      const { request, candidates, nowMs } = input;
+      const covered = model.covers(features.row(request, candidates[0] as CandidateState, nowMs));
+      const choice = covered ? chooseByReward(input, model, features) : fallback.choose(input);
       const taken = candidates[choice.index] as CandidateState;
       const memo = features.row(request, taken, nowMs).slice();
       features.sent(request, taken, nowMs);
       return { ...choice, memo };
-
-      function explore() {
-        for (let i = 0; i < n; i++) scores[i] = -model.predict(features.row(request, candidates[i] as CandidateState, nowMs));
-        const best = argminRandomTies(scores, n, rng);
-        if (rng() >= EXPLORATION) return { index: best.index, propensity: best.propensity * (1 - EXPLORATION) + EXPLORATION / n };
-        const index = Math.min(n - 1, Math.floor(rng() * n));
-        const greedy = scores[index] === scores[best.index] ? best.propensity * (1 - EXPLORATION) : 0;
-        return { index, propensity: greedy + EXPLORATION / n };
-      }
     },
     observe({ ok, ttftMs }, memo) {
       if (!ok || ttftMs === null || !(ttftMs <= MAX_TTFT_MS) || !(memo instanceof Float32Array)) return;
       model.add(memo, -ttftMs / 1000);
     },
   };
+}
+
+function chooseByReward({ request, candidates, scores, nowMs, rng }: ChoiceInput, model: RewardModel, features: Features): Choice {
+  const n = candidates.length;
+  for (let i = 0; i < n; i++) scores[i] = -model.predict(features.row(request, candidates[i] as CandidateState, nowMs));
+  const best = argminRandomTies(scores, n, rng);
+  const index = rng() < EXPLORATION ? Math.min(n - 1, Math.floor(rng() * n)) : best.index;
+  const greedy = scores[index] === scores[best.index] ? best.propensity * (1 - EXPLORATION) : 0;
+  return { index, propensity: greedy + EXPLORATION / n };
 }
 
 /** The paper's feature row, and what it must remember for it. */
