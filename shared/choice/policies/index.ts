@@ -7,6 +7,8 @@ import { leastLoad } from './least-load.ts';
 import { leastRequest } from './least-request.ts';
 import { llmD } from './llm-d.ts';
 import { lmetric } from './lmetric.ts';
+import { llmDLatency } from './llm-d-latency.ts';
+import { lodestarPaper } from './lodestar-paper.ts';
 import { mooncake } from './mooncake.ts';
 import { powerOfTwo } from './power-of-two.ts';
 import { preble } from './preble.ts';
@@ -92,6 +94,8 @@ export const policies = {
   smetric,
   preble,
   mooncake,
+  'lodestar-paper': lodestarPaper,
+  'llm-d-latency': llmDLatency,
 } as const satisfies Record<string, PolicyKind>;
 
 export type PolicyName = keyof typeof policies;

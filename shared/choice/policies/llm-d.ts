@@ -1,7 +1,7 @@
 import type { CandidateState } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
 import type { Choice, ChoiceInput, PolicyKind } from './index.ts';
-import { hitRatioOf, kvUsageRatioOf } from './readings.ts';
+import { blockHitRatioOf, kvUsageRatioOf } from './readings.ts';
 
 const QUEUE_WEIGHT = 2;
 const KV_WEIGHT = 2;
@@ -34,7 +34,7 @@ function chooseLlmD({ request, candidates, scores, rng }: ChoiceInput): Choice {
   for (let i = 0; i < n; i++) {
     const candidate = candidates[i] as CandidateState;
     const queue = spread > 0 ? (max - candidate.waiting) / spread : 1;
-    scores[i] = -(QUEUE_WEIGHT * queue + KV_WEIGHT * (1 - kvUsageRatioOf(candidate)) + PREFIX_WEIGHT * hitRatioOf(request, candidate));
+    scores[i] = -(QUEUE_WEIGHT * queue + KV_WEIGHT * (1 - kvUsageRatioOf(candidate)) + PREFIX_WEIGHT * blockHitRatioOf(request, candidate));
   }
   return argminRandomTies(scores, n, rng);
 }

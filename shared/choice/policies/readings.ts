@@ -20,6 +20,13 @@ export function hitRatioOf(request: RoutingRequest, candidate: CandidateState): 
   return Math.min(1, candidate.hitTokens / Math.max(1, request.promptTokens));
 }
 
+/** Cached blocks of the request's prompt per block that can be cached (an engine computes the last token anyhow), 0..1. */
+export function blockHitRatioOf(request: RoutingRequest, candidate: CandidateState): number {
+  const blockTokens = Math.max(1, candidate.report.limits.blockTokens);
+  const blocks = Math.floor((request.promptTokens - 1) / blockTokens);
+  return blocks > 0 ? Math.min(1, candidate.hitTokens / (blocks * blockTokens)) : 0;
+}
+
 /** Sequences in the engine's batch. */
 export function runningOf(candidate: CandidateState): number {
   return candidate.prefilling + candidate.decoding;

@@ -1,7 +1,7 @@
 import { type CandidateState, uncachedTokens } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
 import type { Choice, ChoiceInput, PolicyKind } from './index.ts';
-import { hitRatioOf, peakPrefillPerMs } from './readings.ts';
+import { blockHitRatioOf, peakPrefillPerMs } from './readings.ts';
 
 /** Cached share of the prompt from which an instance counts as the request's home. */
 const AFFINITY = 0.8;
@@ -29,7 +29,7 @@ function chooseTokenAware({ request, candidates, scores, rng }: ChoiceInput): Ch
   let others = Infinity;
   for (const candidate of candidates) {
     const waitMs = candidate.pendingTokens / peakPrefillPerMs(candidate);
-    if (hitRatioOf(request, candidate) >= AFFINITY) sticky = Math.min(sticky, waitMs);
+    if (blockHitRatioOf(request, candidate) >= AFFINITY) sticky = Math.min(sticky, waitMs);
     else others = Math.min(others, waitMs);
   }
   const keepAll = sticky === Infinity || sticky - others > MAX_PENALTY_MS;
@@ -37,7 +37,7 @@ function chooseTokenAware({ request, candidates, scores, rng }: ChoiceInput): Ch
     const candidate = candidates[i] as CandidateState;
     const load = Math.min(1, (candidate.pendingTokens + uncachedTokens(request, candidate)) / TOKEN_CEILING);
     // A load is at most 1, so who was filtered out ranks after everyone kept.
-    scores[i] = keepAll || hitRatioOf(request, candidate) >= AFFINITY ? load : load + 2;
+    scores[i] = keepAll || blockHitRatioOf(request, candidate) >= AFFINITY ? load : load + 2;
   }
   return argminRandomTies(scores, n, rng);
 }

@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+import { policies } from '../../../../shared/choice/policies/index.ts';
+import { candidateWith } from '../../../helpers/reports.ts';
+import { choiceInput, policyEnv } from '../inputs.ts';
+import { busy, live, shareOf, type World } from './world.ts';
+
+/** Two kinds of GPU under the same load; the second takes three times as long. */
+const twoKinds: World = {
+  candidates: (draw) => {
+    const decoding = Math.floor(draw() * 4);
+    return [busy('a', 'fast', decoding), busy('b', 'slow', decoding)];
+  },
+  ttftMs: (candidate, promptTokens) => (100 + 0.2 * promptTokens) * (candidate.report.instance === 'b' ? 3 : 1),
+};
+
+test('learns which kind is faster, keeps exploring, and is the same for the same seed', { timeout: 60_000 }, () => {
+  const chosen = live('lodestar-paper', twoKinds, 500);
+  // Until the first round, after 30 s and 300 samples, prefix-load's algorithm shares them out.
+  expect(shareOf(0, chosen.slice(0, 300), 300)).toBeCloseTo(0.5, 1);
+  expect(shareOf(0, chosen, 100)).toBeGreaterThan(0.9);
+  expect(live('lodestar-paper', twoKinds, 350)).toEqual(chosen.slice(0, 350));
+});
+
+test('leaves requests outside what it was trained on to prefix-load', { timeout: 60_000 }, () => {
+  const env = policyEnv();
+  const policy = policies['lodestar-paper'].create(env);
+  const feed = (): void => {
+    const { index, memo } = policy.choose(choiceInput([candidateWith('a'), candidateWith('b')], { nowMs: env.clock.nowMs(), rng: env.rng }));
+    policy.observe?.({ instance: 'ab'[index]!, atMs: 0, ok: true, ttftMs: 100, tpotMs: 10, outputTokens: 10 }, memo);
+  };
+  for (let i = 0; i < 400; i++) {
+    env.clock.advance(100);
+    feed();
+  }
+  env.clock.advance(10_000);
+  const outside = choiceInput([candidateWith('a', { inFlight: 2 }), candidateWith('b')], { promptTokens: 9000, rng: env.rng });
+  for (let i = 0; i < 20; i++) expect(policy.choose(outside)).toMatchObject({ index: 1, propensity: 1 });
+  const inside = choiceInput([candidateWith('a'), candidateWith('b')], { rng: env.rng });
+  expect(policy.choose(inside).propensity).toBeLessThan(1);
+});
+
+test('learns nothing from failures and from more than 15 s', () => {
+  const chosen = live('lodestar-paper', { ...twoKinds, ttftMs: () => 15_001 }, 500);
+  expect(shareOf(0, chosen, 200)).toBeCloseTo(0.5, 1);
+});
