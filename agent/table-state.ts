@@ -1,4 +1,4 @@
-import { policies, type Policy, type PolicyName, type PolicyOutcome } from '../shared/choice/policies/index.ts';
+import { FALLBACK_POLICY, policies, type Policy, type PolicyName, type PolicyOutcome } from '../shared/choice/policies/index.ts';
 import { objectives, type ObjectiveName } from '../shared/choice/objectives/index.ts';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
@@ -13,8 +13,6 @@ import { TrustGate } from '../shared/trust.ts';
 export const MAX_ROWS = 256;
 /** An entry distrusts a table that the brain trusts only on clear evidence of its own. */
 const LOCAL_TRUST = { minSamples: 24, maxMedianApe: 0.6 };
-/** What routes until the predictor is trusted. */
-const FALLBACK: PolicyName = 'prefix-load';
 const VERDICT_EVERY = 8;
 
 /** The policy that decides now, and why it and no other. */
@@ -63,16 +61,19 @@ export class TableState {
     return (model !== undefined ? means?.models[model] : undefined) ?? means?.fleet ?? START_OUTPUT_TOKENS;
   }
 
-  /** Which policy decides a request in this regime; undefined asks for the general answer. */
+  /**
+   * Which policy decides a request in this regime; undefined asks for the general answer. The physics prior needs no training, and from the first request on it is no
+   * worse than any heuristic (docs/decisions/0007-trust.md): predictions route until they are shown to be wrong.
+   */
   inForce(regime: Regime | undefined): InForce {
     const wanted = this.config.policy ?? this.table?.policy;
     if (wanted !== undefined && wanted !== 'learned') return { policy: wanted, reason: this.config.policy ? 'config' : 'table' };
-    if (!this.table) return { policy: FALLBACK, reason: 'fallback:no-table' };
+    if (!this.localTrust) return { policy: FALLBACK_POLICY, reason: 'fallback:local-distrust' };
+    if (!this.table) return { policy: 'learned', reason: 'no-table' };
     const { trust } = this.table;
-    if (trust.verdict !== 'trusted') return { policy: FALLBACK, reason: 'fallback:untrusted' };
-    if (!this.localTrust) return { policy: FALLBACK, reason: 'fallback:local-distrust' };
-    if (regime !== undefined && trust.regimes[regime] === 'untrusted') return { policy: FALLBACK, reason: `fallback:untrusted-${regime}` };
-    return { policy: 'learned', reason: 'trusted' };
+    if (trust.verdict === 'untrusted') return { policy: FALLBACK_POLICY, reason: 'fallback:untrusted' };
+    if (regime !== undefined && trust.regimes[regime] === 'untrusted') return { policy: FALLBACK_POLICY, reason: `fallback:untrusted-${regime}` };
+    return { policy: 'learned', reason: trust.verdict };
   }
 
   policy(name: PolicyName): Policy {

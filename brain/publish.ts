@@ -1,3 +1,4 @@
+import { FALLBACK_POLICY } from '../shared/choice/policies/index.ts';
 import { encode } from '../shared/codec.ts';
 import type { Clock, Log, Timer } from '../shared/env.ts';
 import { errorMessage } from '../shared/errors.ts';
@@ -71,7 +72,7 @@ export class Publisher {
 
   /** Publishes if the verdict is another one than agents know. */
   trustIs(trust: Trust): void {
-    if (trust.verdict !== (this.last?.trust.verdict ?? 'untrusted')) this.publish('trust', trust);
+    if (trust.verdict !== (this.last?.trust.verdict ?? 'learning')) this.publish('trust', trust);
   }
 
   /** `trust`: the verdict to publish, with the reason of its change; by default the present one. */
@@ -87,7 +88,7 @@ export class Publisher {
       counters.storeFailures += 1;
       log.error(`routing table ${this.version} could not be stored: ${errorMessage(error)}`);
     }
-    const before = this.last?.trust.verdict ?? 'untrusted';
+    const before = this.last?.trust.verdict ?? 'learning';
     this.last = table;
     this.sealed = sealed;
     if (table.trust.verdict !== before) log.info(trustChange(table));
@@ -120,10 +121,11 @@ function trustChange({ trust, policy, version }: RoutingTable): string {
   const error = trust.medianApe === null ? 'no outcome yet' : `median error ${Math.round(trust.medianApe * 100)} % over ${trust.samples} outcomes`;
   const routing = policy === 'learned' ? policyInForce(policy, trust) : `${policy}, as the operator chose,`;
   if (trust.verdict === 'trusted') return `trust earned: routing by ${routing} from table ${version} (${error})`;
+  if (trust.verdict === 'learning') return `learning: routing by ${routing} on the step-time laws from table ${version} (${trust.reason})`;
   return `trust lost: routing by ${routing} from table ${version} (${trust.reason})`;
 }
 
-/** What agents do with the table's policy: `learned` needs trust. */
+/** What agents do with the table's policy: `learned` gives way where it is shown to be wrong. */
 export function policyInForce(policy: RoutingTable['policy'], trust: Trust): RoutingTable['policy'] {
-  return policy === 'learned' && trust.verdict !== 'trusted' ? 'prefix-load' : policy;
+  return policy === 'learned' && trust.verdict === 'untrusted' ? FALLBACK_POLICY : policy;
 }

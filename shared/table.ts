@@ -16,7 +16,7 @@ const lawSchema = z.object({
   frontEndMs: nonNegative, samples: nonNegative, residualMs: nonNegative,
 });
 
-const weightsSchema = z.object({ queue: nonNegative, decode: nonNegative, kv: nonNegative, block: nonNegative });
+const weightsSchema = z.object({ queue: nonNegative, busy: nonNegative, decode: nonNegative, kv: nonNegative, block: nonNegative });
 
 const layerSchema = z
   .object({
@@ -46,7 +46,8 @@ const rosterEntrySchema = z.object({
 });
 
 export const trustSchema = z.object({
-  verdict: z.enum(['trusted', 'untrusted']),
+  /** learning: too few outcomes to say; the physics prior routes meanwhile */
+  verdict: z.enum(['learning', 'trusted', 'untrusted']),
   reason: z.string().max(256),
   /** live outcomes behind the verdict */
   samples: z.number().int().nonnegative(),

@@ -11,7 +11,7 @@ export interface TrustLimits {
 /** Outcomes remembered; older ones leave by count or by age, so that a verdict is always about the present. */
 const WINDOW = 256;
 const MAX_AGE_MS = 180_000;
-/** Trust once earned is lost only clearly beyond the limit, so that the fleet does not flap between policies. */
+/** Trust is lost only clearly beyond the limit, so that the fleet does not flap between policies. */
 const HYSTERESIS = 1.5;
 const REGIME_MIN_SAMPLES = 12;
 /** Newest outcomes that decide whether trust is lost: drift must show before the whole window has turned over. */
@@ -31,11 +31,11 @@ interface Entry {
 export class TrustGate {
   private readonly limits: TrustLimits;
   private entries: Entry[] = [];
-  private trusted = false;
+  private state: Trust['verdict'];
 
   constructor(limits: TrustLimits, startTrusted = false) {
     this.limits = limits;
-    this.trusted = startTrusted;
+    this.state = startTrusted ? 'trusted' : 'learning';
   }
 
   note(predictedMs: number, p90Ms: number, observedMs: number, regime: Regime, nowMs: number): void {
@@ -47,7 +47,7 @@ export class TrustGate {
   /** Forgets every outcome: the fleet or the predictor is no longer the one that they speak of. */
   reset(): void {
     this.entries = [];
-    this.trusted = false;
+    this.state = 'learning';
   }
 
   verdict(nowMs: number): Trust {
@@ -57,7 +57,7 @@ export class TrustGate {
     const medianApe = median(apes);
     const reason = this.judge(apes, medianApe);
     return {
-      verdict: this.trusted ? 'trusted' : 'untrusted',
+      verdict: this.state,
       reason,
       samples: live.length,
       medianApe: medianApe !== null && Number.isFinite(medianApe) ? medianApe : null,
@@ -69,18 +69,17 @@ export class TrustGate {
   private judge(apes: number[], medianApe: number | null): string {
     const { minSamples, maxMedianApe } = this.limits;
     const recent = median(apes.slice(-RECENT));
-    if (this.trusted) {
-      if (recent !== null && apes.length >= Math.min(minSamples, RECENT / 2) && recent > maxMedianApe * HYSTERESIS) {
-        this.trusted = false;
-        return `drift: recent median error ${percent(recent)} > ${percent(maxMedianApe * HYSTERESIS)}`;
-      }
-      return medianApe === null ? 'trusted, no recent outcome' : `median error ${percent(medianApe)}`;
+    const enough = apes.length >= (this.state === 'trusted' ? Math.min(minSamples, RECENT / 2) : minSamples);
+    if (!enough || recent === null || medianApe === null) {
+      return this.state === 'trusted' ? 'trusted, no recent outcome' : `learning: ${apes.length} of ${minSamples} outcomes`;
     }
-    if (apes.length < minSamples) return `learning: ${apes.length} of ${minSamples} outcomes`;
-    if (medianApe === null || medianApe > maxMedianApe || (recent !== null && recent > maxMedianApe)) {
-      return `median error ${percent(Math.max(medianApe ?? Infinity, recent ?? 0))} > ${percent(maxMedianApe)}`;
+    if (this.state !== 'untrusted' && recent > maxMedianApe * HYSTERESIS) {
+      this.state = 'untrusted';
+      return `drift: recent median error ${percent(recent)} > ${percent(maxMedianApe * HYSTERESIS)}`;
     }
-    this.trusted = true;
+    if (this.state === 'trusted') return `median error ${percent(medianApe)}`;
+    if (medianApe > maxMedianApe || recent > maxMedianApe) return `median error ${percent(Math.max(medianApe, recent))} > ${percent(maxMedianApe)}`;
+    this.state = 'trusted';
     return `median error ${percent(medianApe)}`;
   }
 

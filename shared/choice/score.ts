@@ -2,11 +2,13 @@ import { type CandidateState, type RoutingRequest, uncachedTokens } from '../can
 import type { PriorEstimate } from '../predictor/prior.ts';
 import type { Objective } from './objectives/index.ts';
 
-/** Weights of the price of work; they travel in the routing table. Source of the starting values: docs/learning.md. */
+/** Weights of what a request does to others; they travel in the routing table. Where they come from: docs/decisions/0006-choice.md. */
 export interface ChoiceWeights {
-  /** k: requests that will queue behind this one */
+  /** k: requests that queue behind this one, those there now */
   queue: number;
-  /** d: running sequences that its prefill slows down */
+  /** r: those that will come while it is prefilled */
+  busy: number;
+  /** w: milliseconds by which running sequences end later, against one of TTFT */
   decode: number;
   /** e: cache that it displaces */
   kv: number;
@@ -29,10 +31,11 @@ const RHO_MAX = 0.9;
 /**
  * Cost of sending the request to a candidate, in milliseconds; the lowest wins.
  *
- *   score = objective(prediction) + work·(k·waiting/(1 − ρ) + d·D + e·min(2, u)) + f·max(0, u − 0.7)·own/1000·base
+ *   score = objective(prediction) + work·(k·waiting/(1 − ρ) + r·ρ/(1 − ρ) + w·D + e·min(2, u)) + w·D·(c3 + c4·L)·out + f·max(0, u − 0.7)·own/1000·base
  *
- * The first term is what the request itself will feel, the rest what it does to the requests beside and behind it there. Every term is
- * that instance's own: one price for the fleet piles requests onto the fast kind.
+ * The first term is what the request itself will feel, the rest what it does to the requests beside and behind it there: those that queue, now and soon, wait
+ * `work` longer; each of the D running sequences is held up once by its prefill, and in each of its `out` steps by its own decoding. Every term is that
+ * instance's own: one price for the fleet piles requests onto the fast kind.
  */
 export function scoreCandidate(
   request: RoutingRequest,
@@ -41,12 +44,15 @@ export function scoreCandidate(
   prior: PriorEstimate,
   objective: Objective,
   weights: ChoiceWeights,
-  meanOutputTokens: number,
+  outputTokens: number,
 ): number {
+  const { c3, c4 } = candidate.report.law;
+  const { decoding } = candidate;
   const rho = Math.min(RHO_MAX, candidate.workRatio);
   const pressure = prior.kvPressure;
-  const pendingRequests = candidate.waiting + candidate.prefilling;
-  const price = (weights.queue * pendingRequests) / (1 - rho) + weights.decode * candidate.decoding + weights.kv * Math.min(2, pressure);
+  const queue = (weights.queue * (candidate.waiting + candidate.prefilling) + weights.busy * rho) / (1 - rho);
+  const price = queue + weights.decode * decoding + weights.kv * Math.min(2, pressure);
+  const slowed = weights.decode * decoding * (c3 + c4 * request.promptTokens) * outputTokens;
   const blocked = weights.block * Math.max(0, pressure - BLOCK_FROM) * (uncachedTokens(request, candidate) / 1000) * prior.baseMs;
-  return objective.costMs(prediction, request, meanOutputTokens) + prior.workMs * price + blocked;
+  return objective.costMs(prediction, request, outputTokens) + prior.workMs * price + slowed + blocked;
 }

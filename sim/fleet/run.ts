@@ -165,7 +165,7 @@ class World {
 
   private watchTrust(): void {
     const timer = this.clock.every(100, () => {
-      if (!this.entries.some((entry) => entry.context.tables.inForce(undefined).policy === 'learned')) return;
+      if (!this.entries.some((entry) => entry.context.tables.table?.trust.verdict === 'trusted')) return;
       this.firstTrusted = { atMs: this.clock.nowMs() - SETTLE_MS, requests: this.outcomes.length };
       timer.cancel();
     });

@@ -98,5 +98,8 @@ export const policies = {
   'llm-d-latency': llmDLatency,
 } as const satisfies Record<string, PolicyKind>;
 
+/** What routes where predictions are shown to be wrong. Its inputs are counts, none is learned; of such policies it is the best on most fleets (docs/evaluation.md). */
+export const FALLBACK_POLICY = 'lmetric' satisfies keyof typeof policies;
+
 export type PolicyName = keyof typeof policies;
 export const POLICY_NAMES = Object.keys(policies) as [PolicyName, ...PolicyName[]];
