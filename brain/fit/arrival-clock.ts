@@ -2,15 +2,15 @@ import type { LoggedRequest, RequestLog } from './log-reader.ts';
 
 /** Arrivals before the newest whose times are still being improved: longer ago, hardly anything that is learned moves them. */
 const WINDOW = 300;
-const SWEEPS = 5;
+const SWEEPS = 12;
 /** Below this error in ms a vote counts by its square, above it by its size: a misread count must not move the clock. */
-const NEAR_MS = 50;
+const NEAR_MS = 100;
 /** Weight of the votes of neighbouring arrivals. */
-const NEIGHBOUR = 2;
+const NEIGHBOUR = 3;
 /** Newest counts whose ends do not vote yet: a gateway that routes several requests at once counts some of them late, and the next count tells. */
-const UNCONFIRMED = 2;
+const UNCONFIRMED = 1;
 /** Arrivals within which a count may still take an end back. */
-const REVOCABLE = 8;
+const REVOCABLE = 16;
 
 /** Mean requests in flight below which Little's law says little of the rate. */
 const IN_FLIGHT_MIN = 0.1;
