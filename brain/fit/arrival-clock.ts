@@ -3,8 +3,8 @@ import type { LoggedRequest, RequestLog } from './log-reader.ts';
 /** Arrivals before the newest whose times are still being improved: longer ago, hardly anything that is learned moves them. */
 const WINDOW = 300;
 const SWEEPS = 12;
-/** Below this error in ms a vote counts by its square, above it by its size: a misread count must not move the clock. */
-const NEAR_MS = 100;
+/** Part of the mean gap between arrivals below which a vote's error counts by its square, above by its size: a misread count must not move the clock. */
+const NEAR_SHARE = 0.75;
 /** Weight of the votes of neighbouring arrivals. */
 const NEIGHBOUR = 3;
 /** Newest counts whose ends do not vote yet: a gateway that routes several requests at once counts some of them late, and the next count tells. */
@@ -113,7 +113,7 @@ export class ArrivalClock {
     let weights = 0;
     let sum = 0;
     const vote = (value: number, share = 1): void => {
-      const weight = share / Math.max(NEAR_MS, Math.abs(value - now));
+      const weight = share / Math.max(NEAR_SHARE * gapMs, Math.abs(value - now));
       weights += weight;
       sum += weight * value;
     };
