@@ -2,6 +2,8 @@ import type { LoggedRequest, RequestLog } from './log-reader.ts';
 
 /** Arrivals before the newest whose times are still being improved: longer ago, hardly anything that is learned moves them. */
 const WINDOW = 300;
+/** Of those, the newest, which need several sweeps. */
+const UNSETTLED = 100;
 const SWEEPS = 12;
 /** Part of the mean gap between arrivals below which a vote's error counts by its square, above by its size: a misread count must not move the clock. */
 const NEAR_SHARE = 0.75;
@@ -68,7 +70,10 @@ export class ArrivalClock {
     const request = this.requests[newest] as LoggedRequest;
     this.names.forEach((name, at) => this.count(name, request.inFlight[at] as number, newest));
     this.at[newest] = newest === 0 ? 0 : (this.at[newest - 1] as number) + this.gapMs;
-    for (let sweep = 0; sweep < SWEEPS; sweep++) for (let i = newest; i > Math.max(0, newest - WINDOW); i--) this.improve(i, newest);
+    for (let sweep = 0; sweep < SWEEPS; sweep++) {
+      const oldest = Math.max(0, newest - (sweep === 0 ? WINDOW : UNSETTLED));
+      for (let i = newest; i > oldest; i--) this.improve(i, newest);
+    }
     const here = this.flying.get(request.instance) as number[];
     const arrival = {
       atMs: this.arrivalMs(newest),

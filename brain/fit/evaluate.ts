@@ -33,7 +33,7 @@ export const TRAIN_SHARE = 0.7;
 /** Fewer say nothing of a net of thousands of weights, or of a 90th percentile. */
 export const MIN_TRAINED = 100;
 export const MIN_TESTED = 30;
-/** Rows of one training round at most, the newest: what the live learner takes. */
+/** Rows that the law and the net are fitted to at most, the newest: what the live learner takes. */
 const ROUND_ROWS = 8192;
 /** The live learner's default. */
 const HIDDEN = [64, 64] as const;
@@ -56,7 +56,7 @@ export function evaluateLog(tf: Tf, log: RequestLog, file: string): FitReport {
   }
   const trained = new Set(training);
   const tested = new Set(testing);
-  const model = new StateModel(training);
+  const model = new StateModel(training.slice(-ROUND_ROWS));
   const rows = model.rows(observations);
   const learned = rows.filter((_, i) => trained.has(observations[i] as Observation));
   const future = rows.filter((_, i) => tested.has(observations[i] as Observation));
