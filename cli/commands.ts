@@ -4,6 +4,7 @@ import { addBrain } from './brain.ts';
 import { addConfig } from './config.ts';
 import { addDemo } from './demo.ts';
 import { addEngine } from './engine.ts';
+import { addFit } from './fit.ts';
 import { addReplay } from './replay.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
@@ -13,5 +14,6 @@ export const commands: readonly ((program: Command) => void)[] = [
   addConfig,
   addDemo,
   addEngine,
+  addFit,
   addReplay,
 ];

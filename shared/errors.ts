@@ -8,6 +8,7 @@ export const ERROR_CODES = {
   UPSTREAM_FAILED: 'the instance failed before the first byte of its answer',
   UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
   TRACE_INVALID: 'a trace file has a bad line',
+  LOG_INVALID: 'a recorded request log cannot be read, or holds too little to learn from',
   STORE_FAILED: 'the state folder cannot be opened or written',
   PROCESS_DIED: 'a process that the demo started ended, or did not become ready',
   PREDICTOR_BACKEND: 'no TensorFlow.js backend could be started',

@@ -19,6 +19,8 @@ export interface FitRequest {
   labels: Float32Array;
   n: number;
   seed: number;
+  /** log ratio up to which an error of the means counts by its square and beyond by its size; default 1. Small: the medians are learned. */
+  huberDelta?: number;
 }
 
 export interface FitResult {
@@ -74,7 +76,7 @@ export function fitNet(tf: Tf, request: FitRequest): FitResult {
       let sum = 0;
       for (let at = 0; at < n; at += batch) {
         const chosen = order.subarray(at, Math.min(n, at + batch));
-        sum += step(tf, model, optimizer, inputs, labels, chosen) * chosen.length;
+        sum += step(tf, model, optimizer, inputs, labels, chosen, request.huberDelta ?? HUBER_DELTA) * chosen.length;
         steps += 1;
       }
       model.shrink(LEARNING_RATE * Math.min(DECAY_MAX, DECAY_ROWS / n) * (steps - before));
@@ -119,7 +121,7 @@ function headBiases(labels: Float32Array, n: number): number[] {
 }
 
 /** One Adam step on the chosen rows; returns their mean loss. */
-function step(tf: Tf, model: TrainableNet, optimizer: ReturnType<Tf['train']['adam']>, inputs: Float32Array, labels: Float32Array, chosen: Uint32Array): number {
+function step(tf: Tf, model: TrainableNet, optimizer: ReturnType<Tf['train']['adam']>, inputs: Float32Array, labels: Float32Array, chosen: Uint32Array, delta: number): number {
   const x = new Float32Array(chosen.length * FEATURE_COUNT);
   const y = new Float32Array(chosen.length * HEAD_COUNT);
   const mask = new Float32Array(chosen.length * HEAD_COUNT);
@@ -139,17 +141,17 @@ function step(tf: Tf, model: TrainableNet, optimizer: ReturnType<Tf['train']['ad
     const rows = tf.tensor2d(x, [chosen.length, FEATURE_COUNT]);
     const target = tf.tensor2d(y, [chosen.length, HEAD_COUNT]);
     const weight = tf.tensor2d(mask, [chosen.length, HEAD_COUNT]);
-    const cost = optimizer.minimize(() => lossOf(tf, model.forward(rows), target, weight, known), true, model.variables);
+    const cost = optimizer.minimize(() => lossOf(tf, model.forward(rows), target, weight, known, delta), true, model.variables);
     return (cost as Scalar).dataSync()[0] as number;
   });
 }
 
 /** Mean over the known labels of Huber loss (means) and pinball loss (90th percentiles). */
-function lossOf(tf: Tf, predicted: Tensor2D, target: Tensor2D, weight: Tensor2D, known: number): Scalar {
+function lossOf(tf: Tf, predicted: Tensor2D, target: Tensor2D, weight: Tensor2D, known: number, delta: number): Scalar {
   const error = tf.sub(target, predicted);
   const size = tf.abs(error);
-  const near = tf.minimum(size, HUBER_DELTA);
-  const huber = tf.add(tf.mul(tf.square(near), 0.5), tf.mul(tf.sub(size, near), HUBER_DELTA));
+  const near = tf.minimum(size, delta);
+  const huber = tf.add(tf.mul(tf.square(near), 0.5), tf.mul(tf.sub(size, near), delta));
   const pinball = tf.maximum(tf.mul(error, QUANTILE), tf.mul(error, QUANTILE - 1));
   const each = tf.add(tf.mul(huber, tf.tensor1d(HEAD_IS_MEAN)), tf.mul(pinball, tf.tensor1d(HEAD_IS_P90)));
   return tf.div(tf.sum(tf.mul(each, weight)), known) as Scalar;
