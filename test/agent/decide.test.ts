@@ -42,9 +42,9 @@ describe('which policy decides, and why', () => {
 
   test('no table, an untrusted table, a trusted one', () => {
     const entry = entryWith(reportOf('a'));
-    expect(inForce(entry)).toBe('prefix-load: fallback:no-table');
+    expect(inForce(entry)).toBe('learned: no-table');
     entry.tables.apply(tableOf({ trust: trustOf('untrusted') }));
-    expect(inForce(entry)).toBe('prefix-load: fallback:untrusted');
+    expect(inForce(entry)).toBe('lmetric: fallback:untrusted');
     entry.tables.apply(tableOf());
     expect(inForce(entry)).toBe('learned: trusted');
   });
@@ -52,7 +52,7 @@ describe('which policy decides, and why', () => {
   test('trust may lack for one regime only', () => {
     const entry = entryWith(reportOf('a'));
     entry.tables.apply(tableOf({ trust: trustOf('trusted', { regimes: { idle: 'untrusted', queued: 'unknown', full: 'trusted' } }) }));
-    expect(inForce(entry)).toBe('prefix-load: fallback:untrusted-idle');
+    expect(inForce(entry)).toBe('lmetric: fallback:untrusted-idle');
     entry.instances.applyReport(reportOf('a', { seq: 2 }, { inFlight: 1, prefilling: 1, pendingTokens: 900 }));
     expect(inForce(entry)).toBe('learned: trusted');
   });
@@ -71,7 +71,7 @@ describe('which policy decides, and why', () => {
     const entry = entryWith(reportOf('a'));
     entry.tables.apply(tableOf());
     for (let i = 0; i < 48; i++) entry.tables.noteOutcome(1000, 2000, 100, 'idle');
-    expect(inForce(entry)).toBe('prefix-load: fallback:local-distrust');
+    expect(inForce(entry)).toBe('lmetric: fallback:local-distrust');
     expect(entry.tables.status().localTrust.trusted).toBe(false);
     for (let i = 0; i < 200; i++) entry.tables.noteOutcome(100, 200, 104, 'idle');
     expect(inForce(entry)).toBe('learned: trusted');

@@ -78,7 +78,7 @@ describe('a brain', () => {
     expect([...unpackHashes((await b.next('blocks')).add)]).toEqual([1, 2, 3]);
     const table = await nextTable(b);
     expect(table).toMatchObject({ version: 1, policy: 'learned', objective: 'ttft', net: null, roster: [{ instance: 'i', agent: 'a', doorUrl: 'http://a:8080' }] });
-    expect(table.trust.verdict).toBe('untrusted');
+    expect(table.trust.verdict).toBe('learning');
     expect((await b.next('state', ({ reports }) => reports.length > 0)).reports[0]?.instance).toBe('i');
     const later = await nextTable(b);
     expect(later.laws.kinds['m A30']?.c0).toBe(33);
@@ -175,7 +175,7 @@ describe('its routes', () => {
       agents: [{ agent: 'a', connected: true, instances: ['i'] }],
       instances: [{ instance: 'i', health: 'up' }],
       backend: { name: 'cpu', gpu: false },
-      policy: { policy: 'learned', source: 'config', inForce: 'prefix-load' },
+      policy: { policy: 'learned', source: 'config', inForce: 'learned' },
       table: { version: 1 },
     });
     const metrics = await (await fetch(`${brain.url}/metrics`)).text();

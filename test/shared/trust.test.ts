@@ -14,12 +14,13 @@ describe('TrustGate', () => {
   test('trust needs enough outcomes and a small median error', () => {
     const gate = new TrustGate(LIMITS);
     let nowMs = feed(gate, 39, 0.1);
-    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'untrusted', samples: 39, reason: 'learning: 39 of 40 outcomes' });
+    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'learning', samples: 39, reason: 'learning: 39 of 40 outcomes' });
     nowMs = feed(gate, 1, 0.1, nowMs);
     expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'trusted', samples: 40, p90Coverage: 1 });
     expect(gate.verdict(nowMs).medianApe).toBeCloseTo(0.1, 6);
     const bad = new TrustGate(LIMITS);
-    expect(bad.verdict(feed(bad, 100, 0.5)).verdict).toBe('untrusted');
+    expect(bad.verdict(feed(bad, 100, 0.5)).verdict).toBe('learning');
+    expect(bad.verdict(feed(bad, 100, 0.6, 10_000)).verdict).toBe('untrusted');
   });
 
   test('a few wild outcomes do not decide', () => {
@@ -53,7 +54,7 @@ describe('TrustGate', () => {
     const nowMs = feed(gate, 100, 0.1);
     gate.verdict(nowMs);
     gate.reset();
-    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'untrusted', samples: 0 });
+    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'learning', samples: 0 });
   });
 
   test('regimes are judged apart, and only on enough of their own', () => {
