@@ -6,6 +6,7 @@ import { Decider } from './decide.ts';
 import type { DoorInstance } from './door-instance.ts';
 import { Instances } from './instances.ts';
 import { AgentMetrics } from './metrics.ts';
+import { OutputEstimate } from './output-estimate.ts';
 import { Receipts } from './receipts.ts';
 import { SampleQueue } from './samples.ts';
 import { Snapshots } from './snapshot.ts';
@@ -25,6 +26,7 @@ export interface AgentContext {
   readonly tables: TableState;
   readonly decider: Decider;
   readonly tokens: TokenEstimate;
+  readonly outputs: OutputEstimate;
   readonly samples: SampleQueue;
   readonly receipts: Receipts;
   readonly watchdog: Watchdog;
@@ -50,6 +52,7 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
     tables,
     decider: new Decider(tables, env),
     tokens: new TokenEstimate(),
+    outputs: new OutputEstimate(),
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
     watchdog: new Watchdog(env.clock),
@@ -73,6 +76,7 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
 export function applyTable(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, table: RoutingTable): void {
   context.tables.apply(table);
   context.tokens.applyTable(table);
+  context.outputs.applyTable(table);
   context.instances.applyRoster(table.roster);
   for (const door of doors.values()) door.setPriors(table.laws);
 }

@@ -59,13 +59,12 @@ export class Decider {
   decide(request: RoutingRequest, snapshot: Snapshot): Decision {
     const { candidates } = snapshot;
     const { clock, rng } = this.env;
-    const outputTokens = this.expectedOutput(request);
-    this.predict(request, candidates, outputTokens);
+    this.predict(request, candidates);
     const regime = this.regime(candidates);
     const { policy, reason } = this.tables.inForce(regime);
-    if (policies[policy].needsPrediction) this.price(request, candidates, outputTokens);
+    if (policies[policy].needsPrediction) this.price(request, candidates);
     const temperatureMs = TEMPERATURE_MS + TEMPERATURE_PER_AGE_MS * Math.min(1000, snapshot.maxAgeMs);
-    const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, outputTokens, nowMs: clock.nowMs(), rng };
+    const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, nowMs: clock.nowMs(), rng };
     const choice = this.tables.policy(policy).choose(input);
     const rate = policy === 'learned' && candidates.length > 1 ? (this.tables.table?.exploration ?? 0) : 0;
     const explored = rate > 0 ? this.explore(choice.index, candidates.length, rate) : undefined;
@@ -80,17 +79,12 @@ export class Decider {
     });
   }
 
-  private expectedOutput(request: RoutingRequest): number {
-    const mean = this.tables.meanOutputTokens(request.model);
-    return request.maxTokens > 0 ? Math.min(request.maxTokens, mean) : mean;
-  }
-
   /** Prior, feature row and, with a net, residual of every candidate. */
-  private predict(request: RoutingRequest, candidates: readonly CandidateState[], outputTokens: number): void {
+  private predict(request: RoutingRequest, candidates: readonly CandidateState[]): void {
     this.reserve(candidates.length);
     for (let i = 0; i < candidates.length; i++) {
       const candidate = candidates[i] as CandidateState;
-      const prior = estimatePrior(request, candidate, outputTokens, this.priors[i] as PriorEstimate);
+      const prior = estimatePrior(request, candidate, this.priors[i] as PriorEstimate);
       writeFeatureRow(this.rows, i * FEATURE_COUNT, request, candidate, prior);
     }
     const { scorer, table } = this.tables;
@@ -111,13 +105,13 @@ export class Decider {
     }
   }
 
-  private price(request: RoutingRequest, candidates: readonly CandidateState[], outputTokens: number): void {
+  private price(request: RoutingRequest, candidates: readonly CandidateState[]): void {
     const objective = objectives[this.tables.objective];
     const { weights } = this.tables;
     for (let i = 0; i < candidates.length; i++) {
       const prediction = this.predictions[i] as Prediction;
       const prior = this.priors[i] as PriorEstimate;
-      this.costs[i] = scoreCandidate(request, candidates[i] as CandidateState, prediction, prior, objective, weights, outputTokens);
+      this.costs[i] = scoreCandidate(request, candidates[i] as CandidateState, prediction, prior, objective, weights);
     }
   }
 

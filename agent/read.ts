@@ -23,6 +23,8 @@ export interface ClientRequest {
   sequences: number;
   priority: number;
   cacheSalt: string;
+  /** who asks, as far as the request tells: a short hash of the `user` field or of the credential; '' if neither is there */
+  client: string;
   sloTtftMs: number | undefined;
   sloTpotMs: number | undefined;
 }
@@ -53,11 +55,18 @@ export function readRequest(method: string, path: string, headers: IncomingHttpH
     sequences: Math.min(MAX_NUMBER, (positive(json['n']) || 1) * prompt.batch),
     priority: Number(headers['x-vllm-priority'] ?? json['priority']) || 0,
     cacheSalt: typeof json['cache_salt'] === 'string' ? json['cache_salt'] : '',
+    client: clientOf(json['user'], headers),
     sloTtftMs: positive(Number(headers['x-slo-ttft-ms'])) || undefined,
     sloTpotMs: positive(Number(headers['x-slo-tpot-ms'])) || undefined,
   };
   if (stream && USAGE_ROUTES.test(path)) addUsage(request, json['stream_options']);
   return request;
+}
+
+/** Hashed, since credentials are not to be kept. */
+function clientOf(user: unknown, headers: IncomingHttpHeaders): string {
+  const key = typeof user === 'string' && user !== '' ? user : (headers.authorization ?? headers['x-api-key']);
+  return typeof key === 'string' && key !== '' ? createHash('sha1').update(key).digest('base64url').slice(0, 12) : '';
 }
 
 /** Asks the engine for the usage chunk: it corrects the cache view and tells token counts. */

@@ -56,6 +56,7 @@ export function routingRequest(context: AgentContext, client: ClientRequest): Ro
     model: client.model,
     promptTokens: context.tokens.promptTokens(client),
     maxTokens: client.maxTokens,
+    outputTokens: context.outputs.expect(client),
     stream: client.stream,
     sloTtftMs: client.sloTtftMs,
     sloTpotMs: client.sloTpotMs,
@@ -151,7 +152,7 @@ export function observe(context: AgentContext, client: ClientRequest, decision: 
   else view.breaker.fail();
 
   const sample = makeSample(context.env, client, decision, result);
-  const { ttftMs } = sample.outcome;
+  const { ttftMs, tpotMs, outputTokens } = sample.outcome;
   if (ttftMs !== null) {
     context.tables.noteOutcome(decision.predictedTtftMs, decision.predictedTtftP90Ms, ttftMs, decision.regime);
     context.metrics.ttftSeconds.observe({ instance: view.id }, ttftMs / 1000);
@@ -162,11 +163,11 @@ export function observe(context: AgentContext, client: ClientRequest, decision: 
   if (observed.usage?.promptTokens !== undefined && client.sequences === 1) {
     context.tokens.learn(client.model, client.promptIsTokens ? 0 : client.prompt.length, observed.usage.promptTokens);
   }
+  if (result.status === 'ok') context.outputs.learn(client, outputTokens / client.sequences);
   if (observed.usage?.cachedTokens !== undefined) {
     context.metrics.hitTokens.inc({ kind: 'predicted' }, decision.hitTokens);
     context.metrics.hitTokens.inc({ kind: 'reported' }, observed.usage.cachedTokens);
   }
-  const { tpotMs, outputTokens } = sample.outcome;
   context.tables.tellPolicy(decision.policy, { instance: view.id, atMs: context.env.clock.nowMs(), ok: sample.outcome.status === 'ok', ttftMs, tpotMs, outputTokens }, decision.memo);
   context.samples.push(sample);
   context.receipts.add({

@@ -3,7 +3,6 @@ import { objectives, type ObjectiveName } from '../shared/choice/objectives/inde
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { makeScorer } from '../shared/predictor/kernel.ts';
-import { START_OUTPUT_TOKENS } from '../shared/predictor/prior.ts';
 import type { NetScorer } from '../shared/predictor/net.ts';
 import type { Regime } from '../shared/sample.ts';
 import { type RoutingTable, tableNet } from '../shared/table.ts';
@@ -53,12 +52,6 @@ export class TableState {
   /** Weights of the price: the table's, or those that suit the objective. */
   get weights() {
     return this.table?.weights ?? objectives[this.objective].weights;
-  }
-
-  /** Expected answer length in tokens for a model. */
-  meanOutputTokens(model: string | undefined): number {
-    const means = this.table?.meanOutputTokens;
-    return (model !== undefined ? means?.models[model] : undefined) ?? means?.fleet ?? START_OUTPUT_TOKENS;
   }
 
   /**

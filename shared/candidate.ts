@@ -8,6 +8,8 @@ export interface RoutingRequest {
   promptTokens: number;
   /** upper bound on the answer that the client gave; 0 = none */
   maxTokens: number;
+  /** expected length of the answer in tokens, from earlier answers: never the true one */
+  outputTokens: number;
   stream: boolean;
   sloTtftMs: number | undefined;
   sloTpotMs: number | undefined;

@@ -44,7 +44,6 @@ export function scoreCandidate(
   prior: PriorEstimate,
   objective: Objective,
   weights: ChoiceWeights,
-  outputTokens: number,
 ): number {
   const { c3, c4 } = candidate.report.law;
   const { decoding } = candidate;
@@ -52,7 +51,7 @@ export function scoreCandidate(
   const pressure = prior.kvPressure;
   const queue = (weights.queue * (candidate.waiting + candidate.prefilling) + weights.busy * rho) / (1 - rho);
   const price = queue + weights.decode * decoding + weights.kv * Math.min(2, pressure);
-  const slowed = weights.decode * decoding * (c3 + c4 * request.promptTokens) * outputTokens;
+  const slowed = weights.decode * decoding * (c3 + c4 * request.promptTokens) * request.outputTokens;
   const blocked = weights.block * Math.max(0, pressure - BLOCK_FROM) * (uncachedTokens(request, candidate) / 1000) * prior.baseMs;
-  return objective.costMs(prediction, request, outputTokens) + prior.workMs * price + slowed + blocked;
+  return objective.costMs(prediction, request) + prior.workMs * price + slowed + blocked;
 }

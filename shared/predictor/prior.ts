@@ -31,13 +31,13 @@ export interface PriorEstimate {
  *   T     = pending + own
  *   steps = ceil(T / max(256, maxBatchedTokens − D)) + 0.5        the half: the wait for the running step, if there is one
  *   ttft  = frontEnd + link + steps·base + c1·T + c2·(own·(hit + own/2) + pending·0.6·L)
- *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·meanOutput·(base + 256·c1)
+ *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·out·(base + 256·c1)
  *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
  *
  * Source: measured choice of the project (docs/learning.md), vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py) for the step structure.
- * `meanOutputTokens`: expected answer length. Writes into `out` and returns it.
+ * `out` in the formulas is the expected answer length. Writes into `out` and returns it.
  */
-export function estimatePrior(request: RoutingRequest, candidate: CandidateState, meanOutputTokens: number, out: PriorEstimate): PriorEstimate {
+export function estimatePrior(request: RoutingRequest, candidate: CandidateState, out: PriorEstimate): PriorEstimate {
   const { law, limits } = candidate.report;
   const own = uncachedTokens(request, candidate);
   const pending = candidate.pendingTokens;
@@ -51,10 +51,10 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
 
   const demand = candidate.usedTokens + candidate.waitingTokens + own;
   const over = demand + GROWTH_TOKENS * decoding - limits.kvTokens;
-  if (over > 0) ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * meanOutputTokens * (base + 256 * law.c1);
+  if (over > 0) ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * request.outputTokens * (base + 256 * law.c1);
   // A batch that is full admits the next request only when one of its sequences ends.
   const queued = candidate.inFlight + 1 - limits.maxNumSeqs;
-  if (queued > 0) ttft += (queued / Math.max(1, limits.maxNumSeqs)) * meanOutputTokens * base;
+  if (queued > 0) ttft += (queued / Math.max(1, limits.maxNumSeqs)) * request.outputTokens * base;
 
   out.ttftMs = Math.max(MIN_MS, ttft);
   out.tpotMs = Math.max(MIN_MS, decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio)));

@@ -191,28 +191,28 @@ class SimReadings {
 
   sources(id: string): DoorSources {
     const models = [{ id: SIM_MODEL, maxModelLen: this.door.spec.kvTokens, parent: undefined }];
-    const readings = this;
+    const isUp = (): boolean => this.up;
     const inventory = { value: [{ index: 0, uuid: id, name: this.door.spec.gpu.key, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 };
     return {
       host: { latest: () => undefined },
       gpuInventory: { latest: () => inventory },
-      gpu: { latest: () => readings.gpu },
+      gpu: { latest: () => this.gpu },
       instances: new Map([
         [
           id,
           {
             metrics: {
-              latest: () => readings.metrics,
+              latest: () => this.metrics,
               readNow: () => {
-                readings.readMetrics();
+                this.readMetrics();
                 return Promise.resolve();
               },
             },
             health: {
               get state() {
-                return { health: readings.up ? ('up' as const) : ('down' as const), version: 'simulated', models };
+                return { health: isUp() ? ('up' as const) : ('down' as const), version: 'simulated', models };
               },
-              noteFailure: () => readings.readHealth(),
+              noteFailure: () => this.readHealth(),
             },
           },
         ],

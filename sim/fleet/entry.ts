@@ -118,7 +118,7 @@ class Routing {
     this.arrivedMs = clock.nowMs();
     this.client = {
       method: 'POST', path: '/v1/completions', headers: {}, body: EMPTY, model: SIM_MODEL, stream: true, usageAdded: true,
-      prompt: request.bytes, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '',
+      prompt: request.bytes, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '', client: request.client,
       sloTtftMs: options.sloTtftMs, sloTpotMs: options.sloTpotMs,
     };
   }

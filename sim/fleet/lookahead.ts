@@ -30,27 +30,23 @@ export function lookaheadTtftMs(door: SimDoor, request: SimRequest, nowMs: numbe
   const batch: StepBatch = { prefillTokens: 0, chunks: 0, prefillPairs: 0, decodes: 0, decodeContext: 0 };
   for (let step = 0; step < MAX_STEPS; step++) {
     clear(batch);
-    let budget = spec.maxBatchedTokens;
-    let last = false;
-    const take = (one: Sequence): void => {
-      const wanted = one.computed < one.prompt ? Math.min(one.prompt - one.computed, budget) : 1;
-      add(batch, one, wanted);
-      budget -= wanted;
-      freeTokens -= wanted;
-      one.computed += wanted;
-      if (one.own && one.computed >= one.prompt) last = true;
-    };
-    for (const one of active) if (budget > 0) take(one);
-    while (queue.length > 0 && budget > 0 && active.length < spec.maxNumSeqs) {
-      const head = queue[0] as Sequence;
-      if (head.own && timeMs < frontEndMs && active.length > 0) break;
-      if (head.prompt - head.computed > freeTokens && active.length > 0) break;
+    let left = spec.maxBatchedTokens;
+    for (const one of active) {
+      const tokens = schedule(batch, one, left);
+      left -= tokens;
+      freeTokens -= tokens;
+    }
+    for (let head = queue[0]; head && left > 0 && active.length < spec.maxNumSeqs; head = queue[0]) {
+      const fits = head.prompt - head.computed <= freeTokens && !(head.own && timeMs < frontEndMs);
+      if (!fits && active.length > 0) break;
       queue.shift();
       active.push(head);
-      take(head);
+      const tokens = schedule(batch, head, left);
+      left -= tokens;
+      freeTokens -= tokens;
     }
     timeMs += door.stepTimeMs(batch);
-    if (last) return Math.max(timeMs, frontEndMs);
+    if (active.some((one) => one.own && one.computed >= one.prompt)) return Math.max(timeMs, frontEndMs);
     for (let i = active.length - 1; i >= 0; i--) {
       const one = active[i] as Sequence;
       if (one.computed < one.end) continue;
@@ -69,13 +65,19 @@ function clear(batch: StepBatch): void {
   batch.decodeContext = 0;
 }
 
-function add(batch: StepBatch, { computed, prompt }: Sequence, tokens: number): void {
+/** Computes up to `left` tokens of the sequence in this step; returns how many. */
+function schedule(batch: StepBatch, one: Sequence, left: number): number {
+  const { computed, prompt } = one;
+  const tokens = computed < prompt ? Math.min(prompt - computed, left) : Math.min(1, left);
+  if (tokens === 0) return 0;
   if (computed >= prompt) {
     batch.decodes += 1;
     batch.decodeContext += computed;
-    return;
+  } else {
+    batch.chunks += 1;
+    batch.prefillTokens += tokens;
+    batch.prefillPairs += tokens * (computed + tokens / 2);
   }
-  batch.chunks += 1;
-  batch.prefillTokens += tokens;
-  batch.prefillPairs += tokens * (computed + tokens / 2);
+  one.computed += tokens;
+  return tokens;
 }

@@ -21,7 +21,7 @@ export interface SimRequest {
   readonly print: Fingerprint;
   /** as the engine computes them */
   readonly blockHashes: Float64Array;
-  /** who sent it; '' where the trace does not tell */
+  /** who sent it, as the agent knows clients; '' where the trace does not tell */
   readonly client: string;
 }
 

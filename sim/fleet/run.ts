@@ -77,8 +77,8 @@ class World {
     this.brain = this.makeBrain();
     const { hub } = this.brain;
     cluster.instances.forEach((spec, i) => {
-      const options = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i };
-      this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, options));
+      const own = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i };
+      this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, own));
     });
     this.oracle = new Oracle(this.clock, [...this.doors.values()], cluster.frontEndMs);
     for (let i = 0; i < options.entries; i++) this.entries.push(this.makeEntry(i));

@@ -30,7 +30,7 @@ function newPrior(): PriorEstimate {
 
 function rowOf(candidate: CandidateState, request = requestOf(1000)): Float32Array {
   const row = new Float32Array(FEATURE_COUNT);
-  writeFeatureRow(row, 0, request, candidate, estimatePrior(request, candidate, 200, newPrior()));
+  writeFeatureRow(row, 0, request, candidate, estimatePrior(request, candidate, newPrior()));
   return row;
 }
 

@@ -5,5 +5,5 @@ export const e2e: Objective = {
   name: 'e2e',
   describe: 'time to the last token',
   weights: { queue: 0.25, busy: 1, decode: 1, kv: 4, block: 1.2 },
-  costMs: (prediction, _request, outputTokens) => prediction.ttftMs + outputTokens * prediction.tpotMs,
+  costMs: (prediction, { outputTokens }) => prediction.ttftMs + outputTokens * prediction.tpotMs,
 };

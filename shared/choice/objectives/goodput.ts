@@ -18,7 +18,7 @@ export const goodput: Objective = {
   name: 'goodput',
   describe: 'share of requests within their SLO headers',
   weights: { queue: 0.5, busy: 1, decode: 0.1, kv: 1, block: 1.2 },
-  costMs: ({ ttftMs, ttftP90Ms, tpotMs, tpotP90Ms }, { sloTtftMs, sloTpotMs }, outputTokens) => {
+  costMs: ({ ttftMs, ttftP90Ms, tpotMs, tpotP90Ms }, { sloTtftMs, sloTpotMs, outputTokens }) => {
     const bound = sloTtftMs !== undefined || sloTpotMs !== undefined;
     const missed =
       (sloTtftMs === undefined ? 0 : MISS * sloTtftMs * missProbability(ttftMs, ttftP90Ms, sloTtftMs)) +

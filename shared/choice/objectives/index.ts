@@ -10,8 +10,8 @@ export interface Objective {
   readonly describe: string;
   /** weights of the price that suit this objective */
   readonly weights: ChoiceWeights;
-  /** cost of the predicted outcome to the request itself, ms; `outputTokens`: expected length of its answer */
-  costMs(prediction: Prediction, request: RoutingRequest, outputTokens: number): number;
+  /** cost of the predicted outcome to the request itself, ms */
+  costMs(prediction: Prediction, request: RoutingRequest): number;
 }
 
 export const objectives = { ttft, e2e, goodput } as const satisfies Record<string, Objective>;

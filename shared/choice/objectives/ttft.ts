@@ -11,5 +11,5 @@ export const ttft: Objective = {
   name: 'ttft',
   describe: 'time to first token',
   weights: { queue: 0.25, busy: 1, decode: PACE, kv: 1, block: 1.2 },
-  costMs: (prediction, _request, outputTokens) => prediction.ttftMs + PACE * outputTokens * prediction.tpotMs,
+  costMs: (prediction, { outputTokens }) => prediction.ttftMs + PACE * outputTokens * prediction.tpotMs,
 };

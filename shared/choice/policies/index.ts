@@ -29,8 +29,6 @@ export interface ChoiceInput {
   temperatureMs: number;
   /** out: what the policy ranked by, lower is better; for the receipt */
   scores: Float64Array;
-  /** expected length of the answer, tokens: never the true one */
-  outputTokens: number;
   /** clock ms */
   nowMs: number;
   rng: Rng;

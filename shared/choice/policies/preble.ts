@@ -80,11 +80,11 @@ function createPreble(): Policy {
   return {
     choose(input) {
       const choice = choosePreble(input, windows);
-      const { request, outputTokens } = input;
+      const { request } = input;
       const candidate = input.candidates[choice.index] as CandidateState;
       const batch = candidate.decoding + 1;
       const stepMs = decodeStepMs(candidate.report.law, batch, candidate.decodeContextTokens + request.promptTokens);
-      windows.of(candidate.report.instance).add(ownPrefillMs(request, candidate) + (outputTokens * stepMs) / batch, uncachedTokens(request, candidate), candidate.hitTokens);
+      windows.of(candidate.report.instance).add(ownPrefillMs(request, candidate) + (request.outputTokens * stepMs) / batch, uncachedTokens(request, candidate), candidate.hitTokens);
       return choice;
     },
   };

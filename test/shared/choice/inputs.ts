@@ -18,7 +18,6 @@ export function choiceInput(candidates: CandidateState[], changes: Partial<Choic
     costs: new Float64Array(candidates.length),
     temperatureMs: 0.5,
     scores: new Float64Array(candidates.length),
-    outputTokens: 200,
     nowMs: 1000,
     rng: seededRng(1),
     ...rest,

@@ -16,7 +16,6 @@ function inputOf(candidates: CandidateState[], seed = 1, promptTokens = 1000): C
     costs: Float64Array.from(candidates, (candidate) => 100 + candidate.inFlight * 50 - candidate.hitTokens / 100),
     temperatureMs: 0.5,
     scores: new Float64Array(candidates.length),
-    outputTokens: 200,
     nowMs: 1000,
     rng: seededRng(seed),
   };

@@ -15,8 +15,8 @@ function candidateOn(ledger: Partial<LedgerTotals>, hitTokens = 0, limits: Parti
   return candidate;
 }
 
-function prior(candidate: CandidateState, promptTokens: number, meanOutput = 100): PriorEstimate {
-  return estimatePrior(requestOf(promptTokens), candidate, meanOutput, { ttftMs: 0, tpotMs: 0, workMs: 0, baseMs: 0, overTokens: 0, kvPressure: 0 });
+function prior(candidate: CandidateState, promptTokens: number, outputTokens = 100): PriorEstimate {
+  return estimatePrior(requestOf(promptTokens, { outputTokens }), candidate, { ttftMs: 0, tpotMs: 0, workMs: 0, baseMs: 0, overTokens: 0, kvPressure: 0 });
 }
 
 describe('by hand', () => {
