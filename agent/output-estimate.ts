@@ -3,9 +3,9 @@ import type { RoutingTable } from '../shared/table.ts';
 import type { ClientRequest } from './read.ts';
 
 /** Answers after which an old one counts for 1/e. */
-const MEMORY = 50;
+const MEMORY = 300;
 /** Answers that the model's mean counts for beside a client's own. */
-const SHRINKAGE = 8;
+const SHRINKAGE = 20;
 /** Clients remembered; the one unheard of for longest leaves. */
 const MAX_CLIENTS = 4096;
 

@@ -16,7 +16,7 @@ const lawSchema = z.object({
   frontEndMs: nonNegative, samples: nonNegative, residualMs: nonNegative,
 });
 
-const weightsSchema = z.object({ queue: nonNegative, busy: nonNegative, decode: nonNegative, kv: nonNegative, block: nonNegative });
+const weightsSchema = z.object({ queue: nonNegative, busy: nonNegative, decode: nonNegative, paceTokens: nonNegative, kv: nonNegative, block: nonNegative });
 
 const layerSchema = z
   .object({

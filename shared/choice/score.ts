@@ -10,6 +10,8 @@ export interface ChoiceWeights {
   busy: number;
   /** w: milliseconds by which running sequences end later, against one of TTFT */
   decode: number;
+  /** tokens of an answer, at most, whose pace counts */
+  paceTokens: number;
   /** e: cache that it displaces */
   kv: number;
   /** f: admissions that it blocks once the cache is nearly full */
@@ -51,7 +53,7 @@ export function scoreCandidate(
   const pressure = prior.kvPressure;
   const queue = (weights.queue * (candidate.waiting + candidate.prefilling) + weights.busy * rho) / (1 - rho);
   const price = queue + weights.decode * decoding + weights.kv * Math.min(2, pressure);
-  const slowed = weights.decode * decoding * (c3 + c4 * request.promptTokens) * request.outputTokens;
+  const slowed = weights.decode * decoding * (c3 + c4 * request.promptTokens) * Math.min(weights.paceTokens, request.outputTokens);
   const blocked = weights.block * Math.max(0, pressure - BLOCK_FROM) * (uncachedTokens(request, candidate) / 1000) * prior.baseMs;
   return objective.costMs(prediction, request) + prior.workMs * price + slowed + blocked;
 }

@@ -4,6 +4,6 @@ import type { Objective } from './index.ts';
 export const e2e: Objective = {
   name: 'e2e',
   describe: 'time to the last token',
-  weights: { queue: 0.25, busy: 1, decode: 1, kv: 4, block: 1.2 },
+  weights: { queue: 0.25, busy: 1, decode: 1, paceTokens: 100_000, kv: 4, block: 1.2 },
   costMs: (prediction, { outputTokens }) => prediction.ttftMs + outputTokens * prediction.tpotMs,
 };

@@ -8,6 +8,8 @@ const SIGMA_MIN = 0.1;
 const MISS = 2;
 /** Among instances that meet the targets equally surely, the fast one. */
 const PACE = 0.02;
+/** Tokens of an answer whose pace counts. */
+const PACE_TOKENS = 200;
 
 /**
  * Share of requests that meet their own targets (headers x-slo-ttft-ms and x-slo-tpot-ms): the target times the probability to miss it, from the predicted mean and
@@ -17,13 +19,13 @@ const PACE = 0.02;
 export const goodput: Objective = {
   name: 'goodput',
   describe: 'share of requests within their SLO headers',
-  weights: { queue: 0.5, busy: 1, decode: 0.1, kv: 1, block: 1.2 },
+  weights: { queue: 0.5, busy: 1, decode: 0.1, paceTokens: PACE_TOKENS, kv: 1, block: 1.2 },
   costMs: ({ ttftMs, ttftP90Ms, tpotMs, tpotP90Ms }, { sloTtftMs, sloTpotMs, outputTokens }) => {
     const bound = sloTtftMs !== undefined || sloTpotMs !== undefined;
     const missed =
       (sloTtftMs === undefined ? 0 : MISS * sloTtftMs * missProbability(ttftMs, ttftP90Ms, sloTtftMs)) +
-      (sloTpotMs === undefined ? 0 : MISS * sloTpotMs * Math.min(outputTokens, 100) * missProbability(tpotMs, tpotP90Ms, sloTpotMs));
-    return missed + (bound ? 0.2 : 1) * ttftMs + PACE * outputTokens * tpotMs;
+      (sloTpotMs === undefined ? 0 : MISS * sloTpotMs * Math.min(outputTokens, PACE_TOKENS) * missProbability(tpotMs, tpotP90Ms, sloTpotMs));
+    return missed + (bound ? 0.2 : 1) * ttftMs + PACE * Math.min(PACE_TOKENS, outputTokens) * tpotMs;
   },
 };
 
