@@ -1,6 +1,6 @@
 import type { Clock } from '../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
-import { decodeStepMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { billedTokens, prefillBaseMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { LawFit } from './law-fit.ts';
 import type { PoolLease, ShadowPool } from './prefix/shadow-pool.ts';
 import { SeenTracker } from './seen.ts';
@@ -243,7 +243,7 @@ export class Ledger {
     if (this.running === 0 || this.prefillIdle()) this.headSinceMs = nowMs;
     this.running += 1;
     const law = this.fit.state();
-    this.workSum = this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS) + prefillWorkMs(law, request.ownTokens, request.hitTokens);
+    this.workSum = this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS) + prefillWorkMs(law, request.ownTokens, request.hitTokens, 0);
     this.workAtMs = nowMs;
     if (!prompt.stream) {
       request.silentFirstMs = nowMs + expectedPrefillMs(this.fit, request.ownTokens, request.hitTokens, this.batch(nowMs), this.limits.maxBatchedTokens);
@@ -266,16 +266,17 @@ export class Ledger {
     for (const request of this.requests) if (!head && inPrefill(request)) head = request;
     if (!head) return 0;
     const budget = Math.max(1, this.limits.maxBatchedTokens - decoding);
-    const base = decodeStepMs(law, decoding, context);
+    const base = prefillBaseMs(law, decoding, context);
+    const stepMs = (tokens: number): number => base + law.c1 * billedTokens(law, tokens, 1, decoding);
     const readyMs = Math.max(this.headSinceMs, head.startedMs + law.frontEndMs);
-    const wholeChunks = Math.min(Math.floor((head.ownTokens - 1) / budget), Math.max(0, Math.floor((nowMs - readyMs) / (base + law.c1 * budget))));
+    const wholeChunks = Math.min(Math.floor((head.ownTokens - 1) / budget), Math.max(0, Math.floor((nowMs - readyMs) / stepMs(budget))));
     const done = wholeChunks * budget;
-    const stepStartMs = decoding > 0 ? this.stepClock.stepStartMs : readyMs + wholeChunks * (base + law.c1 * budget);
+    const stepStartMs = decoding > 0 ? this.stepClock.stepStartMs : readyMs + wholeChunks * stepMs(budget);
     let inStep = -done;
     for (const request of this.requests) if (inPrefill(request) && request.startedMs + law.frontEndMs <= stepStartMs) inStep += request.ownTokens;
     if (inStep <= 0) return done;
     inStep = Math.min(inStep, budget);
-    const share = (nowMs - stepStartMs) / (base + law.c1 * inStep);
+    const share = (nowMs - stepStartMs) / stepMs(inStep);
     return done + inStep * Math.min(MAX_STEP_SHARE, Math.max(0, share));
   }
 }

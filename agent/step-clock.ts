@@ -1,4 +1,4 @@
-import { decodeStepMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { prefillBaseMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { median } from '../shared/trust.ts';
 import type { LawFit } from './law-fit.ts';
 
@@ -121,7 +121,7 @@ export class StepClock {
     const law = this.fit.state();
     if (first.length === 1 && request.foundIdle && burst.batch.pending === 1 && burst.batch.decoding === 0) {
       const steps = Math.max(1, Math.ceil(request.ownTokens / this.maxBatchedTokens));
-      const inSteps = steps * law.c0 + prefillWorkMs(law, request.ownTokens, request.hitTokens);
+      const inSteps = steps * law.c0 + prefillWorkMs(law, request.ownTokens, request.hitTokens, 0);
       this.learnIdle(burst.atMs - request.startedMs, inSteps, law.frontEndMs, steps, request);
       return;
     }
@@ -180,5 +180,5 @@ export class StepClock {
 export function expectedPrefillMs(fit: LawFit, ownTokens: number, hitTokens: number, batch: BatchView, maxBatchedTokens: number): number {
   const law = fit.state();
   const steps = Math.max(1, Math.ceil(ownTokens / Math.max(1, maxBatchedTokens - batch.decoding)));
-  return law.frontEndMs + steps * decodeStepMs(law, batch.decoding, batch.contextTokens) + prefillWorkMs(law, ownTokens, hitTokens);
+  return law.frontEndMs + steps * prefillBaseMs(law, batch.decoding, batch.contextTokens) + prefillWorkMs(law, ownTokens, hitTokens, batch.decoding);
 }

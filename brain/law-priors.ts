@@ -10,7 +10,7 @@ const KINDS_MAX = 1024;
 /** Relative change of a predicted time that is worth a new table. */
 const MOVED_RATIO = 0.02;
 
-const FIELDS = ['c0', 'c1', 'c2', 'c3', 'c4', 'frontEndMs', 'samples', 'residualMs'] as const;
+const FIELDS = ['c0', 'c1', 'c2', 'c3', 'c4', 'c5', 't0', 'frontEndMs', 'samples', 'residualMs'] as const;
 
 export interface Laws {
   fleet: LawState;
@@ -67,7 +67,7 @@ function lawMoved(a: LawState, b: LawState): boolean {
 
 /** A step of a small and of a large decode batch, and the first token of a short and of a long prompt over a cached prefix. */
 function typicalTimesMs(law: LawState): number[] {
-  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached);
+  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached, 0);
   return [decodeStepMs(law, 4, 4_000), decodeStepMs(law, 64, 64_000), firstToken(512, 0), firstToken(4096, 4096)];
 }
 

@@ -40,7 +40,10 @@ export const reportSchema = z.object({
     pendingPromptTokens: finite, decodeContextTokens: finite, usedTokens: finite, workRatio: finite, meanOutputTokens: finite,
   }),
   law: z.object({
-    c0: finite, c1: finite, c2: finite, c3: finite, c4: finite, frontEndMs: finite, samples: finite, residualMs: finite,
+    c0: finite, c1: finite, c2: finite, c3: finite, c4: finite,
+    // Absent in reports of earlier versions.
+    c5: finite.default(0), t0: finite.default(0),
+    frontEndMs: finite, samples: finite, residualMs: finite,
   }),
   engine: z.object({ running: finite, waiting: finite, kvUsageRatio: ratio, ageMs: finite }).nullable(),
   gpu: z

@@ -13,6 +13,8 @@ const nonNegative = z.number().nonnegative();
 
 const lawSchema = z.object({
   c0: nonNegative, c1: nonNegative, c2: nonNegative, c3: nonNegative, c4: nonNegative,
+  // Absent in tables of earlier versions.
+  c5: nonNegative.default(0), t0: nonNegative.default(0),
   frontEndMs: nonNegative, samples: nonNegative, residualMs: nonNegative,
 });
 

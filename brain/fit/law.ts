@@ -35,7 +35,7 @@ export function fitLaw(rows: readonly LawRow[]): LawState {
     errors = rows.map(({ totalMs, ttftMs }, i) => Math.abs(totalMs - dot(x[i] as number[], weights)) / ttftMs);
   }
   const [fitFrontEnd, fit0, fit3, fit4, fit1, fit2] = weights as [number, number, number, number, number, number];
-  return { frontEndMs: fitFrontEnd, c0: fit0, c1: fit1, c2: fit2, c3: fit3, c4: fit4, samples: rows.length, residualMs: 0 };
+  return { frontEndMs: fitFrontEnd, c0: fit0, c1: fit1, c2: fit2, c3: fit3, c4: fit4, c5: 0, t0: 0, samples: rows.length, residualMs: 0 };
 }
 
 /** Weighted least squares with ridge towards `start`, each weight >= 0, by coordinate descent: the problem is convex and small. */

@@ -55,7 +55,7 @@ function ownTokens({ promptTokens, hitTokens }: LoggedRequest): number {
 function pendingTokens(account: Account, law: LawState): number {
   const [head = 0, ...rest] = account.pending;
   const base = decodeStepMs(law, account.decoding, account.decodeContextTokens);
-  const headWork = prefillWorkMs(law, head, 0) + (base * head) / MAX_BATCHED_TOKENS;
+  const headWork = prefillWorkMs(law, head, 0, 0) + (base * head) / MAX_BATCHED_TOKENS;
   const left = headWork <= 0 ? 1 : Math.max(0, 1 - account.headMs / headWork);
   return head * left + rest.reduce((sum, tokens) => sum + tokens, 0);
 }

@@ -1,5 +1,5 @@
 import { type CandidateState, type RoutingRequest, uncachedTokens } from '../candidate.ts';
-import { decodeStepMs, prefillWorkMs } from './step-law.ts';
+import { billedTokens, decodeStepMs, prefillBaseMs, prefillWorkMs } from './step-law.ts';
 
 /** How many tokens of growth per decoding sequence the KV estimate allows for. */
 const GROWTH_TOKENS = 120;
@@ -29,8 +29,9 @@ export interface PriorEstimate {
  * Physics prior: TTFT and TPOT of `request` on `candidate` from the instance's step-time law and the door's ledger.
  *
  *   T     = pending + own
- *   steps = ceil(T / max(256, maxBatchedTokens − D)) + 0.5        the half: the wait for the running step, if there is one
- *   ttft  = frontEnd + link + steps·base + c1·T + c2·(own·(hit + own/2) + pending·0.6·L)
+ *   steps = ceil(T / max(256, maxBatchedTokens − D))
+ *   ttft  = frontEnd + link + base/2 + steps·(base + c5·ctx) + c1·max(0, T − steps·max(0, t0 − D)) + c2·(own·(hit + own/2) + pending·0.6·L)
+ *           the half: the wait for the running step, if there is one
  *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·out·(base + 256·c1)
  *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
  *
@@ -45,9 +46,10 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   const decoding = candidate.decoding;
   const base = decodeStepMs(law, decoding, candidate.decodeContextTokens);
   const running = decoding > 0 || candidate.prefilling > 0;
-  const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding)) + (running ? 0.5 : 0);
+  const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding));
+  const stepsMs = steps * prefillBaseMs(law, decoding, candidate.decodeContextTokens) + (running ? 0.5 * base : 0);
   const pairs = own * (candidate.hitTokens + own / 2) + pending * PENDING_CONTEXT_SHARE * candidate.pendingPromptTokens;
-  let ttft = law.frontEndMs + candidate.linkMs + steps * base + law.c1 * total + law.c2 * pairs;
+  let ttft = law.frontEndMs + candidate.linkMs + stepsMs + law.c1 * billedTokens(law, total, steps, decoding) + law.c2 * pairs;
 
   const demand = candidate.usedTokens + candidate.waitingTokens + own;
   const over = demand + GROWTH_TOKENS * decoding - limits.kvTokens;
@@ -58,7 +60,7 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
 
   out.ttftMs = Math.max(MIN_MS, ttft);
   out.tpotMs = Math.max(MIN_MS, decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio)));
-  out.workMs = prefillWorkMs(law, own, candidate.hitTokens);
+  out.workMs = prefillWorkMs(law, own, candidate.hitTokens, decoding);
   out.baseMs = base;
   out.overTokens = over;
   out.kvPressure = demand / Math.max(1, limits.kvTokens);

@@ -1,10 +1,11 @@
 /**
  * Step-time law of one instance: how long one scheduler step of its engine lasts, in milliseconds.
  *
- *   stepMs = c0 + c1·P + c2·Σ P_i·(ctx_i + P_i/2) + c3·D + c4·Σ dctx_j
+ *   stepMs = c0 + c1·max(0, P − max(0, t0 − D)) + c2·Σ P_i·(ctx_i + P_i/2) + c3·D + (c4 + c5 if P > 0)·Σ dctx_j
  *
  * P prefill tokens computed in the step, P_i those of request i over ctx_i tokens already in its cache, D decoding sequences with contexts dctx_j.
- * The form is that of the vidur and Splitwise line of engine models; the coefficients of an instance are fitted online by its door.
+ * The form is that of the vidur and Splitwise line of engine models, with the two bends that GPUs show: a few prefill tokens ride along for free while reading the
+ * weights bounds the step, and decode attention is dearer beside a prefill. The coefficients of an instance are fitted online by its door.
  */
 export interface StepLaw {
   /** ms: weights, launch, sampling */
@@ -17,6 +18,10 @@ export interface StepLaw {
   c3: number;
   /** ms per token of decoding context */
   c4: number;
+  /** the same in addition, in a step that also prefills */
+  c5: number;
+  /** tokens of a step, decodes included, that cost nothing beyond c0 */
+  t0: number;
 }
 
 /** What an instance's law is believed to be, and how sure its door is. */
@@ -30,14 +35,24 @@ export interface LawState extends StepLaw {
 }
 
 /** Law of a GPU nobody has seen: between an A30 and an A100 on an 8B model in 16 bit. It is only the start of the fit. */
-export const GENERIC_LAW: LawState = { c0: 18, c1: 0.1, c2: 1e-5, c3: 0.05, c4: 1.5e-4, frontEndMs: 8, samples: 0, residualMs: 0 };
+export const GENERIC_LAW: LawState = { c0: 18, c1: 0.1, c2: 1e-5, c3: 0.05, c4: 1.5e-4, c5: 0, t0: 0, frontEndMs: 8, samples: 0, residualMs: 0 };
 
 /** Milliseconds of a step without prefill: `decoding` sequences with `contextTokens` in sum. */
 export function decodeStepMs(law: StepLaw, decoding: number, contextTokens: number): number {
   return law.c0 + law.c3 * decoding + law.c4 * contextTokens;
 }
 
-/** Milliseconds of compute that prefilling `tokens` over `contextTokens` already cached adds to its steps. */
-export function prefillWorkMs(law: StepLaw, tokens: number, contextTokens: number): number {
-  return law.c1 * tokens + law.c2 * tokens * (contextTokens + tokens / 2);
+/** The same of a step that also prefills, without the prefill's own compute. */
+export function prefillBaseMs(law: StepLaw, decoding: number, contextTokens: number): number {
+  return decodeStepMs(law, decoding, contextTokens) + law.c5 * contextTokens;
+}
+
+/** Of `tokens` prefilled over `steps` steps beside `decoding` sequences: those that cost time. */
+export function billedTokens(law: Pick<StepLaw, 't0'>, tokens: number, steps: number, decoding: number): number {
+  return Math.max(0, tokens - steps * Math.max(0, law.t0 - decoding));
+}
+
+/** Milliseconds of compute that prefilling `tokens` over `contextTokens` already cached adds to a step with `decoding` sequences. */
+export function prefillWorkMs(law: StepLaw, tokens: number, contextTokens: number, decoding: number): number {
+  return law.c1 * billedTokens(law, tokens, 1, decoding) + law.c2 * tokens * (contextTokens + tokens / 2);
 }

@@ -128,11 +128,11 @@ describe('exploration', () => {
 
 describe('robustness', () => {
   const zeros = { kvTokens: 0, blockTokens: 0, maxNumSeqs: 0, maxBatchedTokens: 0, maxModelLen: 0 };
-  const zeroLaw = { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, frontEndMs: 0, samples: 0, residualMs: 0 };
+  const zeroLaw = { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, c5: 0, t0: 0, frontEndMs: 0, samples: 0, residualMs: 0 };
   const huge = 1e15;
   const strange = [
     reportOf('zeros', { limits: zeros, law: zeroLaw }),
-    reportOf('huge', { limits: { kvTokens: huge, blockTokens: huge, maxNumSeqs: huge, maxBatchedTokens: huge, maxModelLen: huge }, law: { c0: huge, c1: huge, c2: huge, c3: huge, c4: huge, frontEndMs: huge, samples: huge, residualMs: huge } },
+    reportOf('huge', { limits: { kvTokens: huge, blockTokens: huge, maxNumSeqs: huge, maxBatchedTokens: huge, maxModelLen: huge }, law: { c0: huge, c1: huge, c2: huge, c3: huge, c4: huge, c5: huge, t0: huge, frontEndMs: huge, samples: huge, residualMs: huge } },
       { inFlight: huge, waiting: huge, prefilling: huge, decoding: huge, pendingTokens: huge, waitingTokens: huge, pendingPromptTokens: huge, decodeContextTokens: huge, usedTokens: huge, workRatio: huge, meanOutputTokens: huge }),
     reportOf('full', {}, { usedTokens: 80_000, waitingTokens: 90_000, waiting: 50, inFlight: 300 }),
     BUSY,

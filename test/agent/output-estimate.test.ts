@@ -19,7 +19,7 @@ test('starts from the mean of the model in the fleet, then of the fleet', () => 
 
 test('learns each client, by user field or credential, and leaves the others alone', () => {
   const estimate = new OutputEstimate();
-  for (let i = 0; i < 40; i++) {
+  for (let i = 0; i < 120; i++) {
     estimate.learn(request({ user: 'long' }), 1000);
     estimate.learn(request({}, { authorization: 'Bearer short' }), 10);
   }
@@ -31,7 +31,7 @@ test('learns each client, by user field or credential, and leaves the others alo
 test('is bounded by max_tokens, and learns calls of another bound apart', () => {
   const estimate = new OutputEstimate();
   expect(estimate.expect(request({ max_tokens: 16 }))).toBe(16);
-  for (let i = 0; i < 40; i++) estimate.learn(request({ max_tokens: 1000 }), 900);
+  for (let i = 0; i < 120; i++) estimate.learn(request({ max_tokens: 1000 }), 900);
   expect(estimate.expect(request({ max_tokens: 1000 }))).toBeGreaterThan(700);
   expect(estimate.expect(request({}))).toBe(200);
 });

@@ -55,7 +55,7 @@ test('the bound holds with unacknowledged batches too: the oldest of them goes w
 });
 
 test('every sample fits the schema, whatever the request and its outcome: one that does not would have its whole frame refused', () => {
-  const zeroLaw = { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, frontEndMs: 0, samples: 0, residualMs: 0 };
+  const zeroLaw = { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, c5: 0, t0: 0, frontEndMs: 0, samples: 0, residualMs: 0 };
   const bodies = ['{}', '{"stream":true,"n":1e308,"max_tokens":1e308}', `{"model":"${'m'.repeat(5000)}","prompt":[1,2,3]}`];
   const entry = new Entry();
   entry.instances.applyReport(reportOf('a', { law: zeroLaw, models: [], limits: { kvTokens: 0, blockTokens: 0, maxNumSeqs: 0, maxBatchedTokens: 0, maxModelLen: 0 } }));

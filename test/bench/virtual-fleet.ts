@@ -62,10 +62,11 @@ function worstLawError(fleet: TestFleet, gpus: readonly GpuProfile[]): number {
   [...fleet.agents.values()].forEach((agent, i) => {
     agent.context.instances.readLocal(false);
     const law = [...agent.context.instances.views.values()].find((view) => view.local)?.report?.law;
-    const truth = gpus[i];
-    if (!law || !truth) return;
+    const gpu = gpus[i];
+    if (!law || !gpu) return;
+    const truth = { ...gpu, c5: gpu.c5 ?? 0, t0: gpu.T0 ?? 0 };
     for (const [n, context] of DECODES) worst = Math.max(worst, Math.abs(decodeStepMs(law, n, context) / decodeStepMs(truth, n, context) - 1));
-    for (const tokens of CHUNKS) worst = Math.max(worst, Math.abs((law.c0 + prefillWorkMs(law, tokens, 0)) / (truth.c0 + prefillWorkMs(truth, tokens, 0)) - 1));
+    for (const tokens of CHUNKS) worst = Math.max(worst, Math.abs((law.c0 + prefillWorkMs(law, tokens, 0, 0)) / (truth.c0 + prefillWorkMs(truth, tokens, 0, 0)) - 1));
   });
   return worst;
 }

@@ -3,7 +3,7 @@ import { LawFit } from '../../agent/law-fit.ts';
 import { Ledger, type LedgerRequest } from '../../agent/ledger.ts';
 import { ShadowPool } from '../../agent/prefix/shadow-pool.ts';
 import { type Rng, seededRng } from '../../shared/env.ts';
-import { decodeStepMs, GENERIC_LAW, prefillWorkMs } from '../../shared/predictor/step-law.ts';
+import { decodeStepMs, prefillBaseMs, GENERIC_LAW, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { Engine } from '../../sim/engine/engine.ts';
 import { findGpu, type GpuProfile, loadGpus } from '../../sim/engine/gpus.ts';
 import type { EngineRequest } from '../../sim/engine/request.ts';
@@ -108,7 +108,7 @@ export class EngineDoor {
       for (const decodes of [0, 8]) {
         const decodeContext = decodes * 900;
         const batch = { prefillTokens: tokens, chunks: 1, prefillPairs: (tokens * tokens) / 2, decodes, decodeContext };
-        out[`prefill ${tokens} beside ${decodes}`] = (decodeStepMs(law, decodes, decodeContext) + prefillWorkMs(law, tokens, 0)) / (slow * truth(batch));
+        out[`prefill ${tokens} beside ${decodes}`] = (prefillBaseMs(law, decodes, decodeContext) + prefillWorkMs(law, tokens, 0, decodes)) / (slow * truth(batch));
       }
     }
     return out;

@@ -37,7 +37,7 @@ export function runningOf(candidate: CandidateState): number {
  * fixed cost of each chunk's step. It stands for the profile that an operator of a policy with offline-fitted prefill times would measure.
  */
 export function prefillMs(law: StepLaw, limits: InstanceLimits, tokens: number, contextTokens: number): number {
-  return law.c0 * Math.ceil(tokens / Math.max(1, limits.maxBatchedTokens)) + prefillWorkMs(law, tokens, contextTokens);
+  return law.c0 * Math.ceil(tokens / Math.max(1, limits.maxBatchedTokens)) + prefillWorkMs(law, tokens, contextTokens, 0);
 }
 
 /** Milliseconds of prefill queued on the candidate before a new request. */

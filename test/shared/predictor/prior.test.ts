@@ -6,7 +6,7 @@ import { estimatePrior, type PriorEstimate } from '../../../shared/predictor/pri
 import { below } from '../../helpers/random.ts';
 import { reportOf, requestOf } from '../../helpers/reports.ts';
 
-const LAW = { c0: 20, c1: 0.1, c2: 1e-5, c3: 0.5, c4: 1e-3, frontEndMs: 8, samples: 10, residualMs: 0 };
+const LAW = { c0: 20, c1: 0.1, c2: 1e-5, c3: 0.5, c4: 1e-3, c5: 0, t0: 0, frontEndMs: 8, samples: 10, residualMs: 0 };
 
 function candidateOn(ledger: Partial<LedgerTotals>, hitTokens = 0, limits: Partial<InstanceLimits> = {}): CandidateState {
   const report = reportOf('a', { law: LAW }, ledger);
