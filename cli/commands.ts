@@ -5,6 +5,7 @@ import { addConfig } from './config.ts';
 import { addDemo } from './demo.ts';
 import { addEngine } from './engine.ts';
 import { addReplay } from './replay.ts';
+import { addSim } from './sim.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
@@ -14,4 +15,5 @@ export const commands: readonly ((program: Command) => void)[] = [
   addDemo,
   addEngine,
   addReplay,
+  addSim,
 ];

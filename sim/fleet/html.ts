@@ -1,0 +1,1 @@
+export function simPage(..._args: unknown[]): string { return ''; }
