@@ -19,7 +19,7 @@ import { policyTable } from './sim-report.ts';
 import { addSimMatrix } from './sim-matrix.ts';
 
 /** Every policy that can be simulated. */
-export const SIM_POLICIES: readonly SimPolicy[] = [...POLICY_NAMES, 'oracle'];
+const SIM_POLICIES: readonly SimPolicy[] = [...POLICY_NAMES, 'oracle'];
 
 /** Flags of `lodestar sim`, parsed. */
 export interface SimFlags {
@@ -64,10 +64,11 @@ export interface SimOutput {
 
 /** `lodestar sim`: policies over a trace on a simulated cluster, in virtual time; and `lodestar sim matrix`. */
 export function addSim(program: Command): void {
+  // `matrix` has flags of the same names, which would else be taken for those of `sim`.
   const sim = program
+    .enablePositionalOptions()
     .command('sim')
     .description('simulate routing policies on a cluster and a trace, in virtual time')
-    // A sub-command has flags of the same names.
     .enablePositionalOptions()
     .option('--cluster <file>', 'cluster to simulate, YAML or JSON')
     .option('--trace <file>', 'trace: a file, an archive, a folder, or synthetic:KIND')
@@ -94,7 +95,7 @@ export function addSim(program: Command): void {
     .action(async (flags: SimFlags) => {
       process.exitCode = await sayErrors(() => simulate(flags));
     });
-  addSimMatrix(sim);
+  addSimMatrix(sim, SIM_POLICIES);
 }
 
 async function simulate(flags: SimFlags): Promise<void> {
