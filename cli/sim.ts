@@ -115,7 +115,19 @@ async function simulate(flags: SimFlags): Promise<void> {
     (flags.json === '-' ? process.stderr : process.stdout).write(`${head}\n${policyTable(output.summary)}\n`);
   }
   if (flags.json !== undefined) writeJson(flags.json, output);
-  if (flags.html !== undefined) writeText(flags.html, simPage(output, done));
+  if (flags.html !== undefined) writeText(flags.html, simPage({ facts: factsOf(flags, output), summary: output.summary, runs: done }));
+}
+
+function factsOf(flags: SimFlags, { meta: { cluster, dropped, offeredRps, version }, runs }: SimOutput): [string, string][] {
+  const gpus = cluster.instances.map((one) => one.gpu);
+  return [
+    ['Cluster', `${flags.cluster}: ${[...new Set(gpus)].map((gpu) => `${gpus.filter((other) => other === gpu).length} × ${gpu}`).join(', ')}; ${cluster.stepLaw} step law`],
+    ...cluster.events.map(({ atS, kind, instance }): [string, string] => ['Event', `${kind} of i${instance} at ${atS} s`]),
+    ['Trace', `${flags.trace}: ${runs[0]?.requests} requests at ${offeredRps.toFixed(2)}/s, prompts × ${flags.lengthScale}, answers × ${flags.outputScale}`],
+    ['Left out', `${dropped.aboveMaxPrompt + dropped.heldByNone} requests as too long`],
+    ['Runs', `${flags.entries} ${flags.entries === 1 ? 'entry' : 'entries'}, objective ${flags.objective}, seeds ${flags.seeds.join(', ')}; the plots show seed ${flags.seeds[0]}, the table means over all`],
+    ['Version', version],
+  ];
 }
 
 function traceOf(flags: SimFlags, file: string): TraceSpec {

@@ -138,7 +138,7 @@ function bestOf({ cell, runs }: CellRuns): MatrixSummary['bestOfCell'] {
 }
 
 function byAxis(cells: readonly CellRuns[], axis: (typeof AXES)[number]): MatrixSummary['byAxis']['cluster'] {
-  const values = [...new Set(cells.map(({ cell }) => cell[axis]))];
+  const values = [...new Set(cells.map(({ cell }) => cell[axis]))].toSorted((a, b) => Number(a) - Number(b) || 0);
   return Object.fromEntries(
     values.map((value) => {
       const own = cells.filter(({ cell }) => cell[axis] === value);
