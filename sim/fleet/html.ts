@@ -25,7 +25,7 @@ td.best{font-weight:700}.legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:
 .legend i,td i{display:inline-block;width:12px;height:12px;border-radius:3px;margin-right:6px;vertical-align:-1px}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:16px}figure{margin:0;padding:14px;background:var(--card);border:1px solid var(--line);border-radius:8px}
 figcaption{color:var(--soft);font-size:12px;margin-top:4px}svg{width:100%;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1;fill:none}
-.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.dashed{stroke-dasharray:5 4}.tick{fill:var(--soft);font-size:11px}.label{fill:var(--soft);font-size:12px}.none{color:var(--soft)}
+.line{fill:none;stroke-width:1.8;stroke-linejoin:round}.tick{fill:var(--soft);font-size:11px}.label{fill:var(--soft);font-size:12px}.none{color:var(--soft)}
 ${COLOURS.map((colour, at) => `.line.s${at}{stroke:${colour}}.bar.s${at}{fill:${colour}}i.s${at}{background:${colour}}`).join('\n')}
 `;
 
@@ -38,15 +38,15 @@ export function simPage({ facts, summary, runs }: PageInput): string {
   const names = Object.keys(summary);
   const index = new Map(names.map((name, at) => [name, at % COLOURS.length]));
   const plotted = runs.flatMap(({ plots, result }) => (plots ? [{ plots, result, index: index.get(result.policy) ?? 0 }] : []));
-  const over = (take: (plots: RunPlots) => readonly (number | null)[], dashed = false): Series[] =>
-    plotted.map(({ plots, result, index: at }) => ({ name: result.policy, index: at, dashed, points: plots.atS.map((x, bin) => ({ x, y: take(plots)[bin] ?? null })) }));
+  const over = (take: (plots: RunPlots) => readonly (number | null)[]): Series[] =>
+    plotted.map(({ plots, result, index: at }) => ({ name: result.policy, index: at, points: plots.atS.map((x, bin) => ({ x, y: take(plots)[bin] ?? null })) }));
   const cdf = (take: (plots: RunPlots) => readonly number[]): Series[] =>
     plotted.map(({ plots, result, index: at }) => ({ name: result.policy, index: at, points: take(plots).map((x, i, all) => ({ x, y: i / Math.max(1, all.length - 1) })) }));
   const instances = plotted[0]?.result.perInstance.map(({ id, gpu }) => `${id} ${gpu}`) ?? [];
   const shares = plotted.map(({ result, index: at }): Series => ({ name: result.policy, index: at, points: result.perInstance.map(({ share }, x) => ({ x, y: share })) }));
   const plots = [
     figure('TTFT over time', 'Mean of the requests that arrived in each fortieth of the run.', (title) => lineChart(title, timeAxis, latencyAxis, over((one) => one.ttftMeanMs))),
-    figure('TTFT over time, 99th percentile', 'Of the same requests.', (title) => lineChart(title, timeAxis, { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' }, over((one) => one.ttftP99Ms, true))),
+    figure('TTFT over time, 99th percentile', 'Of the same requests.', (title) => lineChart(title, timeAxis, { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' }, over((one) => one.ttftP99Ms))),
     figure('Distribution of TTFT', 'Share of requests with their first token within this time.', (title) => lineChart(title, latencyAxis, shareAxis, cdf((one) => one.ttftCdfMs))),
     figure('Distribution of E2E', 'Share of requests that are done within this time.', (title) => lineChart(title, { ...latencyAxis, label: 'E2E (ms, log scale)' }, shareAxis, cdf((one) => one.e2eCdfMs))),
     figure('Requests per instance', 'Share of all completed requests.', (title) => barChart(title, instances, { label: 'share of requests', tick: asPercent }, shares)),

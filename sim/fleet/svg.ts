@@ -4,7 +4,6 @@ export interface Series {
   index: number;
   /** null points break the line */
   points: readonly { x: number; y: number | null }[];
-  dashed?: boolean;
 }
 
 export interface Axis {
@@ -19,7 +18,7 @@ export interface Axis {
 const WIDTH = 640;
 const HEIGHT = 300;
 const LEFT = 62;
-const RIGHT = 14;
+const RIGHT = 28;
 const TOP = 12;
 const BOTTOM = 44;
 const TICKS = 5;
@@ -39,7 +38,7 @@ export function lineChart(title: string, x: Axis, y: Axis, series: readonly Seri
   if (points.length === 0) return '<p class="none">nothing to show</p>';
   const xs = scale(points.map((point) => point.x), x, LEFT, WIDTH - RIGHT);
   const ys = scale(points.map((point) => point.y as number), y, HEIGHT - BOTTOM, TOP);
-  const lines = shown.map((one) => `<path class="line s${one.index}${one.dashed ? ' dashed' : ''}" d="${path(one, xs.place, ys.place)}"><title>${escapeHtml(one.name)}</title></path>`);
+  const lines = shown.map((one) => `<path class="line s${one.index}" d="${path(one, xs.place, ys.place)}"><title>${escapeHtml(one.name)}</title></path>`);
   return svg(title, frame(x, y, xs, ys) + lines.join(''));
 }
 
