@@ -53,5 +53,5 @@ async function runFile(file: string, flags: MatrixFlags): Promise<void> {
   const clusters = Object.fromEntries([...new Set(cells.map((cell) => cell.cluster))].map((name) => [name, summarizeCluster(matrix.cluster(name, 1))]));
   const { capacities, ...rest } = result;
   const options = { policies, seeds, objective, requests: flags.requests, cells: cells.map((cell) => cell.number), warmupS: matrix.warmupS };
-  writeJson(json, { meta: { version: packageVersion, options, clusters, capacities }, ...rest });
+  writeJson(json, { meta: { version: packageVersion, options, clusters, traces: matrix.traces, capacities }, ...rest });
 }

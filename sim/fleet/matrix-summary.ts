@@ -1,9 +1,7 @@
 import { seededRng } from '../../shared/env.ts';
 import { quantile } from '../workloads/percentiles.ts';
 import type { Cell } from './matrix.ts';
-import type { RunResult } from './result.ts';
-import { mean } from './result.ts';
-import type { SimPolicy } from './run.ts';
+import { mean, type RunResult } from './result.ts';
 
 /** The runs of one cell: every policy with every seed. */
 export interface CellRuns {
@@ -163,6 +161,6 @@ function gainKept(cells: readonly CellRuns[]): MatrixSummary['gainKept'] {
 }
 
 /** Mean of a figure over a policy's seeds; NaN where it did not run. */
-function over(runs: readonly RunResult[], policy: SimPolicy | string, figure: Figure): number {
+function over(runs: readonly RunResult[], policy: string, figure: Figure): number {
   return mean(runs.filter((run) => run.policy === policy).map((run) => figure(run) ?? NaN)) ?? NaN;
 }

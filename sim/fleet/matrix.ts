@@ -109,6 +109,11 @@ export class Matrix {
     };
   }
 
+  /** The traces by their names, as the file has them. */
+  get traces(): MatrixFile['traces'] {
+    return this.file.traces;
+  }
+
   /** A cluster by its name, for a run that lasts so long. */
   cluster(name: string, durationS: number): Cluster {
     const { gpus, stepLaw } = this.file;
