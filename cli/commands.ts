@@ -6,6 +6,7 @@ import { addDemo } from './demo.ts';
 import { addEngine } from './engine.ts';
 import { addFit } from './fit.ts';
 import { addReplay } from './replay.ts';
+import { addSim } from './sim.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
@@ -16,4 +17,5 @@ export const commands: readonly ((program: Command) => void)[] = [
   addEngine,
   addFit,
   addReplay,
+  addSim,
 ];

@@ -4,6 +4,7 @@ import { request } from 'undici';
 import { realClock } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { bundledTrace, pace, planRequests, readMooncake, runLoad, type LoadProgress, type LoadResult } from '../sim/workloads/index.ts';
+import { notNegative, positive, whole } from './flag-values.ts';
 import { progressLine, resultText } from './replay-report.ts';
 
 /** Flags of `lodestar replay`, parsed. */
@@ -129,20 +130,4 @@ function urls(text: string): string[] {
     if (!/^https?:\/\//.test(url) || !URL.canParse(url)) throw new InvalidArgumentError(`${JSON.stringify(part)} is not an http:// or https:// URL.`);
     return url;
   });
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError('It must be a number above 0.');
-  return value;
-}
-
-function notNegative(text: string): number {
-  return text.trim() === '0' ? 0 : positive(text);
-}
-
-function whole(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('It must be a whole number of at least 1.');
-  return value;
 }
