@@ -41,6 +41,8 @@ export interface LedgerLimits {
 /** Time constant of ρ, the share of time that admitted prefill work takes. */
 const RHO_TAU_MS = 30_000;
 const OUTPUT_RATE = 0.05;
+/** A step that began longer ago says nothing of the one that runs now. */
+const MAX_STEP_AGE_MS = 10_000;
 /** A step that should be over, but has shown no token yet, still has a little of its prefill before it. */
 const MAX_STEP_SHARE = 0.95;
 
@@ -194,6 +196,7 @@ export class Ledger {
       usedTokens: this.pool.usedTokens,
       workRatio: (this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS)) / RHO_TAU_MS,
       meanOutputTokens: this.meanOutput,
+      stepAgeMs: decoding > 0 && prefilling === 0 ? Math.min(MAX_STEP_AGE_MS, nowMs - this.stepClock.stepStartMs) : -1,
     };
   }
 

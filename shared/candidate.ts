@@ -22,7 +22,7 @@ export interface RoutingRequest {
  * One instance as one decision sees it: the door's last report plus this entry's reservations that the report has not counted.
  * The ledger's totals, with those reservations added. Mutable and reused between decisions, so that deciding allocates little.
  */
-export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens'> {
+export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens' | 'stepAgeMs'> {
   report: InstanceReport;
   /** ms since the moment the report describes */
   ageMs: number;

@@ -33,6 +33,8 @@ export interface LedgerTotals {
   workRatio: number;
   /** mean output tokens of finished requests, EWMA; 0 = none seen */
   meanOutputTokens: number;
+  /** ms since the running step began, where it is one of decodes alone; −1: not known */
+  stepAgeMs: number;
 }
 
 /** The engine's own gauges, scraped: stale by `ageMs`, and counting traffic that did not come through the door. */

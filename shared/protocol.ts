@@ -38,6 +38,8 @@ export const reportSchema = z.object({
   ledger: z.object({
     inFlight: finite, waiting: finite, prefilling: finite, decoding: finite, pendingTokens: finite, waitingTokens: finite,
     pendingPromptTokens: finite, decodeContextTokens: finite, usedTokens: finite, workRatio: finite, meanOutputTokens: finite,
+    // Absent in reports of earlier versions.
+    stepAgeMs: z.number().default(-1),
   }),
   law: z.object({
     c0: finite, c1: finite, c2: finite, c3: finite, c4: finite,

@@ -101,7 +101,7 @@ export class StateModel {
       limits: { kvTokens: Number.MAX_SAFE_INTEGER, blockTokens: 16, maxNumSeqs: MAX_NUM_SEQS, maxBatchedTokens: MAX_BATCHED_TOKENS, maxModelLen: Number.MAX_SAFE_INTEGER },
       ledger: {
         inFlight, waiting: 0, prefilling: account.pending.length, decoding, pendingTokens: pending, waitingTokens: 0, pendingPromptTokens, decodeContextTokens,
-        usedTokens: decodeContextTokens + account.pending.reduce((sum, tokens) => sum + tokens, 0), workRatio, meanOutputTokens: this.meanOutputTokens,
+        usedTokens: decodeContextTokens + account.pending.reduce((sum, tokens) => sum + tokens, 0), workRatio, meanOutputTokens: this.meanOutputTokens, stepAgeMs: -1,
       },
       law: this.law,
       engine: { running: request.running, waiting: request.waiting, kvUsageRatio: request.kvUsageRatio, ageMs: 0 },

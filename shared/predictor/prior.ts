@@ -31,7 +31,7 @@ export interface PriorEstimate {
  *   T     = pending + own
  *   steps = ceil(T / max(256, maxBatchedTokens − D))
  *   ttft  = frontEnd + link + base/2 + steps·(base + c5·ctx) + c1·max(0, T − steps·max(0, t0 − D)) + c2·(own·(hit + own/2) + pending·0.6·L)
- *           the half: the wait for the running step, if there is one
+ *           base/2: the wait for the running step, if there is one; where its beginning is known, what is left of it when the request gets there
  *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·out·(base + 256·c1)
  *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
  *
@@ -47,7 +47,7 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   const base = decodeStepMs(law, decoding, candidate.decodeContextTokens);
   const running = decoding > 0 || candidate.prefilling > 0;
   const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding));
-  const stepsMs = steps * prefillBaseMs(law, decoding, candidate.decodeContextTokens) + (running ? 0.5 * base : 0);
+  const stepsMs = steps * prefillBaseMs(law, decoding, candidate.decodeContextTokens) + (running ? runningStepMs(candidate, base) : 0);
   const pairs = own * (candidate.hitTokens + own / 2) + pending * PENDING_CONTEXT_SHARE * candidate.pendingPromptTokens;
   let ttft = law.frontEndMs + candidate.linkMs + stepsMs + law.c1 * billedTokens(law, total, steps, decoding) + law.c2 * pairs;
 
@@ -65,4 +65,14 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   out.overTokens = over;
   out.kvPressure = demand / Math.max(1, limits.kvTokens);
   return out;
+}
+
+/** Steps over which their rhythm can be counted on, noise and all. */
+const RHYTHM_STEPS = 4;
+
+/** What is left of the step that runs when the request reaches the engine's queue, ms. */
+function runningStepMs({ report, ageMs, unseen, linkMs }: CandidateState, baseMs: number): number {
+  const { stepAgeMs } = report.ledger;
+  if (stepAgeMs < 0 || unseen > 0 || stepAgeMs + ageMs > RHYTHM_STEPS * baseMs) return baseMs / 2;
+  return baseMs - ((stepAgeMs + ageMs + linkMs / 2 + report.law.frontEndMs) % baseMs);
 }

@@ -47,7 +47,7 @@ export function report(instance: string, agent: string, more: Partial<InstanceRe
     limits: { kvTokens: 100_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 },
     ledger: {
       inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, pendingPromptTokens: 0, decodeContextTokens: 0,
-      usedTokens: 0, workRatio: 0, meanOutputTokens: 0,
+      usedTokens: 0, workRatio: 0, meanOutputTokens: 0, stepAgeMs: -1,
     },
     law: { ...GENERIC_LAW }, engine: null, gpu: null, host: null, seen: [], ...more,
   };

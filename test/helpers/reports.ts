@@ -18,7 +18,7 @@ export function reportOf(instance: string, changes: Partial<InstanceReport> = {}
     limits: { kvTokens: 40_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 },
     ledger: {
       inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, pendingPromptTokens: 0,
-      decodeContextTokens: 0, usedTokens: 0, workRatio: 0, meanOutputTokens: 200, ...ledger,
+      decodeContextTokens: 0, usedTokens: 0, workRatio: 0, meanOutputTokens: 200, stepAgeMs: -1, ...ledger,
     },
     law: { ...GENERIC_LAW },
     engine: null,
