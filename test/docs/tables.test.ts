@@ -65,7 +65,7 @@ describe('docs/learning.md', () => {
 
   test('states the weights of every objective', () => {
     const stated = rows(section(learning, '## Choice')).filter(([name = '']) => codeIn(name).some((one) => one in objectives));
-    const inCode = Object.values(objectives).map(({ name, weights: { queue, decode, kv, block } }) => [name, ...[queue, decode, kv, block].map(String)]);
+    const inCode = Object.values(objectives).map(({ name, weights: { queue, busy, decode, paceTokens, kv, block } }) => [name, ...[queue, busy, decode, paceTokens, kv, block].map(String)]);
     expect(stated.map(([name = '', , ...weights]) => [codeIn(name).join(''), ...weights])).toEqual(inCode);
   });
 });
