@@ -77,7 +77,7 @@ const brain = z.strictObject({
   host: z.string().min(1).default('0.0.0.0').describe('Address to listen on.'),
   port: z.int().min(0).max(65535).default(7400).describe('Port for agents and for the status pages. 0: any free port.'),
   stateDir: z.string().min(1).default('/var/lib/lodestar/brain').describe('Folder of the store: routing table, model, experience.'),
-  policy: policy.default('learned').describe('Policy of the fleet. `learned` takes over once the predictor is trusted.'),
+  policy: policy.default('learned').describe('Policy of the fleet. `learned` gives way to `lmetric` where predictions turn out wrong.'),
   objective: objective.default('ttft').describe('What a decision minimises.'),
   exploration: z.number().min(0).max(1).default(0.01).describe('Share of decisions drawn at random among the allowed instances.'),
   backend: z.enum(['auto', 'tfjs-node-gpu', 'wasm', 'cpu']).default('auto').describe('TensorFlow.js backend for training. auto: the first of the list that starts.'),
