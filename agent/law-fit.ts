@@ -16,8 +16,16 @@ const DECODE_SCALES = [1, 16, 16_000] as const;
 const DECODE_WINDOW = 600;
 /** Average steps that the prior counts as. */
 const DECODE_SHRINKAGE = 4;
-/** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant). */
+/** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant), whatever they say. */
 const MAX_REFUSED = 12;
+/** So many are enough where they say the same: misread steps scatter, and a change of speed is one factor for all. */
+const AGREED = 5;
+/** Ratios say the same within this factor of their median, and a share of them this high must. */
+const AGREED_WITHIN = 1.25;
+const AGREED_SHARE = 0.8;
+/** Observations after which a part of the law is known well enough to tell a changed speed from a bad guess. */
+const SETTLED = 30;
+const PREFILL_SETTLED = 8;
 /** Share of the old observations that outlives such a change: enough to keep the law's shape, little enough for a new shape to win. */
 const KEPT_AFTER_CHANGE = 0.25;
 /** The same of prefill labels, which are few: stretched, they are right again. */
@@ -102,11 +110,15 @@ export class LawFit {
   /** A step that besides its decodes computed `tokens` of prefill with `pairs` query-key pairs. */
   addPrefillStep(ms: number, decoding: number, contextTokens: number, tokens: number, pairs: number): void {
     const base = this.decode.predict([1, decoding, contextTokens]);
-    const extra = ms - base;
-    // While steps are being refused, the decode part that is taken off here may be the wrong one.
-    if (extra < -PREFILL_NOISE * base || tokens < 16 || this.refused.length > 0) return;
+    if (tokens < 16) return;
     const chunk = { tokens, pairs, decoding, contextTokens };
     const predicted = base + this.prefill.predict(chunk);
+    if (this.refused.length > 0) {
+      this.notePrefillOfOtherSpeed(ms / predicted);
+      return;
+    }
+    const extra = ms - base;
+    if (extra < -PREFILL_NOISE * base) return;
     if (!this.acceptsPrefill(ms / predicted)) return;
     this.prefill.add(chunk, extra, weightOf(ms, predicted));
     this.solve();
@@ -140,12 +152,10 @@ export class LawFit {
   private accepts(ms: number, predicted: number): boolean {
     if (!(ms >= C0_MIN_MS) || ms < predicted / FIRST_OFF || ms > predicted * FIRST_OFF) return false;
     let residual = Math.abs(ms - predicted);
-    const settled = this.decode.samples >= 30;
+    const settled = this.decode.samples >= SETTLED;
     if (settled && residual > Math.max(6 * this.residualMs, 0.25 * predicted)) {
-      this.refused.push(ms / predicted);
-      if (this.refused.length < MAX_REFUSED) return false;
-      const factor = median(this.refused) as number;
-      this.changeSpeed(factor);
+      const factor = this.refuse(ms / predicted);
+      if (factor === undefined) return false;
       residual = Math.abs(ms - predicted * factor);
     }
     this.refused.length = 0;
@@ -153,6 +163,26 @@ export class LawFit {
     const step = Math.max(0.02, 0.05 * this.residualMs);
     this.residualMs = Math.max(0, this.residualMs + (residual > this.residualMs ? step : -step));
     return true;
+  }
+
+  /** Notes a step that lasted `ratio` times as long as predicted. Returns the factor by which the law has been stretched, once enough steps speak for one. */
+  private refuse(ratio: number): number | undefined {
+    this.refused.push(ratio);
+    const factor = median(this.refused) as number;
+    const agreed = this.refused.filter((one) => one <= factor * AGREED_WITHIN && one >= factor / AGREED_WITHIN).length;
+    if (this.refused.length < MAX_REFUSED && (agreed < AGREED || agreed < AGREED_SHARE * this.refused.length)) return undefined;
+    this.changeSpeed(factor);
+    this.refused.length = 0;
+    return factor;
+  }
+
+  /**
+   * While a change of speed is suspected a prefill step teaches nothing, since the decode part that would be taken off it may be the wrong one. But under load
+   * most steps hold some prefill, so it speaks for the change, or none would be noticed for many seconds.
+   */
+  private notePrefillOfOtherSpeed(ratio: number): void {
+    const isFar = ratio > PREFILL_OFF || ratio < 1 / PREFILL_OFF;
+    if (this.prefill.samples >= PREFILL_SETTLED && isFar && ratio <= FIRST_OFF && ratio >= 1 / FIRST_OFF) this.refuse(ratio);
   }
 
   /**

@@ -1,5 +1,5 @@
 import type { InstanceReport } from '../shared/instance.ts';
-import { decodeStepMs, GENERIC_LAW, type LawState, prefillWorkMs } from '../shared/predictor/step-law.ts';
+import { GENERIC_LAW, isPossibleLaw, type LawState, typicalTimesMs } from '../shared/predictor/step-law.ts';
 import { median } from '../shared/trust.ts';
 
 /** Step observations that an instance's law must rest on before others start from it. */
@@ -35,7 +35,7 @@ export class LawPriors {
   update(reports: readonly InstanceReport[]): void {
     const byKind = new Map<string, LawState[]>();
     for (const { kind, law } of reports) {
-      if (law.samples < MIN_LAW_SAMPLES || law.residualMs > RESIDUAL_MAX_RATIO * law.c0) continue;
+      if (law.samples < MIN_LAW_SAMPLES || law.residualMs > RESIDUAL_MAX_RATIO * law.c0 || !isPossibleLaw(law)) continue;
       const laws = byKind.get(kind);
       if (laws) laws.push(law);
       else byKind.set(kind, [law]);
@@ -63,12 +63,6 @@ export function lawsMoved(from: Laws, to: Laws): boolean {
 function lawMoved(a: LawState, b: LawState): boolean {
   const after = typicalTimesMs(b);
   return typicalTimesMs(a).some((ms, i) => Math.abs(ms - (after[i] as number)) > MOVED_RATIO * ms);
-}
-
-/** A step of a small and of a large decode batch, and the first token of a short and of a long prompt over a cached prefix. */
-function typicalTimesMs(law: LawState): number[] {
-  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached, 0);
-  return [decodeStepMs(law, 4, 4_000), decodeStepMs(law, 64, 64_000), firstToken(512, 0), firstToken(4096, 4096)];
 }
 
 function medianLaw(laws: readonly LawState[]): LawState {

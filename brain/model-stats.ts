@@ -4,6 +4,8 @@ import type { Sample } from '../shared/sample.ts';
 /** Outcomes after which an old one counts for 1/e. */
 const MEMORY = 500;
 const MODELS_MAX = 1024;
+/** An answer counts as at most this many times the mean so far: one absurd count must not outweigh hundreds of others. */
+const MEAN_MULTIPLE_MAX = 10;
 
 interface ModelSums {
   outcomes: number;
@@ -51,7 +53,8 @@ function newSums(): ModelSums {
 
 function add(sums: ModelSums, sample: Sample): void {
   const keep = 1 - 1 / MEMORY;
-  const { outputTokens, promptTokens } = sample.outcome;
+  const { promptTokens } = sample.outcome;
+  const outputTokens = Math.min(sample.outcome.outputTokens, MEAN_MULTIPLE_MAX * meanOutput(sums));
   sums.outcomes = sums.outcomes * keep + 1;
   sums.outputTokens = sums.outputTokens * keep + outputTokens;
   if (promptTokens === null || promptTokens === 0 || sample.promptBytes === 0) return;

@@ -11,6 +11,12 @@ const envelope = z.object({
   samples: z.array(z.unknown()).max(MAX_SAMPLES_PER_FRAME),
 });
 
+/** No request lasts longer than this, and none counts more tokens: what claims to is a broken clock or counter, or a lie. */
+const MAX_TIME_MS = 86_400_000;
+const MAX_TOKENS = 2 ** 24;
+/** Clocks that are read a moment apart may disagree by this much. */
+const SLACK_MS = 1;
+
 /** A batch of samples, those that are fit for use. */
 export interface SampleBatch {
   batch: number;
@@ -31,7 +37,17 @@ export function parseSampleBatch(raw: unknown): SampleBatch {
   const samples: Sample[] = [];
   for (const one of parsed.data.samples) {
     const sample = sampleSchema.safeParse(one);
-    if (sample.success) samples.push(sample.data);
+    if (sample.success && isPossible(sample.data)) samples.push(sample.data);
   }
   return { batch, dropped, samples, invalid: parsed.data.samples.length - samples.length };
+}
+
+/** False for values that the schema lets pass and no attempt can have shown: they would be learned from like any other. */
+function isPossible({ outcome, stream, priorTtftMs, priorTpotMs, predictedTtftMs, promptTokens }: Sample): boolean {
+  const { ttftMs, tpotMs, e2eMs, outputTokens } = outcome;
+  const times = [priorTtftMs, priorTpotMs, predictedTtftMs, ttftMs ?? 0, tpotMs ?? 0, e2eMs];
+  if (times.some((ms) => ms > MAX_TIME_MS)) return false;
+  if ([outputTokens, promptTokens, outcome.promptTokens ?? 0, outcome.cachedTokens ?? 0].some((tokens) => tokens > MAX_TOKENS)) return false;
+  // Of an answer that is not streamed, TTFT is put together from the engine's own clock and estimates.
+  return ttftMs === null || !stream || (ttftMs > 0 && ttftMs <= e2eMs + SLACK_MS);
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { bytesSchema } from './codec.ts';
 import { LodestarError } from './errors.ts';
+import { GENERIC_LAW, isPossibleLaw } from './predictor/step-law.ts';
 import { sampleSchema } from './sample.ts';
 import { firstIssue, sealedTableSchema } from './table.ts';
 
@@ -41,12 +42,15 @@ export const reportSchema = z.object({
     // Absent in reports of earlier versions.
     stepAgeMs: z.number().default(-1),
   }),
-  law: z.object({
-    c0: finite, c1: finite, c2: finite, c3: finite, c4: finite,
-    // Absent in reports of earlier versions.
-    c5: finite.default(0), t0: finite.default(0),
-    frontEndMs: finite, samples: finite, residualMs: finite,
-  }),
+  // A law that no engine can have would draw every request to its instance, or none: the rest of the report holds without it.
+  law: z
+    .object({
+      c0: finite, c1: finite, c2: finite, c3: finite, c4: finite,
+      // Absent in reports of earlier versions.
+      c5: finite.default(0), t0: finite.default(0),
+      frontEndMs: finite, samples: finite, residualMs: finite,
+    })
+    .transform((law) => (isPossibleLaw(law) ? law : GENERIC_LAW)),
   engine: z.object({ running: finite, waiting: finite, kvUsageRatio: ratio, ageMs: finite }).nullable(),
   gpu: z
     .object({ utilRatio: ratio, memUsedRatio: ratio, smClockRatio: ratio, powerRatio: ratio, temperatureC: z.number(), ageMs: finite })

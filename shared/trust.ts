@@ -17,9 +17,18 @@ const REGIME_MIN_SAMPLES = 12;
 /** Newest outcomes that decide whether trust is lost: drift must show before the whole window has turned over. */
 const RECENT = 48;
 
+/** A prediction off by more than this factor is wild; the median does not see wild ones while they are few. */
+const WILD_FACTOR = 5;
+/** Newest outcomes among which wild ones are counted: a short burst of them is no drift. */
+const WILD_RECENT = 96;
+/** Share of wild ones among those at which trust is lost, and under which it comes back: one instance or one witness of several is astray. */
+const WILD_LOST = 0.25;
+const WILD_REGAINED = 0.1;
+
 interface Entry {
   atMs: number;
   ape: number;
+  isWild: boolean;
   covered: boolean;
   regime: Regime;
 }
@@ -40,7 +49,9 @@ export class TrustGate {
 
   note(predictedMs: number, p90Ms: number, observedMs: number, regime: Regime, nowMs: number): void {
     const ape = Math.abs(predictedMs - observedMs) / Math.max(1, observedMs);
-    this.entries.push({ atMs: nowMs, ape: Number.isFinite(ape) ? ape : Infinity, covered: observedMs <= p90Ms, regime });
+    const ratio = Math.max(1, predictedMs) / Math.max(1, observedMs);
+    const isWild = !(ratio <= WILD_FACTOR && ratio >= 1 / WILD_FACTOR);
+    this.entries.push({ atMs: nowMs, ape: Number.isFinite(ape) ? ape : Infinity, isWild, covered: observedMs <= p90Ms, regime });
     if (this.entries.length > WINDOW) this.entries.shift();
   }
 
@@ -55,7 +66,8 @@ export class TrustGate {
     this.entries = live;
     const apes = live.map((entry) => entry.ape);
     const medianApe = median(apes);
-    const reason = this.judge(apes, medianApe);
+    const newest = live.slice(-WILD_RECENT);
+    const reason = this.judge(apes, medianApe, newest.filter((entry) => entry.isWild).length / Math.max(1, newest.length));
     return {
       verdict: this.state,
       reason,
@@ -66,7 +78,7 @@ export class TrustGate {
     };
   }
 
-  private judge(apes: number[], medianApe: number | null): string {
+  private judge(apes: number[], medianApe: number | null, wildShare: number): string {
     const { minSamples, maxMedianApe } = this.limits;
     const recent = median(apes.slice(-RECENT));
     const enough = apes.length >= (this.state === 'trusted' ? Math.min(minSamples, RECENT / 2) : minSamples);
@@ -77,8 +89,13 @@ export class TrustGate {
       this.state = 'untrusted';
       return `drift: recent median error ${percent(recent)} > ${percent(maxMedianApe * HYSTERESIS)}`;
     }
+    if (this.state !== 'untrusted' && wildShare >= WILD_LOST) {
+      this.state = 'untrusted';
+      return `drift: ${percent(wildShare)} of recent predictions off by more than ${WILD_FACTOR} times`;
+    }
     if (this.state === 'trusted') return `median error ${percent(medianApe)}`;
     if (medianApe > maxMedianApe || recent > maxMedianApe) return `median error ${percent(Math.max(medianApe, recent))} > ${percent(maxMedianApe)}`;
+    if (this.state === 'untrusted' && wildShare > WILD_REGAINED) return `${percent(wildShare)} of recent predictions off by more than ${WILD_FACTOR} times`;
     this.state = 'trusted';
     return `median error ${percent(medianApe)}`;
   }

@@ -56,3 +56,18 @@ export function billedTokens(law: Pick<StepLaw, 't0'>, tokens: number, steps: nu
 export function prefillWorkMs(law: StepLaw, tokens: number, contextTokens: number, decoding: number): number {
   return law.c1 * billedTokens(law, tokens, 1, decoding) + law.c2 * tokens * (contextTokens + tokens / 2);
 }
+
+/** What a law predicts, ms: a step of a small and of a large decode batch, and the first token of a short and of a long prompt over a cached prefix. */
+export function typicalTimesMs(law: LawState): number[] {
+  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached, 0);
+  return [decodeStepMs(law, 4, 4_000), decodeStepMs(law, 64, 64_000), firstToken(512, 0), firstToken(4096, 4096)];
+}
+
+/** No model on any GPU is this many times faster or slower than the generic law: such a law is a broken fit or a lie. */
+const FACTOR_MAX = 100;
+
+/** False for a law that no engine can have, though its numbers are finite. */
+export function isPossibleLaw(law: LawState): boolean {
+  const generic = typicalTimesMs(GENERIC_LAW);
+  return typicalTimesMs(law).every((ms, i) => ms <= FACTOR_MAX * (generic[i] as number) && ms >= (generic[i] as number) / FACTOR_MAX);
+}

@@ -24,6 +24,8 @@ export type ClusterEvent =
   | { atS: number; kind: 'join'; instance: number }
   /** Steps last `factor` times as long from now on; 1 ends it. */
   | { atS: number; kind: 'throttle'; instance: number; factor: number }
+  /** The engine dies with its requests, and at once one with another model or on another GPU takes its place: empty, with that GPU's step times and KV cache. */
+  | { atS: number; kind: 'swap'; instance: number; gpu: GpuProfile }
   | { atS: number; kind: 'clear-cache'; instance: number };
 
 export interface Cluster {
@@ -72,6 +74,7 @@ const eventSchema = z.discriminatedUnion('kind', [
   z.strictObject({ ...at, kind: z.literal('die'), restart: positive.optional() }),
   z.strictObject({ ...at, kind: z.literal('join') }),
   z.strictObject({ ...at, kind: z.literal('throttle'), factor: positive }),
+  z.strictObject({ ...at, kind: z.literal('swap'), gpu: z.string() }),
   z.strictObject({ ...at, kind: z.literal('clear-cache') }),
 ]);
 
@@ -107,7 +110,7 @@ export function parseCluster(text: string, name: string): Cluster {
   const file = parsed.data;
   const gpus = mergeGpus(file.gpus, name);
   const instances = expandInstances(file.instances, gpus, name);
-  const events = file.events.map((event, index) => toEvent(event, index, instances.length, name)).toSorted((a, b) => a.atS - b.atS);
+  const events = file.events.map((event, index) => toEvent(event, index, instances.length, gpus, name)).toSorted((a, b) => a.atS - b.atS);
   return { instances, network: file.network, frontEndMs: file.frontEndMs, stepLaw: file.stepLaw, events };
 }
 
@@ -144,19 +147,25 @@ function newGpu(key: string, memoryGiB: number): GpuProfile {
 function expandInstances(entries: ClusterFile['instances'], gpus: Map<string, GpuProfile>, name: string): ClusterInstance[] {
   const instances: ClusterInstance[] = [];
   for (const [index, { gpu: key, count, maxNumSeqs, maxBatchedTokens, kvTokens: own }] of entries.entries()) {
-    const gpu = gpus.get(key);
-    if (!gpu) throw invalid(name, `instances[${index}].gpu: unknown GPU '${key}'; known are ${[...gpus.keys()].join(', ')}, and \`gpus:\` adds others`);
+    const gpu = gpuOf(gpus, key, `instances[${index}].gpu`, name);
     for (let copy = 0; copy < count; copy++) instances.push({ id: `i${instances.length}`, gpu, maxNumSeqs, maxBatchedTokens, kvTokens: own ?? gpu.kvTokens });
   }
   if (instances.length > MAX_INSTANCES) throw invalid(name, `instances: ${instances.length} in all; at most ${MAX_INSTANCES} are simulated`);
   return instances;
 }
 
-function toEvent(event: ClusterFile['events'][number], index: number, instances: number, name: string): ClusterEvent {
+function gpuOf(gpus: Map<string, GpuProfile>, key: string, field: string, name: string): GpuProfile {
+  const gpu = gpus.get(key);
+  if (!gpu) throw invalid(name, `${field}: unknown GPU '${key}'; known are ${[...gpus.keys()].join(', ')}, and \`gpus:\` adds others`);
+  return gpu;
+}
+
+function toEvent(event: ClusterFile['events'][number], index: number, instances: number, gpus: Map<string, GpuProfile>, name: string): ClusterEvent {
   if (event.instance >= instances) {
     throw invalid(name, `events[${index}].instance: there is no instance ${event.instance}; the cluster has 0 to ${instances - 1}, counted in the order of \`instances:\``);
   }
   if (event.kind === 'die') return { ...event, restart: event.restart };
+  if (event.kind === 'swap') return { ...event, gpu: gpuOf(gpus, event.gpu, `events[${index}].gpu`, name) };
   // A GPU throttled to a half and one slowed by two are the same.
   return event.kind === 'throttle' ? { ...event, factor: event.factor < 1 ? 1 / event.factor : event.factor } : event;
 }
@@ -165,7 +174,7 @@ function explain(issue: z.core.$ZodIssue): string {
   const path = issue.path.map((part, depth) => (typeof part === 'number' ? `[${part}]` : `${depth === 0 ? '' : '.'}${String(part)}`)).join('');
   const where = path === '' ? '' : `${path}: `;
   if (issue.code === 'unrecognized_keys') return `${where}unknown field ${issue.keys.map((key) => `\`${key}\``).join(', ')}; known here: ${knownFields(issue.path).join(', ')}`;
-  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'kind') return `${where}must be one of die, join, throttle, clear-cache`;
+  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'kind') return `${where}must be one of die, join, throttle, swap, clear-cache`;
   return `${where}${issue.message}`;
 }
 
@@ -173,7 +182,7 @@ function knownFields(path: readonly PropertyKey[]): string[] {
   if (path[0] === 'gpus') return [...REQUIRED_OF_GPU, 'T0', 'c5', 'memoryGiB'];
   if (path[0] === 'instances') return Object.keys(instanceSchema.shape);
   if (path[0] === 'network') return ['hopMs', 'brainMs'];
-  if (path[0] === 'events') return ['atS', 'kind', 'instance', '`factor` of a throttle', '`restart` of a die'];
+  if (path[0] === 'events') return ['atS', 'kind', 'instance', '`factor` of a throttle', '`gpu` of a swap', '`restart` of a die'];
   return Object.keys(clusterSchema.shape);
 }
 

@@ -8,6 +8,7 @@ import { defaultConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
 import { Engine } from '../engine/engine.ts';
+import type { GpuProfile } from '../engine/gpus.ts';
 import type { EngineRequest } from '../engine/request.ts';
 import type { StepBatch } from '../engine/step.ts';
 import { makeStepTime, type StepLawName } from '../engine/step-laws.ts';
@@ -16,6 +17,7 @@ import type { SimClock } from './clock.ts';
 import type { ClusterInstance } from './cluster.ts';
 import type { SimHub, SimLink } from './network.ts';
 import { ENGINE_BLOCK_TOKENS, SIM_MODEL, type SimRequest } from './plan.ts';
+import { type Tamper, tamperedReport } from './tamper.ts';
 
 const METRICS_PERIOD_MS = 1000;
 const HEALTH_PERIOD_MS = 250;
@@ -30,11 +32,19 @@ export interface DeliveryHandler {
   onError(): void;
 }
 
+export interface DoorOptions {
+  stepLaw: StepLawName;
+  frontEndMs: number;
+  seed: number;
+  tamper: Tamper | undefined;
+}
+
 /** An agent on virtual time as the door of one simulated engine: the agent's own ledger, cache view, step clock and telemetry. */
 export class SimDoor implements SimLink {
   readonly agent: string;
   readonly instance: DoorInstance;
-  readonly spec: ClusterInstance;
+  /** as it is now: a swap puts another GPU in */
+  spec: ClusterInstance;
   engine: Engine;
   private readonly clock: SimClock;
   private readonly hub: SimHub;
@@ -42,13 +52,14 @@ export class SimDoor implements SimLink {
   private readonly frontEndMs: number;
   private readonly seed: number;
   private readonly readings: SimReadings;
-  private readonly trueStepTime: StepTimeModel;
+  private trueStepTime: StepTimeModel;
+  private readonly tamper: Tamper | undefined;
   private readonly instances: Instances;
   private readonly telemetryMinMs: number;
   private telemetry: Telemetry | undefined;
   private starts = 0;
 
-  constructor(clock: SimClock, hub: SimHub, spec: ClusterInstance, options: { stepLaw: StepLawName; frontEndMs: number; seed: number }) {
+  constructor(clock: SimClock, hub: SimHub, spec: ClusterInstance, options: DoorOptions) {
     this.clock = clock;
     this.hub = hub;
     this.spec = spec;
@@ -56,14 +67,14 @@ export class SimDoor implements SimLink {
     this.stepLaw = options.stepLaw;
     this.frontEndMs = options.frontEndMs;
     this.seed = options.seed;
-    // Of a rough law the part without noise, with the same traits drawn.
-    this.trueStepTime = makeStepTime(options.stepLaw === 'linear' ? 'linear' : 'roofline', spec.gpu, seededRng(options.seed), clock);
+    this.tamper = options.tamper;
+    this.trueStepTime = this.stepTimeWithoutNoise();
     this.engine = this.startEngine();
     this.readings = new SimReadings(clock, this);
-    const { maxNumSeqs, maxBatchedTokens, gpu } = spec;
+    const { maxNumSeqs, maxBatchedTokens } = spec;
     const config = { ...defaultConfig('token-of-a-simulation').agent, id: this.agent };
     this.instance = new DoorInstance({
-      config: { id: spec.id, url: 'http://127.0.0.1:9', kind: { gpu: gpu.key }, maxNumSeqs, maxBatchedTokens },
+      config: { id: spec.id, url: 'http://127.0.0.1:9', kind: {}, maxNumSeqs, maxBatchedTokens },
       agentId: this.agent,
       epoch: EPOCH,
       doorUrl: `http://${this.agent}:8080`,
@@ -115,7 +126,7 @@ export class SimDoor implements SimLink {
     engine.submit(spec, {
       onToken: (one) => {
         ledger.tokens(entry, 1);
-        if (one.outputCount === 1) handler.onFirstToken(instance.report(false));
+        if (one.outputCount === 1) this.tellFirstToken(handler);
       },
       onFinish: (one) => {
         const usage = { promptTokens: request.prompt.length, outputTokens: one.outputCount, cachedTokens: Math.max(0, one.hitTokens) };
@@ -140,8 +151,27 @@ export class SimDoor implements SimLink {
     this.engine = this.startEngine();
   }
 
+  /** The engine process dies, and one on another GPU takes its place. */
+  swap(gpu: GpuProfile): void {
+    this.die();
+    this.spec = { ...this.spec, gpu, kvTokens: gpu.kvTokens };
+    this.trueStepTime = this.stepTimeWithoutNoise();
+    this.restart();
+  }
+
   get startKey(): string {
     return `${this.starts}`;
+  }
+
+  private tellFirstToken(handler: DeliveryHandler): void {
+    const report = this.instance.report(false);
+    // The token comes even where the header beside it is refused; a report of sequence 0 is older than any.
+    handler.onFirstToken(tamperedReport(this.tamper, report, this.clock.nowMs()) ?? { ...report, seq: 0 });
+  }
+
+  /** Of a rough law the part without noise, with the same traits drawn. */
+  private stepTimeWithoutNoise(): StepTimeModel {
+    return makeStepTime(this.stepLaw === 'linear' ? 'linear' : 'roofline', this.spec.gpu, seededRng(this.seed), this.clock);
   }
 
   private startEngine(): Engine {
@@ -190,12 +220,13 @@ class SimReadings {
   }
 
   sources(id: string): DoorSources {
-    const models = [{ id: SIM_MODEL, maxModelLen: this.door.spec.kvTokens, parent: undefined }];
+    const { door } = this;
+    const models = () => [{ id: SIM_MODEL, maxModelLen: door.spec.kvTokens, parent: undefined }];
     const isUp = (): boolean => this.up;
-    const inventory = { value: [{ index: 0, uuid: id, name: this.door.spec.gpu.key, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 };
+    const inventory = () => ({ value: [{ index: 0, uuid: id, name: door.spec.gpu.key, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 });
     return {
       host: { latest: () => undefined },
-      gpuInventory: { latest: () => inventory },
+      gpuInventory: { latest: inventory },
       gpu: { latest: () => this.gpu },
       instances: new Map([
         [
@@ -210,7 +241,7 @@ class SimReadings {
             },
             health: {
               get state() {
-                return { health: isUp() ? ('up' as const) : ('down' as const), version: 'simulated', models };
+                return { health: isUp() ? ('up' as const) : ('down' as const), version: 'simulated', models: models() };
               },
               noteFailure: () => this.readHealth(),
             },

@@ -12,6 +12,7 @@ import { MemoryStore } from './memory-store.ts';
 import { SimHub } from './network.ts';
 import { Oracle } from './oracle.ts';
 import type { SimRequest } from './plan.ts';
+import { type Tamper, tamperedHandlers } from './tamper.ts';
 import { SimTrainer } from './trainer.ts';
 
 /** `oracle` exists in simulation alone: it knows what no router can. */
@@ -30,6 +31,8 @@ export interface RunOptions {
   seed: number;
   /** changes to the brain's configuration */
   brain?: Partial<BrainConfig> | undefined;
+  /** falsifies what agents tell */
+  tamper?: Tamper | undefined;
 }
 
 /** What a run leaves behind. */
@@ -77,8 +80,8 @@ class World {
     this.brain = this.makeBrain();
     const { hub } = this.brain;
     cluster.instances.forEach((spec, i) => {
-      const own = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i };
-      this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, own));
+      const door = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i, tamper: options.tamper };
+      this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, door));
     });
     this.oracle = new Oracle(this.clock, [...this.doors.values()], cluster.frontEndMs);
     for (let i = 0; i < options.entries; i++) this.entries.push(this.makeEntry(i));
@@ -115,7 +118,7 @@ class World {
     return new BrainCore(config, env, {
       store: new MemoryStore(),
       trainer: new SimTrainer(clock, trainer),
-      hub: (_counters, _welcome, handlers) => new SimHub(clock, options.cluster.network.brainMs, handlers),
+      hub: (_counters, _welcome, handlers) => new SimHub(clock, options.cluster.network.brainMs, tamperedHandlers(options.tamper, handlers, clock)),
     });
   }
 
@@ -157,6 +160,7 @@ class World {
     if (event.kind === 'throttle') door.engine.slowFactor = event.factor;
     else if (event.kind === 'clear-cache') door.engine.resetPrefixCache();
     else if (event.kind === 'join') door.start();
+    else if (event.kind === 'swap') door.swap(event.gpu);
     else {
       door.die();
       if (event.restart !== undefined) this.clock.after(event.restart * 1000, () => door.restart());

@@ -55,6 +55,29 @@ describe('LawFit', () => {
     expect(Math.abs(fit.state().c0 - before.c0)).toBeLessThan(0.5);
   });
 
+  test('steps that agree on another speed are believed within a few, with prefill in them or not', () => {
+    for (const factor of [3, 1 / 3]) {
+      const fit = new LawFit(GENERIC_LAW);
+      for (let i = 0; i < 200; i++) {
+        fit.addDecodeStep(20 + (i % 8) * 0.1, 1 + (i % 8), 1000 * (1 + (i % 8)));
+        fit.addPrefillStep(70 + (i % 8) * 0.1, 1 + (i % 8), 1000 * (1 + (i % 8)), 500, 125_000);
+      }
+      const before = fit.state();
+      fit.addDecodeStep(factor * 20.4, 5, 5000);
+      for (let i = 0; i < 4; i++) fit.addPrefillStep(factor * 70.4, 5, 5000, 500, 125_000);
+      expect(fit.state().c0 / before.c0).toBeCloseTo(factor, 1);
+      expect(fit.state().c1 / before.c1).toBeCloseTo(factor, 1);
+    }
+  });
+
+  test('steps that disagree on a speed are not, for a while', () => {
+    const fit = new LawFit(GENERIC_LAW);
+    for (let i = 0; i < 200; i++) fit.addDecodeStep(20 + (i % 8) * 0.1, 1 + (i % 8), 1000 * (1 + (i % 8)));
+    const before = fit.state().c0;
+    for (const ms of [33, 90, 47, 140, 30, 70, 45, 110, 36, 60, 150]) fit.addDecodeStep(ms, 5, 5000);
+    expect(fit.state().c0).toBeCloseTo(before, 1);
+  });
+
   test('coefficients are finite and never negative, whatever is fed in', () => {
     const fit = new LawFit(GENERIC_LAW);
     for (let i = 0; i < 500; i++) {

@@ -22,6 +22,19 @@ it('takes the median over the instances of a kind, and over kinds for the fleet'
   expect(laws.current().fleet.c0).toBe(10);
 });
 
+it('takes no law that no engine has, though it claims to be sure', () => {
+  const laws = new LawPriors();
+  const sure = { samples: 1e12, residualMs: 0 };
+  laws.update([
+    report('a', 'x', { kind: 'A30', law: law({ c0: 20 }) }),
+    report('b', 'x', { kind: 'free', law: law({ ...sure, c0: 0.1, c1: 0, c2: 0, c3: 0, c4: 0, frontEndMs: 0 }) }),
+    report('c', 'x', { kind: 'slow', law: law({ ...sure, c0: 1e12 }) }),
+    report('d', 'x', { kind: 'dear', law: law({ ...sure, c1: 1e9 }) }),
+  ]);
+  expect(Object.keys(laws.current().kinds)).toEqual(['A30']);
+  expect(laws.current().fleet.c0).toBe(20);
+});
+
 it('starts generic, and keeps a kind that has left', () => {
   const laws = new LawPriors();
   laws.update([report('a', 'x', { law: law({ c0: 5, samples: 3 }) })]);

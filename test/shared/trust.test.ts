@@ -43,6 +43,23 @@ describe('TrustGate', () => {
     expect(gate.verdict(nowMs).verdict).toBe('trusted');
   });
 
+  test('wild predictions take trust while the median is still good: one instance of several is astray', () => {
+    const gate = new TrustGate(LIMITS);
+    let nowMs = feed(gate, 100, 0.1);
+    expect(gate.verdict(nowMs).verdict).toBe('trusted');
+    const mix = (wild: number, n: number): void => {
+      for (let i = 0; i < n; i++) nowMs = feed(gate, 1, i % 10 < wild ? -0.9 : 0.1, nowMs);
+    };
+    mix(1, 100);
+    expect(gate.verdict(nowMs).verdict).toBe('trusted');
+    mix(3, 100);
+    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'untrusted', reason: expect.stringContaining('off by more than 5 times') });
+    mix(2, 100);
+    expect(gate.verdict(nowMs).verdict).toBe('untrusted');
+    mix(0, 100);
+    expect(gate.verdict(nowMs).verdict).toBe('trusted');
+  });
+
   test('outcomes leave by age', () => {
     const gate = new TrustGate(LIMITS);
     const nowMs = feed(gate, 100, 0.5);

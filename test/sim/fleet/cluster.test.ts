@@ -20,6 +20,7 @@ events:
   - {atS: 30, kind: die, instance: 0, restart: 10}
   - {atS: 45, kind: join, instance: 2}
   - {atS: 90, kind: clear-cache, instance: 1}
+  - {atS: 95, kind: swap, instance: 0, gpu: H900}
 `;
 
 describe('cluster file', () => {
@@ -38,6 +39,7 @@ describe('cluster file', () => {
       { atS: 45, kind: 'join', instance: 2 },
       { atS: 60, kind: 'throttle', instance: 1, factor: 2 },
       { atS: 90, kind: 'clear-cache', instance: 1 },
+      { atS: 95, kind: 'swap', instance: 0, gpu: cluster.instances[2]?.gpu },
     ]);
   });
 
@@ -75,7 +77,8 @@ describe('cluster file', () => {
     ['gpus: {A30: {C0: 1}}\ninstances: [{gpu: A30}]', 'gpus.A30: unknown field `C0`; known here: c0, c1'],
     ['gpus: {A30: {c0: -1}}\ninstances: [{gpu: A30}]', 'gpus.A30.c0: '],
     ['instances: [{gpu: A30}]\nstepLaw: quadratic', 'stepLaw: '],
-    ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: explode, instance: 0}]', 'events[0].kind: must be one of die, join, throttle, clear-cache'],
+    ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: explode, instance: 0}]', 'events[0].kind: must be one of die, join, throttle, swap, clear-cache'],
+    ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: swap, instance: 0, gpu: H900}]', "events[0].gpu: unknown GPU 'H900'"],
     ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: throttle, instance: 0}]', 'events[0].factor: '],
     ['instances: [{gpu: A30, count: 2}]\nevents: [{atS: 1, kind: die, instance: 2}]', 'events[0].instance: there is no instance 2; the cluster has 0 to 1'],
   ])('says what is wrong: %j', (text, message) => {
