@@ -5,9 +5,9 @@ import type { Sample } from '../shared/sample.ts';
 import type { Trust } from '../shared/table.ts';
 import type { TrustLimits } from '../shared/trust.ts';
 import type { Counters } from './counters.ts';
-import type { FitResult } from './predictor/fit.ts';
+import type { Effort, FitResult } from './predictor/fit.ts';
 import { Forecast } from './predictor/forecast.ts';
-import { isFiniteNet } from './predictor/model.ts';
+import { isFiniteNet, scaleMeans } from './predictor/model.ts';
 import { type P90Log, p90Logs } from './predictor/p90.ts';
 import { type Experience, experienceOf, isLabelled } from './replay/experience.ts';
 import { ReplayBuffer, type ReplayLimits } from './replay/index.ts';
@@ -17,6 +17,14 @@ import { ChampionWatch, logError, PairedTrial, priorError } from './validate.ts'
 
 /** Rows of one round at most: what fits into a few seconds of one core. */
 export const ROUND_ROWS = 8192;
+/** Rounds follow each other and start from the net in force, so that each may be short. Measured: docs/decisions/0008-features-and-learner.md. */
+const ROUND_EFFORT: Effort = { epochs: 2, steps: 64, learningRate: 3e-3 };
+/** Log ratio up to which an error counts by its square: the medians are learned, which a stalled engine or a misread label cannot pull away. */
+const HUBER_DELTA = 0.1;
+/** Part of its residual that a net may say: what it learned of the last minutes holds only in part for the next ones. */
+const MEAN_SHARE = 0.8;
+/** Each challenger that fails doubles the samples that the next round waits for, so often at most. */
+const BACK_OFF_MAX = 2;
 
 export interface LearnerOptions extends ReplayLimits {
   minNewSamples: number;
@@ -54,6 +62,8 @@ export class Learner {
   private challenger: Challenger | null = null;
   private p90: P90Log = p90Logs([]);
   private fresh = 0;
+  /** challengers that failed since a net was last accepted or dropped */
+  private failures = 0;
   private fitting = false;
   private closed = false;
   private lastRound: { rows: number; steps: number; lossBefore: number; lossAfter: number; ms: number } | null = null;
@@ -80,32 +90,33 @@ export class Learner {
     this.trust.noteChampion(sample, predicted, nowMs);
     this.trust.notePrior(sample, this.noNet.residuals(experience.row, this.p90), nowMs);
     if (!isLabelled(experience)) return;
+    // Judged and learned from only if its prior is the one that routes now.
+    if (!this.replay.add(experience, sample.atWallMs)) return;
+    this.fresh += 1;
     const championError = logError(predicted, experience);
-    this.watch.note(championError, priorError(experience));
+    const errorOfPrior = priorError(experience);
+    this.watch.note(championError, errorOfPrior);
     if (this.challenger) {
       const rival = this.challenger.forecast.residuals(experience.row, this.p90);
       this.trust.noteChallenger(sample, rival, nowMs);
-      this.challenger.trial.note(championError, logError(rival, experience));
+      this.challenger.trial.note({ champion: championError, challenger: logError(rival, experience), prior: errorOfPrior });
       this.decide(this.challenger);
     }
     this.dropDrifted();
-    this.replay.add(experience);
-    this.fresh += 1;
   }
 
   /** Takes an outcome from before a restart: remembered, not judged. */
   restore(sample: Sample, arrivedMs: number): void {
     const experience = experienceOf(sample, arrivedMs);
     if (typeof experience === 'string' || !isLabelled(experience)) return;
-    this.replay.add(experience);
-    this.fresh += 1;
+    if (this.replay.add(experience, sample.atWallMs)) this.fresh += 1;
   }
 
   /** One turn of the loop. Resolves when the round that it started, if any, is over; never rejects. */
   async turn(): Promise<void> {
     this.replay.prune(this.env.clock.wallMs());
     this.p90 = p90Logs(this.replay.newest(256));
-    if (this.fitting || this.closed || this.challenger || this.fresh < this.options.minNewSamples) return;
+    if (this.fitting || this.closed || this.challenger || this.fresh < this.neededSamples()) return;
     this.fitting = true;
     this.fresh = 0;
     try {
@@ -160,6 +171,11 @@ export class Learner {
     this.closed = true;
   }
 
+  /** Where nets no longer get better, training rests: the next attempt has more that is new. */
+  private neededSamples(): number {
+    return this.options.minNewSamples * 2 ** Math.min(BACK_OFF_MAX, this.failures);
+  }
+
   private label(sample: Sample, arrivedMs: number): Experience | null {
     const experience = experienceOf(sample, arrivedMs);
     if (typeof experience !== 'string') return experience;
@@ -173,13 +189,13 @@ export class Learner {
     if (data.n < this.options.minNewSamples) return null;
     const startedMs = this.env.clock.nowMs();
     const seed = Math.floor(this.env.rng() * 2 ** 32);
-    const result = await this.trainer.fit({ ...data, champion: this.champion.net, hidden: this.options.hidden, seed });
+    const result = await this.trainer.fit({ ...data, champion: this.champion.net, hidden: this.options.hidden, seed, effort: ROUND_EFFORT, huberDelta: HUBER_DELTA });
     this.check(result);
     const { net, steps, lossBefore, lossAfter } = result;
     this.counters.roundsRun += 1;
     this.lastRound = { rows: data.n, steps, lossBefore, lossAfter, ms: this.env.clock.nowMs() - startedMs };
     this.env.log.debug(this.lastRound, 'training round finished');
-    return net;
+    return scaleMeans(net, MEAN_SHARE);
   }
 
   private check(result: FitResult): void {
@@ -194,14 +210,16 @@ export class Learner {
     const { pairs, gain } = trial.summary();
     this.challenger = null;
     if (verdict === 'reject') {
+      this.failures += 1;
       this.counters.challengersRejected += 1;
       this.trust.dropChallenger();
       this.env.log.debug({ pairs, gain }, 'challenger dropped: no better than the net in force');
       return;
     }
+    this.failures = 0;
     this.counters.challengersAccepted += 1;
     this.champion = forecast;
-    this.watch.reset();
+    this.watch.reset(trial.pairs());
     this.trust.promote();
     this.env.log.info({ pairs, gain }, 'challenger is better on live outcomes and takes over');
     this.newChampion();
@@ -209,11 +227,12 @@ export class Learner {
 
   private dropDrifted(): void {
     if (!this.champion.net || !this.watch.worseThanPrior()) return;
+    this.failures = 0;
     this.counters.championsDropped += 1;
     this.raise('the net in force has become worse than the prior and is dropped');
     this.champion = new Forecast(null);
     this.challenger = null;
-    this.watch.reset();
+    this.watch.reset([]);
     this.trust.demote();
     this.newChampion();
   }

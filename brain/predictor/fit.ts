@@ -21,6 +21,15 @@ export interface FitRequest {
   seed: number;
   /** log ratio up to which an error of the means counts by its square and beyond by its size; default 1. Small: the medians are learned. */
   huberDelta?: number;
+  /** how long to train; default: until a new net has learned what the rows say */
+  effort?: Effort;
+}
+
+/** What a training spends: at least `epochs` passes over the rows and at least `steps` steps. */
+export interface Effort {
+  epochs: number;
+  steps: number;
+  learningRate: number;
 }
 
 export interface FitResult {
@@ -33,10 +42,8 @@ export interface FitResult {
 
 const BATCH_MAX = 256;
 const BATCH_MIN = 16;
-const LEARNING_RATE = 1e-3;
-const EPOCHS_MIN = 8;
-/** Steps a round takes at least: few rows are passed over more often. */
-const STEPS_MIN = 128;
+/** For one training that must suffice. */
+const THOROUGH: Effort = { epochs: 8, steps: 128, learningRate: 1e-3 };
 /**
  * Weight decay (decoupled from Adam: Loshchilov and Hutter, arXiv 1711.05101) is DECAY_ROWS / n: pulling the net towards one value everywhere counts
  * like a fixed number of rows, so a few rows move it little and thousands freely. Formula: docs/learning.md.
@@ -64,9 +71,10 @@ export function fitNet(tf: Tf, request: FitRequest): FitResult {
   normaliseRows(start, rows, n, inputs);
 
   const batch = Math.max(BATCH_MIN, Math.min(BATCH_MAX, Math.ceil(n / 4)));
-  const epochs = Math.max(EPOCHS_MIN, Math.ceil(STEPS_MIN / Math.ceil(n / batch)));
+  const { learningRate, ...least } = request.effort ?? THOROUGH;
+  const epochs = Math.max(least.epochs, Math.ceil(least.steps / Math.ceil(n / batch)));
   const model = new TrainableNet(tf, start);
-  const optimizer = tf.train.adam(LEARNING_RATE);
+  const optimizer = tf.train.adam(learningRate);
   const losses: number[] = [];
   let steps = 0;
   try {
@@ -79,7 +87,7 @@ export function fitNet(tf: Tf, request: FitRequest): FitResult {
         sum += step(tf, model, optimizer, inputs, labels, chosen, request.huberDelta ?? HUBER_DELTA) * chosen.length;
         steps += 1;
       }
-      model.shrink(LEARNING_RATE * Math.min(DECAY_MAX, DECAY_ROWS / n) * (steps - before));
+      model.shrink(learningRate * Math.min(DECAY_MAX, DECAY_ROWS / n) * (steps - before));
       losses.push(sum / n);
     }
     return { net: model.toNet(shift, scale), steps, lossBefore: losses[0] as number, lossAfter: losses.at(-1) as number };

@@ -1,7 +1,7 @@
 import type { Tensor, Tensor2D, Variable } from '@tensorflow/tfjs-core';
 import type { Rng } from '../../shared/env.ts';
 import { FEATURE_COUNT } from '../../shared/features.ts';
-import { type DenseLayer, HEAD_COUNT, type ResidualNet } from '../../shared/predictor/net.ts';
+import { type DenseLayer, HEAD_COUNT, HEADS, type ResidualNet } from '../../shared/predictor/net.ts';
 import type { Tf } from './backend.ts';
 
 /** A dense layer whose parameters TensorFlow.js trains: weights [inputs][outputs], bias [outputs]. */
@@ -99,6 +99,14 @@ export function renormalise(net: ResidualNet, shift: Float32Array, scale: Float3
     }
   }
   return { shift, scale, layers: [{ ...first, weights, bias }, ...rest] };
+}
+
+/** The net whose means say `share` of what this one's do; its 90th percentiles stay. */
+export function scaleMeans(net: ResidualNet, share: number): ResidualNet {
+  const last = net.layers.at(-1) as DenseLayer;
+  const factors = HEADS.map((head) => (head === 'ttft' || head === 'tpot' ? share : 1));
+  const scaled = (values: Float32Array): Float32Array => values.map((value, i) => value * (factors[i % HEAD_COUNT] as number));
+  return { ...net, layers: [...net.layers.slice(0, -1), { ...last, weights: scaled(last.weights), bias: scaled(last.bias) }] };
 }
 
 /** True if every parameter is a finite number. */

@@ -13,12 +13,16 @@ export interface Experience {
   arrivedMs: number;
   /** coarse region of the state space, for the diversity pool */
   stratum: string;
+  instance: string;
+  /** steps that the law behind the prior had seen */
+  lawSamples: number;
 }
 
 /** No feature comes near it: they are ratios and logarithms. */
 const FEATURE_MAX = 1e4;
 const IN_FLIGHT = FEATURES.indexOf('inFlight');
 const KV_HIT_RATIO = FEATURES.indexOf('kvHitRatio');
+const LAW_SAMPLES = FEATURES.indexOf('lawSamples');
 const PROMPT_TOKENS = FEATURES.indexOf('promptTokens');
 
 /** Reads a sample: `censored` if its attempt failed or was cut off, `invalid` if its row cannot be used. */
@@ -28,7 +32,7 @@ export function experienceOf(sample: Sample, arrivedMs: number): Experience | 'c
   if (sample.outcome.status !== 'ok') return 'censored';
   const ttft = logRatio(sample.outcome.ttftMs, sample.priorTtftMs);
   const tpot = sample.outcome.outputTokens > 1 ? logRatio(sample.outcome.tpotMs, sample.priorTpotMs) : Number.NaN;
-  return { row, ttft, tpot, arrivedMs, stratum: stratumOf(sample, row) };
+  return { row, ttft, tpot, arrivedMs, stratum: stratumOf(sample, row), instance: sample.instance, lawSamples: Math.expm1(row[LAW_SAMPLES] as number) };
 }
 
 /** False for an answer that was not streamed: its end-to-end time can be judged, but neither part of it learned. */

@@ -3,6 +3,7 @@ import { FEATURE_COUNT } from '../../shared/features.ts';
 import { LABEL_COUNT } from '../predictor/fit.ts';
 import { DiversityPool } from './diversity.ts';
 import type { Experience } from './experience.ts';
+import { LawAge } from './law-age.ts';
 import { RecencyPool } from './recency.ts';
 
 /** Part of a round's rows that the diversity pool gives, if it has them. */
@@ -27,6 +28,7 @@ export class ReplayBuffer {
   private readonly rng: Rng;
   private readonly recency: RecencyPool;
   private readonly diversity: DiversityPool;
+  private readonly laws = new LawAge();
 
   constructor(limits: ReplayLimits, rng: Rng) {
     this.limits = limits;
@@ -39,9 +41,13 @@ export class ReplayBuffer {
     return { recency: this.recency.size, diversity: this.diversity.size };
   }
 
-  add(experience: Experience): void {
+  /** `atWallMs`: when its request was dispatched. False: not kept, since the law that it judges is no longer in force. */
+  add(experience: Experience, atWallMs: number): boolean {
+    this.laws.note(experience, atWallMs);
+    if (this.laws.isOutdated(experience)) return false;
     const older = this.recency.add(experience);
     if (older) this.diversity.add(older, this.rng);
+    return true;
   }
 
   /** Lets go of samples that are too old. `nowMs` is Unix time. */
@@ -55,10 +61,10 @@ export class ReplayBuffer {
     return this.recency.newest(max);
   }
 
-  /** Up to `max` rows: a quarter spread over the state space, the rest the newest. */
+  /** Up to `max` rows: a quarter spread over the state space, the rest the newest; less those of laws that are no longer in force. */
   draw(max: number): TrainingData {
     const spread = this.diversity.draw(Math.max(Math.floor(max * DIVERSITY_SHARE), max - this.recency.size), this.rng);
-    const chosen = [...spread, ...this.recency.newest(max - spread.length)];
+    const chosen = [...spread, ...this.recency.newest(max - spread.length)].filter((one) => !this.laws.isOutdated(one));
     const rows = new Float32Array(chosen.length * FEATURE_COUNT);
     const labels = new Float32Array(chosen.length * LABEL_COUNT);
     chosen.forEach(({ row, ttft, tpot }, i) => {

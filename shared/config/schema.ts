@@ -90,7 +90,7 @@ const brain = z.strictObject({
       recencySize: count.default(8192).describe('Newest samples kept for training.'),
       diversitySize: count.default(4096).describe('Samples kept because they are rare.'),
       maxAgeMs: ms.default(1_800_000).describe('Age at which a sample leaves the experience.'),
-      hidden: z.array(z.int().min(4).max(256).multipleOf(4)).min(1).max(4).default([64, 64]).describe('Widths of the hidden layers: multiples of 4, at most 256.'),
+      hidden: z.array(z.int().min(4).max(256).multipleOf(4)).min(1).max(4).default([32, 32]).describe('Widths of the hidden layers: multiples of 4, at most 256.'),
     })
     .prefault({})
     .describe('The learner.'),

@@ -6,7 +6,7 @@ function trialOf(n: number, gain: (i: number) => number): ReturnType<PairedTrial
   const trial = new PairedTrial();
   for (let i = 0; i < n; i++) {
     const error = 0.5;
-    trial.note(error, error - gain(i));
+    trial.note({ champion: error, challenger: error - gain(i), prior: 1 });
   }
   return trial.verdict();
 }
@@ -28,6 +28,16 @@ describe('a challenger', () => {
   it('loses at once if it is worse, and when equal', () => {
     expect(trialOf(PAIRS_MIN, () => -0.1)).toBe('reject');
     expect(trialOf(PAIRS_MIN, () => 0)).toBe('reject');
+  });
+});
+
+describe('a challenger that is better than the net in force', () => {
+  it('loses if it is not better than the prior alone', () => {
+    const trial = new PairedTrial();
+    for (let i = 0; i < PAIRS_MIN; i++) trial.note({ champion: 0.9, challenger: 0.6, prior: 0.5 });
+    expect(trial.verdict()).toBe('reject');
+    expect(trial.pairs()).toHaveLength(PAIRS_MIN);
+    expect(trial.pairs()[0]).toEqual({ champion: 0.6, prior: 0.5 });
   });
 });
 

@@ -33,7 +33,7 @@ describe('layers', () => {
   it('fills every default', () => {
     const config = defaultConfig(token);
     expect(config.agent).toMatchObject({ port: 8080, retries: 2, brainUrl: 'ws://127.0.0.1:7400', breaker: { failures: 3 }, scrape: { gpuPeriodMs: 500 } });
-    expect(config.brain).toMatchObject({ port: 7400, policy: 'learned', learn: { hidden: [64, 64] }, trust: { minSamples: 40 } });
+    expect(config.brain).toMatchObject({ port: 7400, policy: 'learned', learn: { hidden: [32, 32] }, trust: { minSamples: 40 } });
     expect(config.agent.id).not.toBe('');
     expect(config.agent.advertiseUrl).toMatch(/^http:\/\/.+:8080$/);
   });
