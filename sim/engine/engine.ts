@@ -37,7 +37,9 @@ export class Engine {
   /** Multiplies the time of every step; a fault. */
   slowFactor = 1;
   private readonly options: EngineOptions;
-  private readonly step: Step;
+  /** The step under way, and with async scheduling the one scheduled behind it: empty where nothing was left to schedule. */
+  private step: Step;
+  private ahead: Step | undefined;
   private readonly live = new Set<EngineRequest>();
   private stepTimer: Timer | undefined;
   private isStepping = false;
@@ -52,6 +54,7 @@ export class Engine {
     this.blockSize = options.blockSize;
     this.scheduler = new Scheduler(options);
     this.step = new Step(options.maxNumSeqs);
+    this.ahead = options.asyncScheduling ? new Step(options.maxNumSeqs) : undefined;
   }
 
   get isDead(): boolean {
@@ -145,21 +148,33 @@ export class Engine {
     if (!this.isStepping && !this.isHung && !this.hasDied) this.startStep(this.options.clock.nowMs());
   }
 
+  /** Starts the step that was scheduled ahead, or else schedules one now; then, with async scheduling, the one behind it. */
   private startStep(startMs: number): void {
-    const { scheduler, step } = this;
+    const { ahead } = this;
+    if (ahead && ahead.totalTokens > 0) {
+      this.ahead = this.step;
+      this.step = ahead;
+    } else if (!this.scheduleInto(this.step, startMs)) return;
+    this.isStepping = true;
+    this.stepStartMs = startMs;
+    this.stepEndMs = startMs + this.options.stepTime(this.step) * this.slowFactor;
+    this.armStepTimer();
+    // vLLM's batch queue of two: a request that comes during this step finds the next one already decided.
+    if (this.ahead && !this.scheduleInto(this.ahead, this.options.clock.nowMs())) this.ahead.clear();
+  }
+
+  private scheduleInto(step: Step, atMs: number): boolean {
+    const { scheduler } = this;
     for (;;) {
-      if (!scheduler.hasUnfinished) return;
+      if (!scheduler.hasUnfinished) return false;
       scheduler.schedule(step);
       if (step.totalTokens > 0) break;
       scheduler.update(step);
       // Nothing fits until a request comes or goes; a preemption alone has changed what fits.
-      if (step.preempted.length === 0) return;
+      if (step.preempted.length === 0) return false;
     }
-    for (const request of step.admitted) request.scheduledMs = startMs;
-    this.isStepping = true;
-    this.stepStartMs = startMs;
-    this.stepEndMs = startMs + this.options.stepTime(step) * this.slowFactor;
-    this.armStepTimer();
+    for (const request of step.admitted) request.scheduledMs = atMs;
+    return true;
   }
 
   private armStepTimer(): void {

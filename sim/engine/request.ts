@@ -52,7 +52,7 @@ export class EngineRequest {
   output: Int32Array;
   /** Async scheduling: tokens scheduled to be sampled whose values are not known yet. */
   placeholders = 0;
-  /** Counts preemptions, so that the result of a step scheduled before one is recognised and dropped. */
+  /** Counts preemptions, so that the result of a step scheduled before one is recognised: its token counts, its placeholder is gone. */
   preemptions = 0;
   blocks: Int32Array;
   blockCount = 0;

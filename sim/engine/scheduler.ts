@@ -89,15 +89,17 @@ export class Scheduler {
     for (let i = 0; i < step.count; i++) {
       const request = step.requests[i]!;
       step.sampled[i] = -1;
-      if (step.yields[i] === 0 || request.status !== 'running' || request.preemptions !== step.epochs[i]) continue;
+      if (step.yields[i] === 0 || request.status === 'finished') continue;
       const token = sample(request);
       step.sampled[i] = token;
       request.appendOutput(token);
-      if (this.isAsync) {
+      // A request preempted since keeps the token, but its counters start anew.
+      if (this.isAsync && request.preemptions === step.epochs[i]) {
         request.placeholders--;
         this.kv.cache(request, request.computed - request.placeholders);
       }
       if (request.outputCount < request.maxOutput && request.tokenCount < maxModelLen) continue;
+      if (request.status !== 'running') this.waiting.remove(request);
       this.finish(request, request.outputCount >= request.maxOutput ? request.endReason : 'length');
       anyFinished = true;
     }

@@ -66,6 +66,32 @@ describe('engine', () => {
     expect(times).toEqual([29, 50, 50]);
   });
 
+  it('with async scheduling, lets it wait for the step that is scheduled behind that one too', () => {
+    const clock = new VirtualClock();
+    const { engine, submit, times, log } = make(clock, { asyncScheduling: true });
+    submit('a', 10, 3);
+    clock.advance(20);
+    submit('b', 10, 2);
+    clock.advance(1000);
+    // a: 8 + 21 = 29, then the step decided at 8: 49. b is queued at 28, joins the step decided at 29, which runs from 49 to 70 and ends a; then a step alone.
+    expect(times).toEqual([29, 49, 70, 70, 90]);
+    expect(log).toEqual(['a 0', 'a 1', 'a 2', 'a end', 'b 0', 'b 1', 'b end']);
+    expect(engine.steps).toBe(4);
+    expect(engine.scheduler.kv.pool.usageRatio).toBe(0);
+  });
+
+  it('with async scheduling, drops what an aborted request had in the steps under way', () => {
+    const clock = new VirtualClock();
+    const { engine, submit, log } = make(clock, { asyncScheduling: true });
+    const request = submit('a', 10, 50);
+    submit('b', 10, 3);
+    clock.advance(35);
+    engine.abort(request);
+    clock.advance(1000);
+    expect(log).toEqual(['a 0', 'b 0', 'b 1', 'b 2', 'b end']);
+    expect(engine.scheduler.kv.pool.usageRatio).toBe(0);
+  });
+
   it('does not slow down when timers are late', () => {
     const inner = new VirtualClock();
     const late: Clock = {
