@@ -78,7 +78,7 @@ function tableWith(net: ResidualNet): RoutingTable {
     roster: [],
     policy: 'learned',
     objective: 'ttft',
-    weights: { queue: 0.25, busy: 1, decode: 0.02, paceTokens: 200, kv: 1, block: 1.2 },
+    weights: { queue: 0.25, busy: 1, decode: 0.03, paceTokens: 200, kv: 1, block: 1.2 },
     exploration: 0.01,
     net: packNet(net),
     p90Factor: { ttft: 2, tpot: 1.5 },

@@ -17,7 +17,7 @@ export function tableOf(changes: Partial<RoutingTable> = {}): RoutingTable {
     roster: [],
     policy: 'learned',
     objective: 'ttft',
-    weights: { queue: 0.25, busy: 1, decode: 0.02, paceTokens: 200, kv: 1, block: 1.2 },
+    weights: { queue: 0.25, busy: 1, decode: 0.03, paceTokens: 200, kv: 1, block: 1.2 },
     exploration: 0,
     net: null,
     p90Factor: { ttft: 2, tpot: 1.5 },

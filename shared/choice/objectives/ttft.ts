@@ -4,7 +4,7 @@ import type { Objective } from './index.ts';
  * What a millisecond of the whole answer counts against one of TTFT: enough that no instance is driven to where its streams crawl, little enough that TTFT stays
  * what is minimised.
  */
-const PACE = 0.02;
+const PACE = 0.03;
 /** Beyond it, long answers would outweigh every TTFT. */
 const PACE_TOKENS = 200;
 
