@@ -104,7 +104,7 @@ export class LawFit {
     const predicted = this.decode.predict(x);
     if (!this.accepts(ms, predicted)) return;
     this.decode.add(x, ms, weightOf(ms, predicted));
-    if (this.decode.samples < 64 || Math.round(this.decode.samples) % 8 === 0) this.solve();
+    if (this.decode.samples < 64 || Math.round(this.decode.samples) % 8 === 0) this.solveDecode();
   }
 
   /** A step that besides its decodes computed `tokens` of prefill with `pairs` query-key pairs. */
@@ -121,7 +121,7 @@ export class LawFit {
     if (extra < -PREFILL_NOISE * base) return;
     if (!this.acceptsPrefill(ms / predicted)) return;
     this.prefill.add(chunk, extra, weightOf(ms, predicted));
-    this.solve();
+    this.solvePrefill();
   }
 
   /** Time to first token of a request that found the engine idle, less the steps that the law gives it: what the front end takes. */
@@ -211,9 +211,18 @@ export class LawFit {
   }
 
   private solve(): void {
+    this.solveDecode();
+    this.solvePrefill();
+  }
+
+  private solveDecode(): void {
     const { prior, slowdown } = this;
     this.decode.solve([prior.c0 * slowdown, prior.c3 * slowdown, prior.c4 * slowdown]);
-    this.prefill.solve(prior, slowdown);
+    this.cached = undefined;
+  }
+
+  private solvePrefill(): void {
+    this.prefill.solve(this.prior, this.slowdown);
     this.cached = undefined;
   }
 }

@@ -110,7 +110,8 @@ export class TrustGate {
 /** Median of unsorted values; null of none. */
 export function median(values: readonly number[]): number | null {
   if (values.length === 0) return null;
-  const sorted = values.toSorted((a, b) => a - b);
+  // Typed arrays sort numbers several times faster than a comparison function does.
+  const sorted = Float64Array.from(values).sort();
   return sorted[Math.floor((sorted.length - 1) / 2)] as number;
 }
 
