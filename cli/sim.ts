@@ -86,8 +86,8 @@ export function addSim(program: Command): void {
     .option('--entries <n>', 'entries that share the traffic', whole, 1)
     .option('--seeds <numbers>', 'by commas; each policy sees the same draws', wholes, [1])
     .addOption(new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'))
-    .option('--slo-ttft-ms <ms>', `SLO sent with each request; goodput counts against it (default: not sent, ${DEFAULT_SLO.ttftMs})`, positive)
-    .option('--slo-tpot-ms <ms>', `the same for time per output token (default: not sent, ${DEFAULT_SLO.tpotMs})`, positive)
+    .option('--slo-ttft-ms <ms>', `SLO that goodput counts against; sent with each request where given or if goodput is the objective (default: ${DEFAULT_SLO.ttftMs})`, positive)
+    .option('--slo-tpot-ms <ms>', `the same for time per output token (default: ${DEFAULT_SLO.tpotMs})`, positive)
     .option('--json <file>', 'write the figures there as JSON; - is standard output')
     .option('--html <file>', 'write a page with plots there')
     .option('--jobs <n>', 'threads', whole, 1)
@@ -145,7 +145,9 @@ function traceOf(flags: SimFlags, file: string): TraceSpec {
 }
 
 function jobOf(flags: SimFlags, cluster: Cluster, trace: TraceSpec, policy: SimPolicy, seed: number): RunJob {
-  const { entries, objective, warmup: warmupS, sloTtftMs, sloTpotMs, html } = flags;
+  const { entries, objective, warmup: warmupS, html } = flags;
+  const standard = objective === 'goodput' ? DEFAULT_SLO : { ttftMs: undefined, tpotMs: undefined };
+  const { sloTtftMs = standard.ttftMs, sloTpotMs = standard.tpotMs } = flags;
   const sendSlo = sloTtftMs !== undefined || sloTpotMs !== undefined;
   return { kind: 'run', cluster, trace, policy, seed, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, plots: html !== undefined && seed === flags.seeds[0] };
 }

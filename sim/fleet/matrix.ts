@@ -8,6 +8,7 @@ import { packageRoot } from '../../shared/package-root.ts';
 import { SYNTHETIC_PREFIX } from '../workloads/synthetic.ts';
 import { TRACE_FORMATS } from '../workloads/trace.ts';
 import { type Cluster, parseCluster } from './cluster.ts';
+import { DEFAULT_SLO } from './result.ts';
 import type { CapacityJob, RunJob } from './job.ts';
 import type { SimPolicy } from './run.ts';
 import type { TraceSpec } from './scenario.ts';
@@ -102,10 +103,10 @@ export class Matrix {
   /** A run of a cell; its events happen at their shares of the time in which the requests arrive. */
   runJob(cell: Cell, capacity: Capacity, run: { policy: SimPolicy; seed: number; objective: ObjectiveName }): RunJob {
     const rate = cell.load * capacity.capacityRps;
-    const none = { sloTtftMs: undefined, sloTpotMs: undefined, sendSlo: false };
+    const slo = { sloTtftMs: DEFAULT_SLO.ttftMs, sloTpotMs: DEFAULT_SLO.tpotMs, sendSlo: run.objective === 'goodput' };
     return {
       kind: 'run', cluster: this.cluster(cell.cluster, capacity.requests / rate), trace: this.trace(cell, { rate }), entries: cell.entries,
-      warmupS: this.warmupS, plots: false, ...none, ...run,
+      warmupS: this.warmupS, plots: false, ...slo, ...run,
     };
   }
 
