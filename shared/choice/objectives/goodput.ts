@@ -4,28 +4,28 @@ import type { Objective } from './index.ts';
 const Z90 = 1.2816;
 /** Spread assumed where p90 and mean agree: no prediction is exact. */
 const SIGMA_MIN = 0.1;
-/** What a missed target costs, as a multiple of the target itself. */
-const MISS = 2;
-/** Among instances that meet the targets equally surely, the fast one. */
-const PACE = 0.02;
+/** What a request that misses costs, in multiples of its TTFT target; a lone target per token counts as that many tokens. */
+const MISS = 8;
+const TOKENS_FOR_TTFT = 20;
+/** What a millisecond of the whole answer counts against one of TTFT: targets per token are missed where batches grow, so it counts for more than under `ttft`. */
+const PACE = 0.3;
 /** Tokens of an answer whose pace counts. */
 const PACE_TOKENS = 200;
 
 /**
- * Share of requests that meet their own targets (headers x-slo-ttft-ms and x-slo-tpot-ms): the target times the probability to miss it, from the predicted mean and
- * p90 taken as a lognormal, plus a share of the latencies themselves, which alone decide where no target is given. A request that will miss anywhere goes where it
- * does least harm.
+ * Share of requests that meet their own targets (headers x-slo-ttft-ms and x-slo-tpot-ms): the probability that the request misses one of them, from the predicted means and
+ * p90s taken as lognormals, priced as some of its targets, plus the latencies themselves, which alone decide where no target is given. A request that
+ * will miss anywhere goes where it does least harm.
  */
 export const goodput: Objective = {
   name: 'goodput',
   describe: 'share of requests within their SLO headers',
-  weights: { queue: 0.5, busy: 1, decode: 0.1, paceTokens: PACE_TOKENS, kv: 1, block: 1.2 },
+  weights: { queue: 0.25, busy: 1, decode: PACE, paceTokens: PACE_TOKENS, kv: 2, block: 1.2 },
   costMs: ({ ttftMs, ttftP90Ms, tpotMs, tpotP90Ms }, { sloTtftMs, sloTpotMs, outputTokens }) => {
-    const bound = sloTtftMs !== undefined || sloTpotMs !== undefined;
-    const missed =
-      (sloTtftMs === undefined ? 0 : MISS * sloTtftMs * missProbability(ttftMs, ttftP90Ms, sloTtftMs)) +
-      (sloTpotMs === undefined ? 0 : MISS * sloTpotMs * Math.min(outputTokens, PACE_TOKENS) * missProbability(tpotMs, tpotP90Ms, sloTpotMs));
-    return missed + (bound ? 0.2 : 1) * ttftMs + PACE * Math.min(PACE_TOKENS, outputTokens) * tpotMs;
+    const metTtft = sloTtftMs === undefined ? 1 : 1 - missProbability(ttftMs, ttftP90Ms, sloTtftMs);
+    const metTpot = sloTpotMs === undefined ? 1 : 1 - missProbability(tpotMs, tpotP90Ms, sloTpotMs);
+    const targetMs = sloTtftMs ?? TOKENS_FOR_TTFT * (sloTpotMs ?? 0);
+    return MISS * targetMs * (1 - metTtft * metTpot) + ttftMs + PACE * Math.min(PACE_TOKENS, outputTokens) * tpotMs;
   },
 };
 
