@@ -12,6 +12,8 @@ export interface ClusterInstance {
   gpu: GpuProfile;
   maxNumSeqs: number;
   maxBatchedTokens: number;
+  /** vLLM's `--async-scheduling`: a step is scheduled while the one before it runs. */
+  asyncScheduling: boolean;
   /** KV cache in tokens: the instance's own, or the GPU's. */
   kvTokens: number;
 }
@@ -66,6 +68,7 @@ const instanceSchema = z.strictObject({
   count: z.number().int().min(1).max(MAX_INSTANCES).default(1),
   maxNumSeqs: z.number().int().min(1).max(4096).default(256),
   maxBatchedTokens: z.number().int().min(16).max(1 << 20).default(2048),
+  asyncScheduling: z.boolean().default(false),
   kvTokens: kvTokens.optional(),
 });
 
@@ -146,9 +149,9 @@ function newGpu(key: string, memoryGiB: number): GpuProfile {
 
 function expandInstances(entries: ClusterFile['instances'], gpus: Map<string, GpuProfile>, name: string): ClusterInstance[] {
   const instances: ClusterInstance[] = [];
-  for (const [index, { gpu: key, count, maxNumSeqs, maxBatchedTokens, kvTokens: own }] of entries.entries()) {
+  for (const [index, { gpu: key, count, maxNumSeqs, maxBatchedTokens, asyncScheduling, kvTokens: own }] of entries.entries()) {
     const gpu = gpuOf(gpus, key, `instances[${index}].gpu`, name);
-    for (let copy = 0; copy < count; copy++) instances.push({ id: `i${instances.length}`, gpu, maxNumSeqs, maxBatchedTokens, kvTokens: own ?? gpu.kvTokens });
+    for (let copy = 0; copy < count; copy++) instances.push({ id: `i${instances.length}`, gpu, maxNumSeqs, maxBatchedTokens, asyncScheduling, kvTokens: own ?? gpu.kvTokens });
   }
   if (instances.length > MAX_INSTANCES) throw invalid(name, `instances: ${instances.length} in all; at most ${MAX_INSTANCES} are simulated`);
   return instances;

@@ -175,7 +175,7 @@ export class SimDoor implements SimLink {
   }
 
   private startEngine(): Engine {
-    const { gpu, kvTokens, maxNumSeqs, maxBatchedTokens } = this.spec;
+    const { gpu, kvTokens, maxNumSeqs, maxBatchedTokens, asyncScheduling } = this.spec;
     this.starts += 1;
     return new Engine({
       clock: this.clock,
@@ -186,6 +186,7 @@ export class SimDoor implements SimLink {
       blockSize: ENGINE_BLOCK_TOKENS,
       maxNumSeqs,
       maxBatchedTokens,
+      asyncScheduling,
       maxModelLen: kvTokens,
       sample: sampleToken,
     });
