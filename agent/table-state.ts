@@ -78,6 +78,11 @@ export class TableState {
     return policy;
   }
 
+  /** Routes by this policy object whenever the policy of that name is in force: simulated entries share those of central gateways. */
+  usePolicy(name: PolicyName, policy: Policy): void {
+    this.made.set(name, policy);
+  }
+
   /** What became of a request, told to the policy that chose for it. */
   tellPolicy(name: PolicyName, outcome: PolicyOutcome, memo: unknown): void {
     this.made.get(name)?.observe?.(outcome, memo);

@@ -1,5 +1,8 @@
 import { InvalidArgumentError } from 'commander';
 
+/** Entries that a fleet is planned for at most. */
+const MAX_ENTRIES = 256;
+
 /** A number above 0. */
 export function positive(text: string): number {
   const value = Number(text);
@@ -9,13 +12,22 @@ export function positive(text: string): number {
 
 /** A number of at least 0. */
 export function notNegative(text: string): number {
-  return text.trim() === '0' ? 0 : positive(text);
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && Number.isFinite(value))) throw new InvalidArgumentError('It must be a number of at least 0.');
+  return value;
 }
 
 /** A whole number of at least 1. */
 export function whole(text: string): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('It must be a whole number of at least 1.');
+  return value;
+}
+
+/** As many entries as a fleet may have. */
+export function entryCount(text: string): number {
+  const value = whole(text);
+  if (value > MAX_ENTRIES) throw new InvalidArgumentError(`It must be at most ${MAX_ENTRIES}.`);
   return value;
 }
 

@@ -13,7 +13,7 @@ import type { SimPolicy } from '../sim/fleet/run.ts';
 import type { Dropped, TraceSpec } from '../sim/fleet/scenario.ts';
 import { type PolicySummary, summarizeRuns } from '../sim/fleet/summary.ts';
 import { TRACE_FORMATS, type TraceFormatName } from '../sim/workloads/index.ts';
-import { notNegative, oneOfEach, positive, whole, wholes } from './flag-values.ts';
+import { entryCount, notNegative, oneOfEach, positive, whole, wholes } from './flag-values.ts';
 import { sayErrors, showProgress, writeJson, writeText } from './sim-output.ts';
 import { policyTable } from './sim-report.ts';
 import { addSimMatrix } from './sim-matrix.ts';
@@ -83,7 +83,7 @@ export function addSim(program: Command): void {
     .option('--duration <seconds>', 'length of that span, at the pace of the trace', positive)
     .option('--warmup <seconds>', 'what arrives before is left out of `afterWarmup`', notNegative, 30)
     .option('--policies <names>', `by commas: ${SIM_POLICIES.join(', ')}`, oneOfEach(SIM_POLICIES), ['learned', 'prefix-load', 'lmetric'])
-    .option('--entries <n>', 'entries that share the traffic', whole, 1)
+    .option('--entries <n>', 'entries that share the traffic, at most 256', entryCount, 1)
     .option('--seeds <numbers>', 'by commas; each policy sees the same draws', wholes, [1])
     .addOption(new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'))
     .option('--slo-ttft-ms <ms>', `SLO that goodput counts against; sent with each request where given or if goodput is the objective (default: ${DEFAULT_SLO.ttftMs})`, positive)

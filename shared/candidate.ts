@@ -6,6 +6,8 @@ export interface RoutingRequest {
   model: string | undefined;
   /** estimate, from the text and the model's learned bytes per token */
   promptTokens: number;
+  /** true: `promptTokens` is the engine's own count (a prompt of token ids) */
+  exactTokens: boolean;
   /** upper bound on the answer that the client gave; 0 = none */
   maxTokens: number;
   /** expected length of the answer in tokens, from earlier answers: never the true one */

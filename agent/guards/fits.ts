@@ -12,6 +12,7 @@ export const fits: Guard = {
     const limits = view.report?.limits;
     if (!limits) return false;
     const room = limits.maxModelLen > 0 ? Math.min(limits.maxModelLen, limits.kvTokens) : limits.kvTokens;
-    return request.promptTokens <= room * TOLERANCE;
+    // An engine wants room for at least one token of the answer.
+    return request.exactTokens ? request.promptTokens < room : request.promptTokens <= room * TOLERANCE;
   },
 };

@@ -30,6 +30,8 @@ export interface DeliveryHandler {
   onFirstToken(report: InstanceReport): void;
   onEnd(usage: { promptTokens: number; outputTokens: number; cachedTokens: number }): void;
   onError(): void;
+  /** the engine answers 400: it can never hold the request */
+  onRefused(): void;
 }
 
 export interface DoorOptions {
@@ -58,6 +60,8 @@ export class SimDoor implements SimLink {
   private readonly telemetryMinMs: number;
   private telemetry: Telemetry | undefined;
   private starts = 0;
+  /** what the engines did that are gone */
+  private readonly before = { busyMs: 0, preemptions: 0 };
 
   constructor(clock: SimClock, hub: SimHub, spec: ClusterInstance, options: DoorOptions) {
     this.clock = clock;
@@ -121,6 +125,11 @@ export class SimDoor implements SimLink {
     }
     const { ledger } = instance;
     ledger.seen.note(id.entry, id.epoch, id.seq);
+    // As vLLM does: a prompt must leave room for one token of its answer.
+    if (request.prompt.length >= this.spec.kvTokens) {
+      handler.onRefused();
+      return;
+    }
     const entry = ledger.open(prompt);
     const spec = { id: '', prompt: request.prompt, maxOutput: request.outputTokens, promptHashes: request.blockHashes, outputSeed: request.index };
     engine.submit(spec, {
@@ -148,7 +157,21 @@ export class SimDoor implements SimLink {
 
   /** A new engine process takes the place of the dead one: empty cache, no load. */
   restart(): void {
+    const { slowFactor, scheduler } = this.engine;
+    this.before.busyMs += this.engine.busyMs(this.clock.nowMs());
+    this.before.preemptions += scheduler.preemptionCount;
     this.engine = this.startEngine();
+    // It is the GPU that is throttled, not the process.
+    this.engine.slowFactor = slowFactor;
+  }
+
+  /** Milliseconds spent in steps, by all engines that were here. */
+  get busyMs(): number {
+    return this.before.busyMs + this.engine.busyMs(this.clock.nowMs());
+  }
+
+  get preemptions(): number {
+    return this.before.preemptions + this.engine.scheduler.preemptionCount;
   }
 
   /** The engine process dies, and one on another GPU takes its place. */
@@ -157,6 +180,7 @@ export class SimDoor implements SimLink {
     this.spec = { ...this.spec, gpu, kvTokens: gpu.kvTokens };
     this.trueStepTime = this.stepTimeWithoutNoise();
     this.restart();
+    this.engine.slowFactor = 1;
   }
 
   get startKey(): string {

@@ -156,6 +156,7 @@ class Routing {
           this.finish(decision, admission, observed, startMs, regretMs);
         });
       },
+      onRefused: () => void clock.after(hopMs, () => this.refused(decision, admission, observed, startMs)),
       onError: () => void clock.after(hopMs, () => this.broken(decision, admission, observed, startMs)),
     });
   }
@@ -176,6 +177,12 @@ class Routing {
       predictedTtftP90Ms: decision.predictedTtftP90Ms,
       regretMs,
     });
+  }
+
+  /** A client's error: another instance is not tried. */
+  private refused(decision: Decision, admission: Admission, observed: Observed, startMs: number): void {
+    this.book(decision, admission, { status: 'ok', begun: true, httpStatus: 400, error: undefined, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+    this.fail();
   }
 
   private broken(decision: Decision, admission: Admission, observed: Observed, startMs: number): void {

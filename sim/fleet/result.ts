@@ -25,7 +25,7 @@ export interface Figures {
   e2eMs: Latency;
   /** cached prompt tokens / prompt tokens */
   kvHitRatio: number | null;
-  /** share of completed requests within both service levels */
+  /** share of all requests that completed within both service levels */
   goodput: number | null;
   /** mean over the decisions that were looked at, ms behind the best instance */
   regretMs: number | null;
@@ -104,7 +104,7 @@ function figuresOf(outcomes: readonly ClientOutcome[], requests: number, options
     tpotMs: latency(done.map(tpotMs)),
     e2eMs: latency(done.map((one) => one.e2eMs)),
     kvHitRatio: hitRatio(done),
-    goodput: done.length === 0 ? null : good.length / done.length,
+    goodput: requests === 0 ? null : good.length / requests,
     regretMs: mean(done.map((one) => one.regretMs)),
     predictor: predictorFigures(done),
   };

@@ -1,7 +1,7 @@
 import { BrainCore } from '../../brain/core.ts';
 import { InThreadTrainer } from '../../brain/train.ts';
 import type { ObjectiveName } from '../../shared/choice/objectives/index.ts';
-import type { PolicyName } from '../../shared/choice/policies/index.ts';
+import { policies, type Policy, type PolicyKind, type PolicyName } from '../../shared/choice/policies/index.ts';
 import { type BrainConfig, defaultConfig } from '../../shared/config/index.ts';
 import { type Env, type Rng, seededRng, silentLog } from '../../shared/env.ts';
 import { SimClock } from './clock.ts';
@@ -71,6 +71,8 @@ class World {
   private readonly outcomes: ClientOutcome[] = [];
   private readonly traffic: Rng;
   private readonly oracle: Oracle;
+  private central: Policy | undefined;
+  private readonly deaths = new Map<SimDoor, number>();
   private firstTrusted: RunRecord['firstTrusted'] = null;
 
   constructor(options: RunOptions) {
@@ -131,6 +133,7 @@ class World {
       sloTpotMs,
       hopMs: cluster.network.hopMs,
     });
+    this.shareCentral(entry);
     let decisions = 0;
     entry.onDecision = (request, decision) => {
       if (policy === 'oracle') return this.oracle.overrule(entry, request, decision);
@@ -138,6 +141,16 @@ class World {
       return decisions % REGRET_EVERY === 0 ? this.oracle.regretMs(request, decision.view.id) : NaN;
     };
     return entry;
+  }
+
+  /** Policies whose originals learn at one gateway do so here, though the traffic comes in at several entries. */
+  private shareCentral(entry: SimEntry): void {
+    const { policy } = this.options;
+    if (policy === 'oracle') return;
+    const kind: PolicyKind = policies[policy];
+    if (!kind.central) return;
+    this.central ??= kind.create(this.env(77));
+    entry.context.tables.usePolicy(policy, this.central);
   }
 
   private env(offset: number): Env {
@@ -163,7 +176,10 @@ class World {
     else if (event.kind === 'swap') door.swap(event.gpu);
     else {
       door.die();
-      if (event.restart !== undefined) this.clock.after(event.restart * 1000, () => door.restart());
+      const death = (this.deaths.get(door) ?? 0) + 1;
+      this.deaths.set(door, death);
+      // Unless it was killed again meanwhile.
+      if (event.restart !== undefined) this.clock.after(event.restart * 1000, () => this.deaths.get(door) === death && door.restart());
     }
   }
 
@@ -178,12 +194,12 @@ class World {
   private instances(spanMs: number): RunRecord['instances'] {
     const requests = new Map<string, number>();
     for (const { instance } of this.outcomes) requests.set(instance, (requests.get(instance) ?? 0) + 1);
-    return [...this.doors.values()].map(({ spec, engine }) => ({
-      id: spec.id,
-      gpu: spec.gpu.key,
-      requests: requests.get(spec.id) ?? 0,
-      busyRatio: engine.busyMs(this.clock.nowMs()) / Math.max(1, spanMs),
-      preemptions: engine.scheduler.preemptionCount,
+    return [...this.doors.values()].map((door) => ({
+      id: door.spec.id,
+      gpu: door.spec.gpu.key,
+      requests: requests.get(door.spec.id) ?? 0,
+      busyRatio: door.busyMs / Math.max(1, spanMs),
+      preemptions: door.preemptions,
     }));
   }
 }

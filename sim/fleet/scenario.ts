@@ -50,7 +50,7 @@ export function makeScenario(trace: TraceSpec, cluster: Cluster, seed: number): 
  * the last, or of any where none is.
  */
 export function largestRequestTokens({ instances, events }: Cluster): number {
-  const absent = new Set(events.filter((event) => event.kind === 'join' || event.kind === 'die').map((event) => event.instance));
+  const absent = new Set(events.filter((event) => event.kind === 'join' || (event.kind === 'die' && event.restart === undefined)).map((event) => event.instance));
   const lasting = instances.filter((_, index) => !absent.has(index));
   return Math.max(...(lasting.length > 0 ? lasting : instances).map((one) => one.kvTokens));
 }

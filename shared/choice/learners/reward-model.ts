@@ -6,8 +6,8 @@ import { runSliced } from './sliced.ts';
 const HIDDEN = [128, 128, 128];
 const ROUND_EVERY_MS = 30_000;
 /** Samples before the first round, and new ones before each. */
-const MIN_SAMPLES = 300;
-const MIN_NEW = 100;
+const MIN_SAMPLES = 100;
+const MIN_NEW = 50;
 const FIFO = 5000;
 const REPLAY = 512;
 /** Rows among which the replay set is chosen: the choice is quadratic. */
@@ -26,12 +26,10 @@ interface Model {
   net: Mlp;
   mean: Float32Array;
   deviation: Float32Array;
-  min: Float32Array;
-  max: Float32Array;
 }
 
 /**
- * The reward predictor of the Lodestar paper (gangmuk/Lodestar @ 23da2a0, reward_predictor.py, replay_buffer.py): every 30 s with at least 100 new
+ * The reward predictor of the Lodestar paper (gangmuk/Lodestar @ 23da2a0, reward_predictor.py, replay_buffer.py): every 30 s with at least 50 new
  * samples, a fresh 128-128-128-1 network on the new batch, the last 5000 before it and a replay set, by greedy k-centre on the last hidden layer of the
  * model before. Rows are z-scored by the round's own statistics. The network in force stays until the next one is complete.
  */
@@ -57,15 +55,8 @@ export class RewardModel {
     this.lastRoundMs = clock.nowMs();
   }
 
-  /** True if there is a model and the row lies within what it was trained on, feature by feature. */
-  covers(row: Float32Array): boolean {
-    const { model } = this;
-    if (!model) return false;
-    for (let i = 0; i < this.dimension; i++) {
-      const value = row[i] as number;
-      if (!(value >= (model.min[i] as number) && value <= (model.max[i] as number))) return false;
-    }
-    return true;
+  get ready(): boolean {
+    return this.model !== undefined;
   }
 
   /** Predicted reward of a row; 0 without a model. */
@@ -136,20 +127,16 @@ function standardise(row: Float32Array, { mean, deviation }: Statistics, out: Fl
 function statistics(samples: readonly Sample[], dimension: number): Statistics {
   const sum = new Float64Array(dimension);
   const squares = new Float64Array(dimension);
-  const min = new Float32Array(dimension).fill(Infinity);
-  const max = new Float32Array(dimension).fill(-Infinity);
   for (const { row } of samples) {
     for (let i = 0; i < dimension; i++) {
       const value = row[i] as number;
       sum[i]! += value;
       squares[i]! += value * value;
-      min[i] = Math.min(min[i] as number, value);
-      max[i] = Math.max(max[i] as number, value);
     }
   }
   const n = samples.length;
   const mean = Float32Array.from(sum, (total) => total / n);
   // A feature that never varied gets deviation 1: it is then 0 for all.
   const deviation = Float32Array.from(squares, (total, i) => Math.sqrt(Math.max(0, total / n - ((sum[i] as number) / n) ** 2)) || 1);
-  return { mean, deviation, min, max };
+  return { mean, deviation };
 }

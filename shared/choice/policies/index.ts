@@ -72,6 +72,8 @@ export interface PolicyKind {
   readonly describe: string;
   /** true if it reads `costs` */
   readonly needsPrediction: boolean;
+  /** the original learns at one gateway from all traffic: simulated entries share one policy */
+  readonly central?: true;
   create(env: PolicyEnv): Policy;
 }
 

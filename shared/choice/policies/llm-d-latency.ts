@@ -29,6 +29,7 @@ export const llmDLatency: PolicyKind = {
   name: 'llm-d-latency',
   describe: 'boosted trees predict TTFT and TPOT; affinity filters and headroom tiers, then drawn by score',
   needsPrediction: false,
+  central: true,
   create: createLlmDLatency,
 };
 

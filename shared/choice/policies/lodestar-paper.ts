@@ -22,10 +22,10 @@ const MAX_PREFIXES = 1024;
 /**
  * The Lodestar paper's own method (arXiv 2606.00946; gangmuk/Lodestar @ 23da2a0): argmax of a network's reward = −TTFT in seconds over ten features
  * of request and pod and a one-hot of the GPU's kind, ε-greedy with ε = 0.05; learners/reward-model.ts has the network and its training. Prefix-load's
- * algorithm routes until there is a model, and whenever a feature of the first pod is outside the range trained on. TTFT over 15 s is not learned.
+ * algorithm routes until there is a model. TTFT over 15 s is not learned.
  *
- * As in the authors' runs, the k-filter is off. Tuning: without the bugs of the code (dropout while serving, half-trained networks
- * serving, features that differ between training and serving), and training starts cold from 300 samples and 100 new ones, where the authors had 5000, 1000
+ * As in the authors' runs, the k-filter and the fallback outside the trained range are off. Tuning: without the bugs of the code (dropout while serving, half-trained networks
+ * serving, features that differ between training and serving), and training starts cold from 100 samples and 50 new ones, where the authors had 5000, 1000
  * and a model from random routing; batches are smaller while rows are few. 20 epochs, fewer above 3000 rows (60,000 row passes a round), and 512 replayed
  * samples, so that a round costs seconds.
  * The features come from the ledger and the shared cache view. The age of a prefix is that of the last request of this entry there that ended or matched at
@@ -35,6 +35,7 @@ export const lodestarPaper: PolicyKind = {
   name: 'lodestar-paper',
   describe: 'the paper’s learner: highest predicted reward (−TTFT), ε-greedy',
   needsPrediction: false,
+  central: true,
   create: createLodestarPaper,
 };
 
@@ -45,8 +46,7 @@ function createLodestarPaper(env: PolicyEnv): Policy {
   return {
     choose(input) {
       const { request, candidates, nowMs } = input;
-      const covered = model.covers(features.row(request, candidates[0] as CandidateState, nowMs));
-      const choice = covered ? chooseByReward(input, model, features) : fallback.choose(input);
+      const choice = model.ready ? chooseByReward(input, model, features) : fallback.choose(input);
       const taken = candidates[choice.index] as CandidateState;
       const memo = features.row(request, taken, nowMs).slice();
       features.sent(request, taken, nowMs);

@@ -6,7 +6,7 @@ import type { ChoiceInput, Choice, PolicyKind } from './index.ts';
 const IMBALANCE = 8;
 
 /**
- * AIBrix's prefix-cache policy (pkg/plugins/gateway/algorithms/prefix_cache.go), the paper's main baseline and the fallback of `learned`:
+ * AIBrix's prefix-cache policy (pkg/plugins/gateway/algorithms/prefix_cache.go), the paper's main baseline:
  * if max − min in flight > 8: least loaded. Else by cached share of the prompt, descending, then load: the first whose load is at most
  * mean + 1 σ; none: least loaded. Load is requests in flight, fresher than the gauge that AIBrix reads. Ties at random.
  */

@@ -29,14 +29,14 @@ describe('figures of a run', () => {
     expect(result).toMatchObject({ policy: 'learned', seed: 1, requests: 4, completed: 3, failed: 1, regretMs: 40, kvHitRatio: 0.5 });
     expect(result.ttftMs).toEqual({ mean: 800, p50: 300, p90: expect.closeTo(1660), p99: expect.closeTo(1966) });
     expect(result.tpotMs.mean).toBe(100);
-    expect(result.goodput).toBeCloseTo(2 / 3);
+    expect(result.goodput).toBe(0.5);
     expect(result.afterWarmup).toMatchObject({ requests: 2, completed: 1, failed: 1, ttftMs: { mean: 2000 }, goodput: 0 });
     expect(result.perInstance).toMatchObject([{ id: 'i0', share: 2 / 3, ttftMeanMs: 200, kvHitRatio: 0.25 }, { id: 'i1', share: 1 / 3, kvHitRatio: 200 / 300 }]);
   });
 
   it('count a request without an outcome as failed, and goodput against the levels given', () => {
     const result = runResult(record([outcome(first!, { ttftMs: 100 }), outcome(second!, { ttftMs: 150 })]), requests, { ...OPTIONS, sloTtftMs: 120 });
-    expect(result).toMatchObject({ completed: 2, failed: 2, goodput: 0.5 });
+    expect(result).toMatchObject({ completed: 2, failed: 2, goodput: 0.25 });
     expect(runResult(record([outcome(first!)]), requests, { ...OPTIONS, sloTpotMs: 99 }).goodput).toBe(0);
   });
 
@@ -48,7 +48,7 @@ describe('figures of a run', () => {
 
   it('are null where nothing was seen', () => {
     const result = runResult(record([]), requests, OPTIONS);
-    expect(result).toMatchObject({ completed: 0, failed: 4, kvHitRatio: null, goodput: null, ttftMs: { mean: null, p99: null }, predictor: { medianApe: null } });
+    expect(result).toMatchObject({ completed: 0, failed: 4, kvHitRatio: null, goodput: 0, ttftMs: { mean: null, p99: null }, predictor: { medianApe: null } });
   });
 });
 

@@ -108,14 +108,13 @@ test('a round of the reward model trains only as time passes, and the model in f
   clock.advance(30_000);
   add();
   const inside = Float32Array.of(0.5, 0.5);
-  expect(model.covers(inside)).toBe(false);
+  expect(model.ready).toBe(false);
   // 300 rows in 20 epochs, at most 32 at a time: some 200 slices.
   clock.advance(100);
   expect(model.rounds).toBe(0);
   clock.advance(1000);
   expect(model.rounds).toBe(1);
-  expect(model.covers(inside)).toBe(true);
-  expect(model.covers(Float32Array.of(0.5, 1.5))).toBe(false);
+  expect(model.ready).toBe(true);
   expect(model.predict(inside)).toBeLessThan(-0.4);
 });
 
