@@ -33,10 +33,10 @@ const RHO_MAX = 0.9;
 /**
  * Cost of sending the request to a candidate, in milliseconds; the lowest wins.
  *
- *   score = objective(prediction) + work·(k·waiting/(1 − ρ) + r·ρ/(1 − ρ) + w·D + e·min(2, u)) + w·D·(c3 + c4·L)·out + f·max(0, u − 0.7)·own/1000·base
+ *   score = objective(prediction) + work·(k·waiting/(1 − ρ) + r·ρ/(1 − ρ) + w·D + e·min(2, u)) + w·D·(c3 + c4·L)·min(h, out) + f·max(0, u − 0.7)·own/1000·base
  *
  * The first term is what the request itself will feel, the rest what it does to the requests beside and behind it there: those that queue, now and soon, wait
- * `work` longer; each of the D running sequences is held up once by its prefill, and in each of its `out` steps by its own decoding. Every term is that
+ * `work` longer; each of the D running sequences is held up once by its prefill, and in each of its steps by its own decoding, for at most h tokens of the answer. Every term is that
  * instance's own: one price for the fleet piles requests onto the fast kind.
  */
 export function scoreCandidate(
