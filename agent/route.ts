@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { RoutingRequest } from '../shared/candidate.ts';
 import { errorMessage } from '../shared/errors.ts';
+import { isOutdatedLaw, lawSamplesOf } from '../shared/predictor/law-age.ts';
 import { admit, type Admission } from './admit.ts';
 import { ClientAnswer } from './client-answer.ts';
 import type { AgentContext } from './context.ts';
@@ -155,7 +156,10 @@ export function observe(context: AgentContext, client: ClientRequest, decision: 
   const sample = makeSample(context.env, client, decision, result);
   const { ttftMs, tpotMs, outputTokens } = sample.outcome;
   if (ttftMs !== null) {
-    context.tables.noteOutcome(decision.predictedTtftMs, decision.predictedTtftP90Ms, ttftMs, decision.regime);
+    // A prediction by a law that is no longer in force says nothing of what routes now.
+    if (!isOutdatedLaw(lawSamplesOf(decision.row), view.report?.law.samples ?? 0)) {
+      context.tables.noteOutcome(decision.predictedTtftMs, decision.predictedTtftP90Ms, ttftMs, decision.regime);
+    }
     context.metrics.ttftSeconds.observe({ instance: view.id }, ttftMs / 1000);
     context.metrics.ttftErrorRatio.observe(Math.abs(decision.predictedTtftMs - ttftMs) / Math.max(1, ttftMs));
   }

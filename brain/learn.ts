@@ -84,14 +84,14 @@ export class Learner {
   /** Takes an outcome, in order of arrival. */
   observe(sample: Sample): void {
     const experience = this.label(sample, this.env.clock.wallMs());
-    if (!experience) return;
+    // A prediction by a law that is no longer in force says nothing of what routes now.
+    if (!experience || this.replay.isOutdated(experience, sample.atWallMs)) return;
     const nowMs = this.env.clock.nowMs();
     const predicted = this.champion.residuals(experience.row, this.p90);
     this.trust.noteChampion(sample, predicted, nowMs);
     this.trust.notePrior(sample, this.noNet.residuals(experience.row, this.p90), nowMs);
     if (!isLabelled(experience)) return;
-    // Judged and learned from only if its prior is the one that routes now.
-    if (!this.replay.add(experience, sample.atWallMs)) return;
+    this.replay.add(experience);
     this.fresh += 1;
     const championError = logError(predicted, experience);
     const errorOfPrior = priorError(experience);
@@ -109,7 +109,9 @@ export class Learner {
   restore(sample: Sample, arrivedMs: number): void {
     const experience = experienceOf(sample, arrivedMs);
     if (typeof experience === 'string' || !isLabelled(experience)) return;
-    if (this.replay.add(experience, sample.atWallMs)) this.fresh += 1;
+    if (this.replay.isOutdated(experience, sample.atWallMs)) return;
+    this.replay.add(experience);
+    this.fresh += 1;
   }
 
   /** One turn of the loop. Resolves when the round that it started, if any, is over; never rejects. */

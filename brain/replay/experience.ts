@@ -1,4 +1,5 @@
 import { FEATURES } from '../../shared/features.ts';
+import { lawSamplesOf } from '../../shared/predictor/law-age.ts';
 import { RESIDUAL_CLAMP } from '../../shared/predictor/net.ts';
 import { type Sample, sampleRow } from '../../shared/sample.ts';
 
@@ -22,7 +23,6 @@ export interface Experience {
 const FEATURE_MAX = 1e4;
 const IN_FLIGHT = FEATURES.indexOf('inFlight');
 const KV_HIT_RATIO = FEATURES.indexOf('kvHitRatio');
-const LAW_SAMPLES = FEATURES.indexOf('lawSamples');
 const PROMPT_TOKENS = FEATURES.indexOf('promptTokens');
 
 /** Reads a sample: `censored` if its attempt failed or was cut off, `invalid` if its row cannot be used. */
@@ -32,7 +32,7 @@ export function experienceOf(sample: Sample, arrivedMs: number): Experience | 'c
   if (sample.outcome.status !== 'ok') return 'censored';
   const ttft = logRatio(sample.outcome.ttftMs, sample.priorTtftMs);
   const tpot = sample.outcome.outputTokens > 1 ? logRatio(sample.outcome.tpotMs, sample.priorTpotMs) : Number.NaN;
-  return { row, ttft, tpot, arrivedMs, stratum: stratumOf(sample, row), instance: sample.instance, lawSamples: Math.expm1(row[LAW_SAMPLES] as number) };
+  return { row, ttft, tpot, arrivedMs, stratum: stratumOf(sample, row), instance: sample.instance, lawSamples: lawSamplesOf(row) };
 }
 
 /** False for an answer that was not streamed: its end-to-end time can be judged, but neither part of it learned. */

@@ -41,13 +41,15 @@ export class ReplayBuffer {
     return { recency: this.recency.size, diversity: this.diversity.size };
   }
 
-  /** `atWallMs`: when its request was dispatched. False: not kept, since the law that it judges is no longer in force. */
-  add(experience: Experience, atWallMs: number): boolean {
+  /** True if the law behind the experience is no longer in force: it judges nothing and teaches nothing. `atWallMs`: when its request was dispatched. */
+  isOutdated(experience: Experience, atWallMs: number): boolean {
     this.laws.note(experience, atWallMs);
-    if (this.laws.isOutdated(experience)) return false;
+    return this.laws.isOutdated(experience);
+  }
+
+  add(experience: Experience): void {
     const older = this.recency.add(experience);
     if (older) this.diversity.add(older, this.rng);
-    return true;
   }
 
   /** Lets go of samples that are too old. `nowMs` is Unix time. */

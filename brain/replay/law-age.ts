@@ -1,9 +1,6 @@
+import { isOutdatedLaw } from '../../shared/predictor/law-age.ts';
 import type { Experience } from './experience.ts';
 
-/** A law that has seen this many steps no longer changes much by seeing more (window of the step clock's fit: 600). */
-const SETTLED_SAMPLES = 400;
-/** Share of its instance's present steps, at most of a settled law, that the law behind a sample must have seen. */
-const SHARE_MIN = 0.5;
 const INSTANCES_MAX = 4096;
 
 /**
@@ -24,7 +21,6 @@ export class LawAge {
 
   /** The instance's law has seen more than twice as many steps since. */
   isOutdated({ instance, lawSamples }: Experience): boolean {
-    const now = this.newest.get(instance)?.samples ?? 0;
-    return lawSamples < SHARE_MIN * Math.min(SETTLED_SAMPLES, now);
+    return isOutdatedLaw(lawSamples, this.newest.get(instance)?.samples ?? 0);
   }
 }

@@ -16,8 +16,8 @@ function values(buffer: ReplayBuffer, max: number): number[] {
 describe('the replay buffer', () => {
   it('keeps the newest in order, and of the older ones what is rare', () => {
     const buffer = new ReplayBuffer({ recencySize: 10, diversitySize: 20, maxAgeMs: 1e6 }, seededRng(1));
-    for (let i = 0; i < 5; i++) buffer.add(experience(1000 + i, i, `rare ${i % 2}`), 0);
-    for (let i = 0; i < 500; i++) buffer.add(experience(i, 10 + i), 0);
+    for (let i = 0; i < 5; i++) buffer.add(experience(1000 + i, i, `rare ${i % 2}`));
+    for (let i = 0; i < 500; i++) buffer.add(experience(i, 10 + i));
     expect(buffer.sizes()).toEqual({ recency: 10, diversity: 20 });
     expect(buffer.newest(3).map(({ ttft }) => ttft)).toEqual([497, 498, 499]);
     expect(values(buffer, 1000).filter((value) => value >= 1000).toSorted((a, b) => a - b)).toEqual([1000, 1001, 1002, 1003, 1004]);
@@ -25,8 +25,8 @@ describe('the replay buffer', () => {
 
   it('gives a quarter of a round to what is spread over the state space, every stratum in turn', () => {
     const buffer = new ReplayBuffer({ recencySize: 100, diversitySize: 100, maxAgeMs: 1e6 }, seededRng(1));
-    for (let i = 0; i < 4; i++) buffer.add(experience(1000 + i, 0, `rare ${i}`), 0);
-    for (let i = 0; i < 150; i++) buffer.add(experience(i, i), 0);
+    for (let i = 0; i < 4; i++) buffer.add(experience(1000 + i, 0, `rare ${i}`));
+    for (let i = 0; i < 150; i++) buffer.add(experience(i, i));
     const drawn = values(buffer, 20);
     expect(drawn).toHaveLength(20);
     expect(drawn.slice(0, 5).filter((value) => value >= 1000)).toHaveLength(4);
@@ -35,7 +35,7 @@ describe('the replay buffer', () => {
 
   it('lets samples go by age from both pools', () => {
     const buffer = new ReplayBuffer({ recencySize: 5, diversitySize: 50, maxAgeMs: 1000 }, seededRng(1));
-    for (let i = 0; i < 20; i++) buffer.add(experience(i, i * 100), 0);
+    for (let i = 0; i < 20; i++) buffer.add(experience(i, i * 100));
     buffer.prune(1900);
     expect(buffer.sizes()).toEqual({ recency: 5, diversity: 6 });
     buffer.prune(1e6);
