@@ -7,7 +7,7 @@ import { bundledMatrix, readMatrix } from '../../sim/fleet/matrix.ts';
 import { runMatrix } from '../../sim/fleet/run-matrix.ts';
 
 /** `npm run bench:quality [-- --cells … --jobs N]`: cells of the published matrix with every cluster, trace, load and number of entries, in at most ten minutes on two cores. */
-const CELLS = '1,2,3,4,7,10,11,12,14,15,17,20,25,28,33,36,38';
+const CELLS = '1,2,3,4,7,8,10,11,12,13,14,15,17,18,20,25,27,28,33,36,38';
 
 /** What `learned` is measured against, and those that are the best of a cell now and then. */
 const POLICIES = new Set<string>(['learned', 'prefix-load', 'lmetric', 'llm-d', 'mooncake', 'least-load', 'dynamo', 'smetric', 'lodestar-paper']);
