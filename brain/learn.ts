@@ -19,8 +19,6 @@ import { ChampionWatch, logError, PairedTrial, priorError } from './validate.ts'
 export const ROUND_ROWS = 8192;
 /** Rounds follow each other and start from the net in force, so that each may be short. Measured: docs/decisions/0008-features-and-learner.md. */
 const ROUND_EFFORT: Effort = { epochs: 2, steps: 64, learningRate: 3e-3 };
-/** Log ratio up to which an error counts by its square: the medians are learned, which a stalled engine or a misread label cannot pull away. */
-const HUBER_DELTA = 0.1;
 /** Part of its residual that a net may say: what it learned of the last minutes holds only in part for the next ones. */
 const MEAN_SHARE = 0.8;
 /** Each challenger that fails doubles the samples that the next round waits for, so often at most. */
@@ -191,7 +189,7 @@ export class Learner {
     if (data.n < this.options.minNewSamples) return null;
     const startedMs = this.env.clock.nowMs();
     const seed = Math.floor(this.env.rng() * 2 ** 32);
-    const result = await this.trainer.fit({ ...data, champion: this.champion.net, hidden: this.options.hidden, seed, effort: ROUND_EFFORT, huberDelta: HUBER_DELTA });
+    const result = await this.trainer.fit({ ...data, champion: this.champion.net, hidden: this.options.hidden, seed, effort: ROUND_EFFORT });
     this.check(result);
     const { net, steps, lossBefore, lossAfter } = result;
     this.counters.roundsRun += 1;

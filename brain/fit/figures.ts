@@ -1,3 +1,5 @@
+import { quantile as quantileOfAscending } from '../../shared/quantile.ts';
+
 /** How predictions of TTFT compare with what happened. Ratios. */
 export interface Figures {
   /** median and 90th percentile of |predicted − observed| / observed */
@@ -28,13 +30,9 @@ export function figuresOf(predictions: readonly Prediction[]): Figures {
   };
 }
 
-/** Quantile by linear interpolation between the two nearest values. NaN of nothing. */
+/** Quantile of values in any order. NaN of nothing. */
 export function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const at = (sorted.length - 1) * share;
-  const low = sorted[Math.floor(at)] ?? Number.NaN;
-  const high = sorted[Math.ceil(at)] ?? Number.NaN;
-  return low + (high - low) * (at - Math.floor(at));
+  return quantileOfAscending(Float64Array.from(values).toSorted(), share);
 }
 
 /** Ranks from 0; equal values share the mean of theirs. */

@@ -19,8 +19,6 @@ export interface FitRequest {
   labels: Float32Array;
   n: number;
   seed: number;
-  /** log ratio up to which an error of the means counts by its square and beyond by its size; default 1. Small: the medians are learned. */
-  huberDelta?: number;
   /** how long to train; default: until a new net has learned what the rows say */
   effort?: Effort;
 }
@@ -50,7 +48,8 @@ const THOROUGH: Effort = { epochs: 8, steps: 128, learningRate: 1e-3 };
  */
 const DECAY_ROWS = 3000;
 const DECAY_MAX = 30;
-const HUBER_DELTA = 1;
+/** Log ratio up to which an error of the means counts by its square, and beyond by its size. Small: medians are learned, which a stalled engine or a misread label cannot pull away. */
+const HUBER_DELTA = 0.1;
 const QUANTILE = 0.9;
 /** Standard deviation under which a feature counts as constant. */
 const DEVIATION_MIN = 1e-4;
@@ -84,7 +83,7 @@ export function fitNet(tf: Tf, request: FitRequest): FitResult {
       let sum = 0;
       for (let at = 0; at < n; at += batch) {
         const chosen = order.subarray(at, Math.min(n, at + batch));
-        sum += step(tf, model, optimizer, inputs, labels, chosen, request.huberDelta ?? HUBER_DELTA) * chosen.length;
+        sum += step(tf, model, optimizer, inputs, labels, chosen, HUBER_DELTA) * chosen.length;
         steps += 1;
       }
       model.shrink(learningRate * Math.min(DECAY_MAX, DECAY_ROWS / n) * (steps - before));

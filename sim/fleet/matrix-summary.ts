@@ -1,5 +1,5 @@
 import { seededRng } from '../../shared/env.ts';
-import { quantile } from '../workloads/percentiles.ts';
+import { quantile } from '../../shared/quantile.ts';
 import type { Cell } from './matrix.ts';
 import { mean, type RunResult } from './result.ts';
 
@@ -121,7 +121,8 @@ function bootstrap(logs: readonly number[]): [number, number] {
   return [quantile(means, 0.025), quantile(means, 0.975)];
 }
 
-function geomean(logs: readonly number[]): number {
+/** Geometric mean of values given as their logarithms. */
+export function geomean(logs: readonly number[]): number {
   return Math.exp(logs.reduce((sum, log) => sum + log, 0) / logs.length);
 }
 

@@ -66,13 +66,6 @@ export class SimHub implements BrainHub {
     return table;
   }
 
-  leave(agent: string): void {
-    const peer = this.members.get(agent);
-    if (!peer) return;
-    this.members.delete(agent);
-    this.handlers.left(peer);
-  }
-
   /** From an agent to the brain. */
   send(agent: string, message: Exclude<AgentMessage, { t: 'hello' | 'samples' }>): void {
     this.clock.after(this.delayMs, () => {

@@ -1,4 +1,4 @@
-import { quantile } from '../workloads/percentiles.ts';
+import { quantile } from '../../shared/quantile.ts';
 import type { ClientOutcome } from './entry.ts';
 import { ape, mean } from './result.ts';
 import type { RunRecord } from './run.ts';

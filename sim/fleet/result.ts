@@ -1,4 +1,4 @@
-import { quantile } from '../workloads/percentiles.ts';
+import { quantile } from '../../shared/quantile.ts';
 import type { ClientOutcome } from './entry.ts';
 import type { RunRecord, SimPolicy } from './run.ts';
 import type { SimRequest } from './plan.ts';

@@ -1,3 +1,5 @@
+import { quantile } from '../../shared/quantile.ts';
+
 /** Distribution of a latency or a ratio; `count` 0 leaves the others undefined. */
 export interface Summary {
   count: number;
@@ -6,16 +8,6 @@ export interface Summary {
   p90?: number;
   p99?: number;
   max?: number;
-}
-
-/** Quantile of ascending values by linear interpolation between ranks (type 7 of Hyndman and Fan, the default of NumPy and R). */
-export function quantile(ascending: ArrayLike<number>, q: number): number {
-  if (ascending.length === 0) return NaN;
-  const rank = q * (ascending.length - 1);
-  const low = Math.floor(rank);
-  const below = ascending[low] ?? NaN;
-  const above = ascending[Math.min(low + 1, ascending.length - 1)] ?? NaN;
-  return below + (above - below) * (rank - low);
 }
 
 /** Mean and percentiles of the values, in any order. */

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { capacityOf } from '../../sim/fleet/capacity.ts';
 import type { Cluster } from '../../sim/fleet/cluster.ts';
 import type { ClientOutcome } from '../../sim/fleet/entry.ts';
+import { geomean } from '../../sim/fleet/matrix-summary.ts';
 import { bundledMatrix, type Cell, readMatrix } from '../../sim/fleet/matrix.ts';
 import type { SimRequest } from '../../sim/fleet/plan.ts';
 import { runPolicy } from '../../sim/fleet/run.ts';
@@ -34,9 +35,8 @@ for (const cell of matrix.select(values.cells)) {
       `later: cold / converged ${(row.cold.later / row.warm.later).toFixed(3)}; first: prefix-load / cold ${(row.prefixLoad.first / row.cold.first).toFixed(2)}`,
   );
 }
-const geomean = (pick: (one: (typeof ratios)[number]) => number): number => Math.exp(ratios.reduce((sum, one) => sum + Math.log(pick(one)), 0) / ratios.length);
-console.log(`\nlater, cold / converged: ${geomean((one) => one.cold).toFixed(3)}, at most ${Math.max(...ratios.map((one) => one.cold)).toFixed(3)} (target <= 1.05)`);
-console.log(`first, prefix-load / cold: ${geomean((one) => one.heuristic).toFixed(2)}, at least ${Math.min(...ratios.map((one) => one.heuristic)).toFixed(2)} (target >= 0.95)`);
+console.log(`\nlater, cold / converged: ${geomean(ratios.map((one) => Math.log(one.cold))).toFixed(3)}, at most ${Math.max(...ratios.map((one) => one.cold)).toFixed(3)} (target <= 1.05)`);
+console.log(`first, prefix-load / cold: ${geomean(ratios.map((one) => Math.log(one.heuristic))).toFixed(2)}, at least ${Math.min(...ratios.map((one) => one.heuristic)).toFixed(2)} (target >= 0.95)`);
 
 async function measure(cell: Cell): Promise<{ cold: Halves; warm: Halves; prefixLoad: Halves }> {
   const sums = { cold: { first: 0, later: 0 }, warm: { first: 0, later: 0 }, prefixLoad: { first: 0, later: 0 } };
