@@ -140,6 +140,7 @@ export class DoorInstance {
       limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
       ledger: this.ledger.totals(),
       law: this.fit.state(),
+      cache: this.pool.figures(),
       engine: metrics
         ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
         : null,

@@ -2,8 +2,11 @@ import xxhash from 'xxhash-wasm';
 
 const { h32Raw } = await xxhash();
 
-/** Bytes of canonical prompt text per prefix block: about 32 tokens of English. Part of the fleet's block identity, so it is not an option. */
-export const BLOCK_BYTES = 128;
+/**
+ * Bytes of canonical prompt text per prefix block: about 16 tokens of English, one engine block, so that what two prompts share is known to an engine block. Part of the
+ * fleet's block identity, so it is not an option.
+ */
+export const BLOCK_BYTES = 64;
 /** Prompt text beyond this is not fingerprinted: 2 MiB are half a million tokens. */
 const MAX_BYTES = 2 * 1024 * 1024;
 

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../shared/env.ts';
 import type { InstanceReport } from '../shared/instance.ts';
-import { packHashes } from '../shared/codec.ts';
+import { packHashes, packTokens } from '../shared/codec.ts';
 import { type BlocksMessage, MAX_HASHES_PER_FRAME } from '../shared/protocol.ts';
 import type { DoorInstance } from './door-instance.ts';
 import type { Instances } from './instances.ts';
@@ -95,6 +95,7 @@ export class Telemetry {
         reset,
         add: packHashes(delta.add.slice(at, at + MAX_HASHES_PER_FRAME)),
         remove: packHashes(delta.remove.slice(at, at + MAX_HASHES_PER_FRAME)),
+        tokens: packTokens(delta.tokens.slice(at, at + MAX_HASHES_PER_FRAME)),
       });
       reset = false;
     }

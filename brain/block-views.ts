@@ -163,6 +163,7 @@ function* replay(instance: string, view: View, kept: ReadonlySet<number>): Gener
       reset: i === 0,
       add: packHashes(hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME)),
       remove: new Uint8Array(0),
+      tokens: new Uint8Array(0),
     };
   }
 }

@@ -31,5 +31,15 @@ export function unpackHashes(bytes: Uint8Array): Float64Array {
   return new Float64Array(Uint8Array.from(bytes).buffer);
 }
 
+/** Token counts as little-endian uint32. */
+export function packTokens(tokens: readonly number[]): Uint8Array {
+  return new Uint8Array(Uint32Array.from(tokens).buffer);
+}
+
+/** Reverse of packTokens. */
+export function unpackTokens(bytes: Uint8Array): Uint32Array {
+  return new Uint32Array(Uint8Array.from(bytes).buffer);
+}
+
 /** A binary field of a message. */
 export const bytesSchema = z.custom<Uint8Array>((value) => value instanceof Uint8Array, 'expected bytes');

@@ -59,6 +59,27 @@ export interface HostGauges {
   memUsedRatio: number;
 }
 
+/** Where a door's view of its engine's prefix cache comes from, the best first: KV events, the door's own block pool, a guess of the cache's size. */
+export const CACHE_SOURCES = ['events', 'shadow', 'estimate'] as const;
+export type CacheSource = (typeof CACHE_SOURCES)[number];
+
+/** The door's view of one prefix cache, in figures. */
+export interface CacheFigures {
+  source: CacheSource;
+  /** why the source is none better; empty: it is the best that is configured */
+  problem: string;
+  /** prefix blocks (byte blocks of the fleet) that the view holds */
+  blocks: number;
+  /** engine blocks on a second tier (CPU, storage), as the events tell; 0 if they do not */
+  offloadedBlocks: number;
+  /** cached over all prompt tokens of answers that told them, EWMA; 0 = none told */
+  hitRatio: number;
+  /** share of those answers whose cached tokens the door predicted within one engine block, EWMA */
+  accuracyRatio: number;
+  /** answers that told their cached tokens */
+  checked: number;
+}
+
 export interface InstanceLimits {
   kvTokens: number;
   blockTokens: number;
@@ -88,6 +109,8 @@ export interface InstanceReport {
   limits: InstanceLimits;
   ledger: LedgerTotals;
   law: LawState;
+  /** null: a door of an earlier version */
+  cache: CacheFigures | null;
   engine: EngineGauges | null;
   gpu: GpuGauges | null;
   host: HostGauges | null;

@@ -1,12 +1,13 @@
 import { z } from 'zod';
 import { bytesSchema } from './codec.ts';
 import { LodestarError } from './errors.ts';
+import { CACHE_SOURCES } from './instance.ts';
 import { GENERIC_LAW, isPossibleLaw } from './predictor/step-law.ts';
 import { sampleSchema } from './sample.ts';
 import { firstIssue, sealedTableSchema } from './table.ts';
 
 /** Wire protocol between agent and brain. N and N − 1 are spoken; docs/protocol.md lists every message. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const PROTOCOL_OLDEST = 1;
 
 /** Largest frame either side accepts. */
@@ -51,6 +52,14 @@ export const reportSchema = z.object({
       frontEndMs: finite, samples: finite, residualMs: finite,
     })
     .transform((law) => (isPossibleLaw(law) ? law : GENERIC_LAW)),
+  // Absent in reports of protocol 1.
+  cache: z
+    .object({
+      source: z.enum(CACHE_SOURCES), problem: z.string().max(512), blocks: finite, offloadedBlocks: finite,
+      hitRatio: ratio, accuracyRatio: ratio, checked: finite,
+    })
+    .nullable()
+    .default(null),
   engine: z.object({ running: finite, waiting: finite, kvUsageRatio: ratio, ageMs: finite }).nullable(),
   gpu: z
     .object({ utilRatio: ratio, memUsedRatio: ratio, smClockRatio: ratio, powerRatio: ratio, temperatureC: z.number(), ageMs: finite })
@@ -85,6 +94,8 @@ export const blocksSchema = z.object({
   /** float64 little-endian hashes (shared/codec.ts) */
   add: bytesSchema.refine((b) => b.byteLength % 8 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 8),
   remove: bytesSchema.refine((b) => b.byteLength % 8 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 8),
+  /** uint32 little-endian, one for each of `add`: prompt tokens from the start of the prompt to the end of the block; 0, or absent as in protocol 1: not known */
+  tokens: bytesSchema.refine((b) => b.byteLength % 4 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 4).default(() => new Uint8Array(0)),
 });
 
 export const agentMessageSchema = z.discriminatedUnion('t', [

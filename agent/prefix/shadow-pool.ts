@@ -1,3 +1,5 @@
+import type { CacheFigures } from '../../shared/instance.ts';
+
 /** One cached run of tokens: a byte block with its hash, or an unnamed remainder (partial last block, generated tokens). */
 interface Block {
   hash: number | undefined;
@@ -5,6 +7,16 @@ interface Block {
   refs: number;
   prev: Block | undefined;
   next: Block | undefined;
+}
+
+/** Changes of a view of cached prefix blocks. */
+export interface BlockDelta {
+  /** `add` is the whole view */
+  reset: boolean;
+  add: number[];
+  /** one for each of `add`, or none: prompt tokens from the start of the prompt to the end of the block; 0: not known */
+  tokens: number[];
+  remove: number[];
 }
 
 /** What one request holds of the pool. */
@@ -171,11 +183,15 @@ export class ShadowPool {
     this.fresh = true;
   }
 
+  figures(): CacheFigures {
+    return { source: 'estimate', problem: '', blocks: this.blockCount, offloadedBlocks: 0, hitRatio: 0, accuracyRatio: 0, checked: 0 };
+  }
+
   /** Changes since the last call; `reset` means that `add` is the whole view. */
-  drainDelta(): { reset: boolean; add: number[]; remove: number[] } {
+  drainDelta(): BlockDelta {
     const delta = this.fresh
-      ? { reset: true, add: [...this.byHash.keys()], remove: [] }
-      : { reset: false, add: [...this.added], remove: [...this.removed] };
+      ? { reset: true, add: [...this.byHash.keys()], tokens: [], remove: [] }
+      : { reset: false, add: [...this.added], tokens: [], remove: [...this.removed] };
     this.added.clear();
     this.removed.clear();
     this.fresh = false;

@@ -104,6 +104,7 @@ export class StateModel {
         usedTokens: decodeContextTokens + account.pending.reduce((sum, tokens) => sum + tokens, 0), workRatio, meanOutputTokens: this.meanOutputTokens, stepAgeMs: -1,
       },
       law: this.law,
+      cache: null,
       engine: { running: request.running, waiting: request.waiting, kvUsageRatio: request.kvUsageRatio, ageMs: 0 },
       gpu: null, host: null,
     } satisfies InstanceReport);

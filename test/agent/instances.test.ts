@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
-import { packHashes } from '../../shared/codec.ts';
+import { packHashes, packTokens } from '../../shared/codec.ts';
 import type { BlocksMessage } from '../../shared/protocol.ts';
 import { Entry } from '../helpers/entry.ts';
 import { reportOf } from '../helpers/reports.ts';
 import { tableOf } from '../helpers/tables.ts';
 
 function blocks(changes: Partial<BlocksMessage>, add: number[] = [], remove: number[] = []): BlocksMessage {
-  return { t: 'blocks', instance: 'a', incarnation: 1, seq: 0, reset: false, add: packHashes(add), remove: packHashes(remove), ...changes };
+  return { t: 'blocks', instance: 'a', incarnation: 1, seq: 0, reset: false, add: packHashes(add), remove: packHashes(remove), tokens: packTokens([]), ...changes };
 }
 
 test('a report is taken if it is newer, whatever way it came', () => {

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { defaultConfig, type Config } from '../../shared/config/index.ts';
-import { packHashes } from '../../shared/codec.ts';
+import { packHashes, packTokens } from '../../shared/codec.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import { FEATURE_COUNT } from '../../shared/features.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
@@ -49,12 +49,12 @@ export function report(instance: string, agent: string, more: Partial<InstanceRe
       inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, pendingPromptTokens: 0, decodeContextTokens: 0,
       usedTokens: 0, workRatio: 0, meanOutputTokens: 0, stepAgeMs: -1,
     },
-    law: { ...GENERIC_LAW }, engine: null, gpu: null, host: null, seen: [], ...more,
+    law: { ...GENERIC_LAW }, cache: null, engine: null, gpu: null, host: null, seen: [], ...more,
   };
 }
 
 export function blocks(instance: string, seq: number, add: number[], more: Partial<BlocksMessage> = {}): BlocksMessage {
-  return { t: 'blocks', instance, incarnation: 1, seq, reset: false, add: packHashes(add), remove: packHashes([]), ...more };
+  return { t: 'blocks', instance, incarnation: 1, seq, reset: false, add: packHashes(add), remove: packHashes([]), tokens: packTokens(add.map(() => 0)), ...more };
 }
 
 /** A sample whose TTFT and TPOT are the prior's times e^ttft and e^tpot. */

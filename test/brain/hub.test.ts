@@ -6,7 +6,7 @@ import type { Peer } from '../../brain/connection.ts';
 import { newCounters } from '../../brain/counters.ts';
 import { Store } from '../../brain/store.ts';
 import { encode } from '../../shared/codec.ts';
-import type { AgentMessage } from '../../shared/protocol.ts';
+import { type AgentMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../../shared/protocol.ts';
 import { logSpy } from '../helpers/log-spy.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
 import { hello, report, sample, featureRow, tempDir, testEnv, TOKEN } from './fixtures.ts';
@@ -75,7 +75,7 @@ describe('admission', () => {
   it('welcomes an agent with the token, a hello and a common protocol', async () => {
     const agent = await TestAgent.connect(url);
     agent.send(hello('a', { protocol: 99, protocolOldest: 1 }));
-    expect(await agent.next('welcome')).toEqual({ t: 'welcome', protocol: 1, brainEpoch: 7, salt: 'ab'.repeat(32), table: null });
+    expect(await agent.next('welcome')).toEqual({ t: 'welcome', protocol: PROTOCOL_VERSION, brainEpoch: 7, salt: 'ab'.repeat(32), table: null });
     expect(hub.peer('a')?.hello.doorUrl).toBe('http://a:8080');
   });
 
@@ -91,7 +91,7 @@ describe('admission', () => {
     const refusal = await agent.next('refuse');
     expect(refusal.code).toBe('protocol-version');
     expect(refusal.reason).toContain('4 to 5');
-    expect(refusal.reason).toContain('1 to 1');
+    expect(refusal.reason).toContain(`${PROTOCOL_OLDEST} to ${PROTOCOL_VERSION}`);
     expect((await agent.closed).code).toBe(4002);
   });
 

@@ -21,6 +21,7 @@ export function reportOf(instance: string, changes: Partial<InstanceReport> = {}
       decodeContextTokens: 0, usedTokens: 0, workRatio: 0, meanOutputTokens: 200, stepAgeMs: -1, ...ledger,
     },
     law: { ...GENERIC_LAW },
+    cache: { source: 'shadow', problem: '', blocks: 0, offloadedBlocks: 0, hitRatio: 0, accuracyRatio: 0, checked: 0 },
     engine: null,
     gpu: null,
     host: null,

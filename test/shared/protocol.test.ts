@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { decode, encode, packHashes, unpackHashes } from '../../shared/codec.ts';
+import { decode, encode, packHashes, packTokens, unpackHashes } from '../../shared/codec.ts';
 import { type Rng, seededRng } from '../../shared/env.ts';
 import { LodestarError } from '../../shared/errors.ts';
 import { type AgentMessage, type BrainMessage, MAX_FRAME_BYTES, MAX_HASHES_PER_FRAME, parseAgentMessage, parseBrainMessage, PROTOCOL_VERSION } from '../../shared/protocol.ts';
@@ -14,7 +14,7 @@ const AGENT: AgentMessage[] = [
   { t: 'hello', protocol: PROTOCOL_VERSION, protocolOldest: 1, featureSchema: 1, agent: 'a', epoch: 1_700_000_000_000, credential: 'c'.repeat(32), version: '0.1.0', doorUrl: 'http://127.0.0.1:1', capabilities: [] },
   { t: 'telemetry', seq: 3, reports: [reportOf('i', { seen: [{ entry: 'e', epoch: 5, upTo: -1, later: 7 }] })] },
   { t: 'samples', batch: 1, dropped: 0, samples: [sampleOf(), sampleOf({ stream: false }, { status: 'failed', ttftMs: null, tpotMs: null, promptTokens: null, cachedTokens: null })] },
-  { t: 'blocks', instance: 'i', incarnation: 1, seq: 0, reset: true, add: packHashes([1, 2 ** 52 + 1]), remove: packHashes([]) },
+  { t: 'blocks', instance: 'i', incarnation: 1, seq: 0, reset: true, add: packHashes([1, 2 ** 52 + 1]), remove: packHashes([]), tokens: packTokens([16, 0]) },
   { t: 'resync', blocks: ['i'] },
 ];
 const BRAIN: BrainMessage[] = [

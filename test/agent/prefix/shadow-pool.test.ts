@@ -119,7 +119,7 @@ describe('ShadowPool', () => {
     pool.resetCached();
     expect(cached(pool)).toEqual(new Set([2]));
     pool.clear();
-    expect(pool.drainDelta()).toEqual({ reset: true, add: [], remove: [] });
+    expect(pool.drainDelta()).toEqual({ reset: true, add: [], tokens: [], remove: [] });
     expect(pool.usedTokens).toBe(0);
   });
 
