@@ -14,7 +14,7 @@ export interface Admission {
  * Takes a place for the request at the chosen instance, in the same tick as the decision: the next decision of this entry already counts it,
  * and finds its prompt cached there (requests of a burst share a prefix), before the door has reported either.
  */
-export function admit(instances: Instances, decision: Decision, print: Fingerprint): Admission {
+export function admit(instances: Instances, decision: Decision, print: Pick<Fingerprint, 'hashes'>): Admission {
   const { view } = decision;
   const seq = view.nextSeq++;
   const reservation: Reservation = { seq, promptTokens: decision.promptTokens, ownTokens: decision.ownTokens };

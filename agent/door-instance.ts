@@ -7,7 +7,8 @@ import type { GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from '
 import { LawFit } from './law-fit.ts';
 import { Ledger } from './ledger.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
-import { ShadowPool } from './prefix/shadow-pool.ts';
+import { CacheView } from './prefix/cache-view.ts';
+import { TokenProbe } from './prefix/token-probe.ts';
 import { Upstream } from './upstream.ts';
 
 /** Capacity assumed until the engine or the config tells it. */
@@ -50,7 +51,7 @@ export class DoorInstance {
   readonly id: string;
   readonly upstream: Upstream;
   readonly ledger: Ledger;
-  readonly pool: ShadowPool;
+  readonly cache: CacheView;
   readonly config: InstanceConfig;
   readonly outside: OutsideTraffic;
   incarnation: number;
@@ -76,9 +77,9 @@ export class DoorInstance {
     this.outside = new OutsideTraffic(config.id, env.log);
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
-    this.pool = new ShadowPool(this.kvTokens);
+    this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey));
     this.fit = new LawFit(GENERIC_LAW);
-    this.ledger = new Ledger(env.clock, this.pool, this.fit, this.limits());
+    this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
   }
 
   get health(): Health {
@@ -115,7 +116,7 @@ export class DoorInstance {
 
   /** The engine's prefix cache was emptied on purpose. */
   resetPrefixCache(): void {
-    this.pool.resetCached();
+    this.cache.resetCached();
   }
 
   report(draining: boolean): InstanceReport {
@@ -140,7 +141,7 @@ export class DoorInstance {
       limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
       ledger: this.ledger.totals(),
       law: this.fit.state(),
-      cache: this.pool.figures(),
+      cache: this.cache.figures(),
       engine: metrics
         ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
         : null,
@@ -180,6 +181,7 @@ export class DoorInstance {
     this.startKey = metrics.engineStartKey;
     const kvTokens = metrics.kvTokens ?? this.kvTokens;
     const blockTokens = metrics.blockSize ?? this.blockTokens;
+    if (metrics.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
     if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
     this.kvTokens = kvTokens;
     this.blockTokens = blockTokens;

@@ -15,6 +15,8 @@ export interface Fingerprint {
   hashes: Float64Array;
   /** bytes of canonical text */
   bytes: number;
+  /** both lanes behind the last whole block: where hashing goes on if the text does */
+  end: readonly [high: number, low: number];
 }
 
 /** What else decides whether two prompts may share cached blocks. */
@@ -29,9 +31,18 @@ export interface FingerprintScope {
 /** Chained hashes of the whole blocks of `text`. Two 32-bit xxHash lanes make 53 bits: at 2 million blocks, one false match in 10,000 fleets. */
 export function fingerprint(text: Buffer, scope: FingerprintScope): Fingerprint {
   const seed = Buffer.from(`${scope.salt}\0${scope.model}\0${scope.cacheSalt}`);
-  let high = h32Raw(seed, 1);
-  let low = h32Raw(seed, 2);
-  const blocks = Math.floor(Math.min(text.length, MAX_BYTES) / BLOCK_BYTES);
+  return chain([h32Raw(seed, 1), h32Raw(seed, 2)], text, Math.min(text.length, MAX_BYTES));
+}
+
+/** Chained hashes of the blocks that come to a prompt when `more` follows its text: those behind `print`'s. */
+export function extendFingerprint(print: Pick<Fingerprint, 'hashes' | 'end'>, text: Buffer, more: Buffer): Fingerprint {
+  const rest = Buffer.concat([text.subarray(print.hashes.length * BLOCK_BYTES), more]);
+  return chain(print.end, rest, Math.max(0, Math.min(rest.length, MAX_BYTES - print.hashes.length * BLOCK_BYTES)));
+}
+
+function chain(from: readonly [number, number], text: Buffer, maxBytes: number): Fingerprint {
+  let [high, low] = from;
+  const blocks = Math.floor(maxBytes / BLOCK_BYTES);
   const hashes = new Float64Array(blocks);
   for (let i = 0; i < blocks; i++) {
     const block = text.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
@@ -40,5 +51,5 @@ export function fingerprint(text: Buffer, scope: FingerprintScope): Fingerprint 
     // Zero marks an empty slot in the index.
     hashes[i] = (high & 0x1fffff) * 4294967296 + low || 1;
   }
-  return { hashes, bytes: text.length };
+  return { hashes, bytes: text.length, end: [high, low] };
 }

@@ -2,28 +2,27 @@ import type { Clock } from '../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { LawFit } from './law-fit.ts';
-import type { PoolLease, ShadowPool } from './prefix/shadow-pool.ts';
+import type { CacheOutcome, CacheView } from './prefix/cache-view.ts';
+import type { CachePrompt, Sequence } from './prefix/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './step-clock.ts';
 
 /** What the door must know of a request to account for it. */
-export interface LedgerPrompt {
-  hashes: Float64Array;
-  /** bytes of canonical text */
-  bytes: number;
-  /** estimate */
-  promptTokens: number;
-  /** tokens in one byte block of this prompt */
-  tokensPerBlock: number;
-  stream: boolean;
+export interface LedgerPrompt extends CachePrompt {
+  readonly stream: boolean;
 }
+
+/** What the engine told of a request at its end; undefined where it did not. */
+export interface LedgerOutcome extends Pick<CacheOutcome, 'outputTokens' | 'cachedTokens'>, Partial<Omit<CacheOutcome, 'outputTokens' | 'cachedTokens'>> {}
 
 /** One request in flight at the engine. */
 export interface LedgerRequest extends ClockedRequest {
   readonly prompt: LedgerPrompt;
+  readonly promptTokens: number;
   readonly hitTokens: number;
   readonly ownTokens: number;
-  lease: PoolLease | undefined;
+  /** its blocks at the engine; undefined while it waits */
+  sequence: Sequence | undefined;
   admittedMs: number;
   outputTokens: number;
   /** when an answer that is not streamed is taken to begin its decoding */
@@ -38,6 +37,7 @@ export interface LedgerLimits {
   maxBatchedTokens: number;
 }
 
+const UNTOLD: CacheOutcome = { promptTokens: undefined, outputTokens: undefined, cachedTokens: undefined, answer: undefined, source: undefined };
 /** Time constant of ρ, the share of time that admitted prefill work takes. */
 const RHO_TAU_MS = 30_000;
 const OUTPUT_RATE = 0.05;
@@ -56,7 +56,7 @@ export class Ledger {
   /** called when a request comes, gets its first token, or leaves */
   onChange: () => void = () => undefined;
   private readonly clock: Clock;
-  private readonly pool: ShadowPool;
+  private readonly cache: CacheView;
   private readonly stepClock: StepClock;
   private limits: LedgerLimits;
   private readonly requests = new Set<LedgerRequest>();
@@ -67,9 +67,9 @@ export class Ledger {
   private workAtMs = 0;
   private meanOutput = 0;
 
-  constructor(clock: Clock, pool: ShadowPool, fit: LawFit, limits: LedgerLimits) {
+  constructor(clock: Clock, cache: CacheView, fit: LawFit, limits: LedgerLimits) {
     this.clock = clock;
-    this.pool = pool;
+    this.cache = cache;
     this.fit = fit;
     this.limits = limits;
     this.stepClock = new StepClock(fit, limits.maxBatchedTokens);
@@ -81,22 +81,22 @@ export class Ledger {
 
   setLimits(limits: LedgerLimits): void {
     this.limits = limits;
-    this.pool.setCapacity(limits.kvTokens);
     this.admitWaiting();
   }
 
-  /** A request goes to the engine. Its cached prefix is what the pool holds at this moment. */
+  /** A request goes to the engine. Its cached prefix is what the view holds at this moment. */
   open(prompt: LedgerPrompt): LedgerRequest {
     const nowMs = this.clock.nowMs();
-    const hitTokens = this.hitTokensOf(prompt);
+    const { promptTokens, hitTokens } = this.cache.look(prompt);
     const request: LedgerRequest = {
       prompt,
+      promptTokens,
       hitTokens,
-      ownTokens: Math.max(1, prompt.promptTokens - hitTokens),
+      ownTokens: Math.max(1, promptTokens - hitTokens),
       startedMs: nowMs,
       foundIdle: this.requests.size === 0,
       lastTokenMs: undefined,
-      lease: undefined,
+      sequence: undefined,
       admittedMs: nowMs,
       outputTokens: 0,
       silentFirstMs: Infinity,
@@ -109,41 +109,34 @@ export class Ledger {
     return request;
   }
 
-  /** Tokens of the prompt that the engine would find cached: whole engine blocks, and never the last token (vLLM recomputes the last block). */
-  hitTokensOf(prompt: LedgerPrompt): number {
-    return engineHitTokens(this.pool.match(prompt.hashes) * prompt.tokensPerBlock, prompt.promptTokens, this.limits.blockTokens);
-  }
-
   /** `tokens` more of a streamed answer came, the first with `tokens` = 1 at the latest. */
   tokens(request: LedgerRequest, tokens: number): void {
     if (request.closed) return;
     const nowMs = this.clock.nowMs();
-    if (!request.lease) this.admit(request, nowMs);
+    if (!request.sequence) this.admit(request, nowMs);
     this.stepClock.onToken(request, nowMs, (stepStartMs) => this.batch(stepStartMs));
     const first = request.lastTokenMs === undefined;
     if (first) this.headSinceMs = nowMs;
     request.lastTokenMs = nowMs;
     request.outputTokens += tokens;
-    if (request.lease) this.pool.grow(request.lease, tokens);
+    if (request.sequence && !this.cache.grow(request.sequence, tokens)) this.preempt(request);
     if (first) this.onChange();
   }
 
-  /** The request left the engine. `usage`: the engine's own counts, if it told. `computed` false: it was refused, or never reached the engine. */
-  close(request: LedgerRequest, usage: { outputTokens: number | undefined; cachedTokens: number | undefined } | undefined, computed = true): void {
+  /** The request left the engine. `outcome`: what the engine told of it, if it told. `computed` false: it was refused, or never reached the engine. */
+  close(request: LedgerRequest, outcome: LedgerOutcome | undefined, computed = true): void {
     if (request.closed) return;
     request.closed = true;
     this.requests.delete(request);
     const queued = this.queue.indexOf(request);
     if (queued >= 0) this.queue.splice(queued, 1);
-    if (request.lease) {
-      const unseen = (usage?.outputTokens ?? request.outputTokens) - request.outputTokens;
-      if (unseen > 0) this.pool.grow(request.lease, unseen);
-      this.pool.release(request.lease, computed);
+    if (request.sequence) {
+      if (computed) this.cache.finish(request.sequence, { ...UNTOLD, ...outcome }, request.hitTokens);
+      else this.cache.cancel(request.sequence);
       this.running -= 1;
     }
-    const output = usage?.outputTokens ?? 0;
+    const output = outcome?.outputTokens ?? 0;
     if (output > 0) this.meanOutput += (this.meanOutput === 0 ? 1 : OUTPUT_RATE) * (output - this.meanOutput);
-    if (usage?.cachedTokens !== undefined) this.pool.correct(request.hitTokens, usage.cachedTokens, 2 * this.limits.blockTokens);
     this.admitWaiting();
     this.onChange();
   }
@@ -157,7 +150,7 @@ export class Ledger {
     this.workSum = 0;
     this.meanOutput = 0;
     this.stepClock.reset();
-    this.pool.clear();
+    this.cache.clear();
   }
 
   totals(): LedgerTotals {
@@ -169,17 +162,17 @@ export class Ledger {
     let waitingTokens = 0;
     let context = 0;
     for (const request of this.requests) {
-      if (!request.lease) {
+      if (!request.sequence) {
         waitingTokens += request.ownTokens;
         pendingTokens += request.ownTokens;
-        pendingPrompt += request.prompt.promptTokens;
+        pendingPrompt += request.promptTokens;
       } else if (request.lastTokenMs !== undefined || nowMs >= request.silentFirstMs) {
         decoding += 1;
-        context += request.prompt.promptTokens + request.outputTokens;
+        context += request.promptTokens + request.outputTokens;
       } else {
         prefilling += 1;
         pendingTokens += request.ownTokens;
-        pendingPrompt += request.prompt.promptTokens;
+        pendingPrompt += request.promptTokens;
       }
     }
     const pending = prefilling + this.queue.length;
@@ -193,7 +186,7 @@ export class Ledger {
       waitingTokens,
       pendingPromptTokens: pending > 0 ? pendingPrompt / pending : 0,
       decodeContextTokens: context,
-      usedTokens: this.pool.usedTokens,
+      usedTokens: this.cache.usedTokens,
       workRatio: (this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS)) / RHO_TAU_MS,
       meanOutputTokens: this.meanOutput,
       stepAgeMs: decoding > 0 && prefilling === 0 ? Math.min(MAX_STEP_AGE_MS, nowMs - this.stepClock.stepStartMs) : -1,
@@ -215,7 +208,7 @@ export class Ledger {
         if (request.startedMs <= stepStartMs) pendingBefore += 1;
       } else {
         decoding += 1;
-        contextTokens += request.prompt.promptTokens + request.outputTokens;
+        contextTokens += request.promptTokens + request.outputTokens;
       }
     }
     return { decoding, contextTokens, pending, pendingBefore };
@@ -226,22 +219,33 @@ export class Ledger {
     const nowMs = this.clock.nowMs();
     while (this.queue.length > 0) {
       const head = this.queue[0] as LedgerRequest;
-      const fits = this.running < this.limits.maxNumSeqs && this.pool.usedTokens + this.claimOf(head) <= this.limits.kvTokens;
+      const fits = this.running < this.limits.maxNumSeqs && this.cache.usedTokens + this.claimOf(head) <= this.limits.kvTokens;
       // What an empty engine cannot hold, it refuses by itself; it must not block the line here.
       if (!fits && this.running > 0) return;
       this.admit(head, nowMs);
     }
   }
 
-  private claimOf({ prompt }: LedgerRequest): number {
-    return this.pool.claimTokens(prompt.hashes, prompt.tokensPerBlock, prompt.promptTokens);
+  private claimOf({ prompt, promptTokens, outputTokens }: LedgerRequest): number {
+    return this.cache.claimTokens(prompt, promptTokens + outputTokens);
+  }
+
+  /** The engine has no block for a token of `request`: the newest of the running requests loses its blocks and waits at the head of the line (vLLM's scheduler, FCFS). */
+  private preempt(request: LedgerRequest): void {
+    let victim: LedgerRequest | undefined;
+    for (const one of this.requests) if (one.sequence && (!victim || one.admittedMs >= victim.admittedMs)) victim = one;
+    if (!victim || victim === request) return;
+    this.cache.preempt(victim.sequence as Sequence);
+    victim.sequence = undefined;
+    this.running -= 1;
+    this.queue.unshift(victim);
   }
 
   private admit(request: LedgerRequest, nowMs: number): void {
     const queued = this.queue.indexOf(request);
     if (queued >= 0) this.queue.splice(queued, 1);
     const { prompt } = request;
-    request.lease = this.pool.acquire(prompt.hashes, prompt.tokensPerBlock, prompt.promptTokens);
+    request.sequence = this.cache.admit(prompt, request.promptTokens, request.outputTokens);
     request.admittedMs = nowMs;
     if (this.running === 0 || this.prefillIdle()) this.headSinceMs = nowMs;
     this.running += 1;
@@ -254,7 +258,7 @@ export class Ledger {
   }
 
   private prefillIdle(): boolean {
-    for (const request of this.requests) if (request.lease && request.lastTokenMs === undefined) return false;
+    for (const request of this.requests) if (request.sequence && request.lastTokenMs === undefined) return false;
     return true;
   }
 
@@ -264,7 +268,7 @@ export class Ledger {
    */
   private progressTokens(nowMs: number, decoding: number, context: number): number {
     const law = this.fit.state();
-    const inPrefill = (request: LedgerRequest): boolean => request.lease !== undefined && request.lastTokenMs === undefined && nowMs < request.silentFirstMs;
+    const inPrefill = (request: LedgerRequest): boolean => request.sequence !== undefined && request.lastTokenMs === undefined && nowMs < request.silentFirstMs;
     let head: LedgerRequest | undefined;
     for (const request of this.requests) if (!head && inPrefill(request)) head = request;
     if (!head) return 0;
@@ -282,11 +286,4 @@ export class Ledger {
     const share = (nowMs - stepStartMs) / stepMs(inStep);
     return done + inStep * Math.min(MAX_STEP_SHARE, Math.max(0, share));
   }
-}
-
-/** Cached tokens as the engine counts them: whole blocks, at most (promptTokens − 1) rounded down to a block. */
-export function engineHitTokens(matchedTokens: number, promptTokens: number, blockTokens: number): number {
-  const block = Math.max(1, blockTokens);
-  const limit = Math.floor(Math.max(0, promptTokens - 1) / block) * block;
-  return Math.min(limit, Math.floor(matchedTokens / block) * block);
 }

@@ -76,7 +76,11 @@ export function printOf(context: Pick<AgentContext, 'salt'>, client: ClientReque
 export function ledgerPrompt(context: Pick<AgentContext, 'tokens'>, client: ClientRequest, print: Fingerprint): LedgerPrompt {
   return {
     hashes: print.hashes,
-    bytes: print.bytes,
+    end: print.end,
+    text: client.prompt,
+    model: client.model ?? '',
+    cacheSalt: client.cacheSalt,
+    exactTokens: client.promptIsTokens,
     promptTokens: context.tokens.promptTokens(client),
     tokensPerBlock: tokensPerBlock(context, client),
     stream: client.stream,

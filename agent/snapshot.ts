@@ -1,7 +1,7 @@
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../shared/candidate.ts';
 import { guards, hardGuards, type Guard, type GuardContext } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
-import { engineHitTokens } from './ledger.ts';
+import { engineHitTokens } from './prefix/cache-view.ts';
 
 /** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
 export interface Snapshot {

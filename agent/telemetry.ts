@@ -46,12 +46,12 @@ export class Telemetry {
   /** After a reconnect: everything is sent again. */
   resend(): void {
     this.last.clear();
-    for (const door of this.doors) door.pool.requestReset();
+    for (const door of this.doors) door.cache.requestReset();
   }
 
   /** The brain lost track of an instance's blocks. */
   resendBlocks(instance: string): void {
-    this.doors.find((door) => door.id === instance)?.pool.requestReset();
+    this.doors.find((door) => door.id === instance)?.cache.requestReset();
   }
 
   /** Something changed: it is sent at once, unless something was sent within the last `minMs`. */
@@ -79,11 +79,11 @@ export class Telemetry {
       this.sentMs = nowMs;
       this.sink.sendReports(changed);
     }
-    for (const door of this.doors) if (door.pool.hasDelta) this.sendDelta(door);
+    for (const door of this.doors) if (door.cache.hasDelta) this.sendDelta(door);
   }
 
   private sendDelta(door: DoorInstance): void {
-    const delta = door.pool.drainDelta();
+    const delta = door.cache.drainDelta();
     this.instances.applyLocalDelta(door.id, delta);
     let reset = delta.reset;
     for (let at = 0; at === 0 || at < delta.add.length || at < delta.remove.length; at += MAX_HASHES_PER_FRAME) {

@@ -28,6 +28,7 @@ export interface Attempt {
 
 // vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): ours are given up before, or a request meets a dying one.
 const KEEP_ALIVE_MS = 4000;
+const NO_BODY = Buffer.alloc(0);
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'expect']);
 
 /** One HTTP peer, an engine or another agent's door, with its connections. */
@@ -87,9 +88,14 @@ export class Upstream {
     };
   }
 
-  /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
-  async get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
-    const answer = await this.pool.request({ method: 'GET', path, headers, signal });
+  /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: as `ask`. */
+  get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+    return this.ask({ method: 'GET', path, headers, body: NO_BODY }, signal, maxBytes);
+  }
+
+  /** A whole answer, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
+  async ask({ method, path, headers, body }: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, headers, signal, body: body.length > 0 ? body : null });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body) {

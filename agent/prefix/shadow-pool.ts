@@ -1,253 +1,279 @@
-import type { CacheFigures } from '../../shared/instance.ts';
-
-/** One cached run of tokens: a byte block with its hash, or an unnamed remainder (partial last block, generated tokens). */
-interface Block {
-  hash: number | undefined;
-  tokens: number;
-  refs: number;
-  prev: Block | undefined;
-  next: Block | undefined;
-}
-
-/** Changes of a view of cached prefix blocks. */
-export interface BlockDelta {
-  /** `add` is the whole view */
-  reset: boolean;
-  add: number[];
-  /** one for each of `add`, or none: prompt tokens from the start of the prompt to the end of the block; 0: not known */
-  tokens: number[];
-  remove: number[];
-}
-
-/** What one request holds of the pool. */
-export interface PoolLease {
-  blocks: Block[];
-  /** of those: the ones that were not cached when it came */
-  added: Block[];
-  /** tokens of the request that belong to no whole byte block: its tail and what it has generated */
-  loose: number;
-}
-
-/** The first form never believes that the engine keeps less than this share of its nominal capacity. */
-const CAPACITY_FLOOR = 0.5;
-/** Share of a mismatch by which the believed capacity moves. */
-const CORRECTION_RATE = 0.1;
-/** Changes remembered between two drains; beyond, the delta is the whole view. */
-const MAX_DELTA = 262_144;
+import { FreeBlocks } from '../../shared/kv/free-blocks.ts';
+import { BLOCK_BYTES, extendFingerprint } from '../fingerprint.ts';
+import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
+import type { CachePrompt, Sequence, SequenceEnd } from './sequence.ts';
 
 /**
- * The door's account of its engine's KV cache in byte blocks: same capacity, LRU order, shared blocks counted once while referenced, released last
- * block first as vLLM does (vllm/v1/core/block_pool.py), so that suffixes leave before the prefixes they hang on.
+ * The door's own account of its engine's KV blocks: as many as the engine has, taken, shared, evicted and freed by vLLM's rules (vllm/v1/core/block_pool.py,
+ * kv_cache_manager.py), driven by the requests that the door forwards. What lies in a block is known by the text it stands for: a node of the tree.
  */
-export class ShadowPool {
-  private readonly byHash = new Map<number, Block>();
-  // Least recently used first; a ring with a sentinel.
-  private readonly lru: Block = { hash: undefined, tokens: 0, refs: 0, prev: undefined, next: undefined };
-  private capacity: number;
-  private nominal: number;
-  private total = 0;
-  private used = 0;
-  private added = new Set<number>();
-  private removed = new Set<number>();
-  private fresh = true;
+export class ShadowPool extends FreeBlocks {
+  readonly blockTokens: number;
+  private readonly tree: PrefixTree;
+  /** node that a block belongs to, where it still counts */
+  private readonly owner: (PrefixNode | undefined)[];
+  /** 1: full, so that the engine could hit it, whether or not its text is known */
+  private readonly filled: Uint8Array;
 
-  constructor(capacityTokens: number) {
-    this.capacity = capacityTokens;
-    this.nominal = capacityTokens;
-    this.lru.prev = this.lru;
-    this.lru.next = this.lru;
+  /** `count`: physical blocks, vLLM's null block included. */
+  constructor(tree: PrefixTree, count: number, blockTokens: number) {
+    super(count);
+    this.tree = tree;
+    this.blockTokens = blockTokens;
+    this.owner = Array.from({ length: count });
+    this.filled = new Uint8Array(count);
   }
 
-  /** Tokens of blocks that live requests reference, shared ones once. Sums of fractions: never below zero by rounding. */
+  /** Tokens of blocks that live requests reference, shared blocks once. */
   get usedTokens(): number {
-    return Math.max(0, this.used);
+    return (this.count - 1 - this.freeCount) * this.blockTokens;
   }
 
-  get capacityTokens(): number {
-    return this.nominal;
-  }
-
-  get blockCount(): number {
-    return this.byHash.size;
-  }
-
-  setCapacity(tokens: number): void {
-    this.capacity = tokens * (this.capacity / Math.max(1, this.nominal));
-    this.nominal = tokens;
-    this.evict();
-  }
-
-  /** How many of the leading hashes are cached, contiguously from the first. */
-  match(hashes: Float64Array): number {
-    let n = 0;
-    while (n < hashes.length && this.byHash.has(hashes[n] as number)) n += 1;
-    return n;
-  }
-
-  /** Tokens by which `usedTokens` would grow if the prompt were taken in: blocks that lie cached without a reference take room too once they have one. */
-  claimTokens(hashes: Float64Array, tokensPerBlock: number, promptTokens: number): number {
-    let claim = Math.max(0, promptTokens - hashes.length * tokensPerBlock);
-    for (const hash of hashes) {
-      const block = this.byHash.get(hash);
-      if (!block) claim += tokensPerBlock;
-      else if (block.refs === 0) claim += block.tokens;
+  /** Tokens by which `usedTokens` would grow if the prompt were admitted: blocks that lie cached without a reference take room too once they have one. */
+  claimTokens(prompt: CachePrompt, promptTokens: number): number {
+    let blocks = Math.ceil(promptTokens / this.blockTokens);
+    let left = this.hitLimit(promptTokens);
+    for (const hash of prompt.hashes) {
+      const node = left > 0 ? this.heldNode(hash) : undefined;
+      if (!node) break;
+      for (let i = 0; i < node.blocks.length && left > 0; i++, left--) if (!this.isFree(node.blocks[i] as number)) blocks -= 1;
     }
-    return claim;
+    return blocks * this.blockTokens;
   }
 
-  /** Takes a prompt in: references its cached blocks, adds the others, evicts what no longer fits. Token counts are estimates. */
-  acquire(hashes: Float64Array, tokensPerBlock: number, promptTokens: number): PoolLease {
-    const blocks: Block[] = [];
-    const added: Block[] = [];
-    for (const hash of hashes) {
-      let block = this.byHash.get(hash);
-      if (block) {
-        if (block.refs === 0) {
-          unlink(block);
-          this.used += block.tokens;
-        }
-        block.refs += 1;
-      } else {
-        block = { hash, tokens: tokensPerBlock, refs: 1, prev: undefined, next: undefined };
-        this.byHash.set(hash, block);
-        added.push(block);
-        this.total += block.tokens;
-        this.used += block.tokens;
-        this.noteAdded(hash);
-      }
-      blocks.push(block);
+  /** The engine admits the prompt, with `generated` tokens if it was preempted before: cached blocks are shared, the others taken. */
+  admit(prompt: CachePrompt, promptTokens: number, generated: number): Sequence {
+    const tokens = promptTokens + generated;
+    const blocks = this.touchCached(prompt.hashes, this.hitLimit(tokens));
+    const hitBlocks = blocks.length;
+    const sequence: Sequence = { prompt, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], alignment: undefined, unknownTokens: 0, closedMs: undefined };
+    this.resize(blocks, tokens);
+    for (let i = hitBlocks; i < blocks.length; i++) this.filled[blocks[i] as number] = (i + 1) * this.blockTokens <= tokens ? 1 : 0;
+    // Only now: taking blocks may have made the tree forget nodes.
+    sequence.firstNew = this.addNodes(sequence, prompt.hashes);
+    this.own(sequence, hitBlocks);
+    return sequence;
+  }
+
+  /** `tokens` more were generated. False: there is no free block for them; the engine preempts somebody, and they are in `sequence` all the same. */
+  grow(sequence: Sequence, tokens: number): boolean {
+    sequence.tokens += tokens;
+    return this.resize(sequence.blocks, sequence.tokens);
+  }
+
+  /** The sequence leaves with all that the engine told of it. Its blocks stay cached until they are taken. */
+  finish(sequence: Sequence, end: SequenceEnd): void {
+    const { prompt, blocks } = sequence;
+    if (end.promptTokens !== undefined) this.anchorPrompt(sequence, end.promptTokens);
+    // The last sampled token is never computed.
+    if (end.outputTokens !== undefined) sequence.tokens = sequence.promptTokens + Math.max(0, end.outputTokens - 1);
+    this.resize(blocks, sequence.tokens);
+    this.trim(blocks, sequence.tokens);
+    if (end.answer) this.addAnswer(sequence, end.answer);
+    this.own(sequence, sequence.nodes[sequence.firstNew]?.from ?? blocks.length);
+    const full = Math.floor(sequence.tokens / this.blockTokens);
+    for (let i = prompt.exactTokens ? Math.floor(sequence.promptTokens / this.blockTokens) : 0; i < blocks.length; i++) {
+      if (this.refs[blocks[i] as number] === 1) this.filled[blocks[i] as number] = i < full ? 1 : 0;
     }
-    const lease: PoolLease = { blocks, added, loose: 0 };
-    this.grow(lease, Math.max(0, promptTokens - hashes.length * tokensPerBlock));
-    return lease;
+    this.leave(sequence);
   }
 
-  /** Adds generated tokens to a lease. */
-  grow(lease: PoolLease, tokens: number): void {
-    lease.loose += tokens;
-    this.total += tokens;
-    this.used += tokens;
-    this.evict();
+  /** The sequence is preempted: what it has computed stays cached, and it will be admitted again. */
+  preempt(sequence: Sequence): void {
+    for (let i = 0; i < sequence.blocks.length; i++) this.filled[sequence.blocks[i] as number] = (i + 1) * this.blockTokens <= sequence.tokens ? 1 : 0;
+    this.leave(sequence);
   }
 
-  /** Ends a lease; what it held stays cached until it is evicted. `computed` false: the engine never computed it, so what it would have brought goes too. */
-  release(lease: PoolLease, computed = true): void {
-    if (lease.loose > 0) {
-      this.used -= lease.loose;
-      this.append({ hash: undefined, tokens: lease.loose, refs: 0, prev: undefined, next: undefined });
-      lease.loose = 0;
+  /** The engine never computed it: what it would have brought is not there. */
+  cancel(sequence: Sequence): void {
+    for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
+      const node = sequence.nodes[k] as PrefixNode;
+      // Another request may have come to share it, and will compute it.
+      if (node.blocks.every((block) => this.refs[block] === 1)) this.disown(node, true);
     }
-    for (let i = lease.blocks.length - 1; i >= 0; i--) {
-      const block = lease.blocks[i] as Block;
-      block.refs -= 1;
-      if (block.refs > 0) continue;
-      this.used -= block.tokens;
-      this.append(block);
-    }
-    if (!computed) for (const block of lease.added) if (block.refs === 0) this.drop(block);
-    lease.blocks.length = 0;
-    lease.added.length = 0;
-    // While all was referenced, nothing could go.
-    this.evict();
+    for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owner[block]) this.filled[block] = 0;
+    this.leave(sequence);
   }
 
-  /** Learns from the engine's own count how much it really keeps: tokens believed cached at dispatch against `cached_tokens`. */
-  correct(predictedTokens: number, reportedTokens: number, slackTokens: number): void {
-    const wrong = reportedTokens - predictedTokens;
-    if (Math.abs(wrong) <= slackTokens) return;
-    const moved = this.capacity + CORRECTION_RATE * wrong;
-    this.capacity = Math.min(this.nominal, Math.max(this.nominal * CAPACITY_FLOOR, moved));
-    this.evict();
-  }
-
-  /** Forgets everything that no live request references: the engine's cache was reset. */
+  /** Forgets all content that no live request references: the engine's cache was reset. */
   resetCached(): void {
-    let block = this.lru.next as Block;
-    while (block !== this.lru) {
-      const next = block.next as Block;
-      this.drop(block);
-      block = next;
+    for (let block = 1; block < this.count; block++) {
+      if (!this.isFree(block) || this.filled[block] === 0) continue;
+      this.filled[block] = 0;
+      const node = this.owner[block];
+      if (node) this.disown(node, false);
     }
   }
 
-  /** Forgets everything, leases included: the engine restarted. */
-  clear(): void {
-    this.byHash.clear();
-    this.lru.prev = this.lru;
-    this.lru.next = this.lru;
-    this.total = 0;
-    this.used = 0;
-    this.capacity = this.nominal;
-    this.added.clear();
-    this.removed.clear();
-    this.fresh = true;
+  protected override hasContent(block: number): boolean {
+    return this.filled[block] === 1;
   }
 
-  figures(): CacheFigures {
-    return { source: 'estimate', problem: '', blocks: this.blockCount, offloadedBlocks: 0, hitRatio: 0, accuracyRatio: 0, checked: 0 };
+  protected override evict(block: number): void {
+    this.filled[block] = 0;
+    const node = this.owner[block];
+    if (node) this.disown(node, false);
   }
 
-  /** Changes since the last call; `reset` means that `add` is the whole view. */
-  drainDelta(): BlockDelta {
-    const delta = this.fresh
-      ? { reset: true, add: [...this.byHash.keys()], tokens: [], remove: [] }
-      : { reset: false, add: [...this.added], tokens: [], remove: [...this.removed] };
-    this.added.clear();
-    this.removed.clear();
-    this.fresh = false;
-    return delta;
+  /** vLLM computes at least one token: of a prompt that is cached to its end, the last block again (kv_cache_manager.py, get_computed_blocks). */
+  private hitLimit(promptTokens: number): number {
+    return Math.max(0, Math.floor((promptTokens - 1) / this.blockTokens));
   }
 
-  get hasDelta(): boolean {
-    return this.fresh || this.added.size > 0 || this.removed.size > 0;
+  private heldNode(hash: number): PrefixNode | undefined {
+    const node = this.tree.get(hash);
+    return node && (node.shadowHeld || node.to === node.from) ? node : undefined;
   }
 
-  /** The next delta is the whole view. */
-  requestReset(): void {
-    this.fresh = true;
+  /** References the cached blocks of the leading hashes, at most `limit`. */
+  private touchCached(hashes: Float64Array, limit: number): number[] {
+    const blocks: number[] = [];
+    for (const hash of hashes) {
+      const node = blocks.length < limit ? this.heldNode(hash) : undefined;
+      if (!node || node.from > blocks.length) break;
+      for (let i = blocks.length; i < node.to && i < limit; i++) {
+        const block = node.blocks[i - node.from] as number;
+        this.touch(block);
+        blocks.push(block);
+      }
+    }
+    return blocks;
   }
 
-  private append(block: Block): void {
-    const last = this.lru.prev as Block;
-    block.prev = last;
-    block.next = this.lru;
-    last.next = block;
-    this.lru.prev = block;
+  /** Takes blocks until there are enough for `tokens`. False: there were none left. */
+  private resize(blocks: number[], tokens: number): boolean {
+    while (blocks.length * this.blockTokens < tokens) {
+      if (this.freeCount === 0) return false;
+      blocks.push(this.allocate());
+    }
+    return true;
   }
 
-  private evict(): void {
-    while (this.total > this.capacity) {
-      const oldest = this.lru.next as Block;
-      if (oldest === this.lru) return;
-      this.drop(oldest);
+  /** Gives back blocks that an estimate had taken too many. */
+  private trim(blocks: number[], tokens: number): void {
+    while (blocks.length > 0 && (blocks.length - 1) * this.blockTokens >= tokens) {
+      const block = blocks.pop() as number;
+      if (this.refs[block] === 1) {
+        this.filled[block] = 0;
+        const node = this.owner[block];
+        if (node) this.disown(node, false);
+      }
+      super.release([block], 1);
     }
   }
 
-  private drop(block: Block): void {
-    unlink(block);
-    this.total -= block.tokens;
-    if (block.hash === undefined) return;
-    this.byHash.delete(block.hash);
-    if (!this.added.delete(block.hash)) this.removed.add(block.hash);
-    this.boundDelta();
+  /** Adds the nodes of further hashes; returns the place of the first that was not known before. */
+  private addNodes(sequence: Sequence, hashes: Float64Array): number {
+    const { nodes, prompt } = sequence;
+    // Shorter than one engine block: nothing of it can be hit.
+    if (sequence.tokens < this.blockTokens) return nodes.length;
+    let firstNew = -1;
+    for (const hash of hashes) {
+      const parent = nodes.at(-1);
+      const known = this.tree.get(hash);
+      const node = known ?? this.tree.ensure(hash, parent);
+      if (!known) {
+        if (firstNew < 0) firstNew = nodes.length;
+        const tokens = (parent?.tokens ?? 0) + prompt.tokensPerBlock;
+        this.tree.place(node, tokens, prompt.exactTokens, parent?.to ?? 0, this.blockAt(tokens, parent?.to ?? 0));
+      }
+      nodes.push(node);
+    }
+    return firstNew < 0 ? nodes.length : firstNew;
   }
 
-  private noteAdded(hash: number): void {
-    if (!this.removed.delete(hash)) this.added.add(hash);
-    this.boundDelta();
+  private blockAt(tokens: number, atLeast: number): number {
+    return Math.max(atLeast, Math.floor(tokens / this.blockTokens + 1e-9));
   }
 
-  private boundDelta(): void {
-    if (this.added.size + this.removed.size <= MAX_DELTA) return;
-    this.added.clear();
-    this.removed.clear();
-    this.fresh = true;
+  /** The engine has counted the prompt: the places of what this sequence brought, between what was known exactly, follow from it. */
+  private anchorPrompt(sequence: Sequence, promptTokens: number): void {
+    sequence.tokens += promptTokens - sequence.promptTokens;
+    sequence.promptTokens = promptTokens;
+    if (sequence.prompt.exactTokens) return;
+    const blocks = Math.min(sequence.nodes.length, sequence.prompt.hashes.length);
+    this.interpolate(sequence.nodes, sequence.firstNew, blocks, sequence.prompt.text.length / BLOCK_BYTES, promptTokens);
   }
-}
 
-function unlink(block: Block): void {
-  if (block.prev) block.prev.next = block.next;
-  if (block.next) block.next.prev = block.prev;
-  block.prev = undefined;
-  block.next = undefined;
+  /** Lays nodes from `first` to `last` out evenly between those with exact counts and (`endBlocks`, `endTokens`), places in byte blocks and tokens. */
+  private interpolate(nodes: readonly PrefixNode[], first: number, last: number, endBlocks: number, endTokens: number): void {
+    let at = first;
+    let fromTokens = nodes[first - 1]?.tokens ?? 0;
+    while (at < last) {
+      let next = at;
+      while (next < last && !(nodes[next] as PrefixNode).exact) next += 1;
+      const anchor = next < last ? (nodes[next] as PrefixNode) : undefined;
+      const toTokens = Math.max(fromTokens, anchor?.tokens ?? endTokens);
+      const perBlock = (toTokens - fromTokens) / Math.max(1e-9, (anchor ? next + 1 : endBlocks) - at);
+      for (let k = at; k < next; k++) this.replace(nodes, k, fromTokens + (k + 1 - at) * perBlock, false);
+      if (anchor) this.replace(nodes, next, anchor.tokens, true);
+      fromTokens = toTokens;
+      at = next + 1;
+    }
+  }
+
+  /** Exact counts have come for some of what the sequence has brought: the rest is laid out between them. */
+  relayout(sequence: Sequence): void {
+    const { nodes, prompt, firstNew, promptTokens } = sequence;
+    this.interpolate(nodes, firstNew, Math.min(nodes.length, prompt.hashes.length), prompt.text.length / BLOCK_BYTES, promptTokens);
+    if (sequence.closedMs === undefined) this.own(sequence, nodes[firstNew]?.from ?? sequence.blocks.length);
+  }
+
+  /** Moves the end of a node that this account has brought itself. */
+  private replace(nodes: readonly PrefixNode[], k: number, tokens: number, exact: boolean): void {
+    const from = nodes[k - 1]?.to ?? 0;
+    this.tree.place(nodes[k] as PrefixNode, tokens, exact, from, this.blockAt(tokens, from));
+  }
+
+  /** The answer is text of the next turn's prompt: its blocks get their names. */
+  private addAnswer(sequence: Sequence, answer: Buffer): void {
+    const { prompt, nodes } = sequence;
+    if (nodes.length > prompt.hashes.length) return;
+    const more = extendFingerprint(prompt, prompt.text, answer);
+    const first = Math.min(this.addNodes(sequence, more.hashes), nodes.length);
+    const promptBlocks = prompt.text.length / BLOCK_BYTES;
+    const perBlock = (sequence.tokens - sequence.promptTokens) / Math.max(1e-9, answer.length / BLOCK_BYTES);
+    for (let k = first; k < nodes.length; k++) this.replace(nodes, k, sequence.promptTokens + (k + 1 - promptBlocks) * perBlock, false);
+    sequence.firstNew = Math.min(sequence.firstNew, first);
+  }
+
+  /** The nodes from engine block `from` on lie in the sequence's own blocks. */
+  private own(sequence: Sequence, from: number): void {
+    const { blocks } = sequence;
+    for (const node of sequence.nodes) {
+      if ((node.to <= from && node.to !== node.from) || this.tree.get(node.hash) !== node) continue;
+      const mine = node.to <= blocks.length ? blocks.slice(node.from, node.to) : [];
+      if (node.blocks.length > 0) this.disownBlocks(node);
+      node.blocks = mine;
+      for (const block of mine) this.owner[block] = node;
+      node.shadowHeld = mine.length > 0;
+      // The engine computes it anew: until its events say so, this account speaks for it.
+      if (node.events === 'gone') {
+        node.events = 'unknown';
+        node.engine = [];
+      }
+      this.tree.settle(node);
+    }
+  }
+
+  private leave(sequence: Sequence): void {
+    this.release(sequence.blocks, sequence.blocks.length);
+    sequence.blocks = [];
+    const last = sequence.nodes.at(-1);
+    if (last) this.tree.prune(last);
+  }
+
+  private disownBlocks(node: PrefixNode): void {
+    for (const block of node.blocks) if (this.owner[block] === node) this.owner[block] = undefined;
+  }
+
+  /** The account no longer holds the node. `empty`: nothing else was in its blocks. */
+  private disown(node: PrefixNode, empty: boolean): void {
+    this.disownBlocks(node);
+    if (empty) for (const block of node.blocks) this.filled[block] = 0;
+    node.blocks = [];
+    node.shadowHeld = false;
+    this.tree.settle(node);
+    this.tree.prune(node);
+  }
 }

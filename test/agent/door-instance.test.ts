@@ -19,7 +19,7 @@ test('an engine that restarts is a new incarnation without cache, law or request
   await fleet.advance(1500);
   const before = doorOf(agent).report(false);
   expect(before.law.samples).toBeGreaterThan(0);
-  expect(doorOf(agent).pool.blockCount).toBeGreaterThan(0);
+  expect(doorOf(agent).cache.blockCount).toBeGreaterThan(0);
   expect(agent.context.instances.index.blocksOf(before.instance)).toBeGreaterThan(0);
   await engine.close();
   await fleet.until('down', () => upCount(agent) === 0);

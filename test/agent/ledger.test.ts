@@ -1,7 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { engineHitTokens } from '../../agent/ledger.ts';
+import { engineHitTokens } from '../../agent/prefix/cache-view.ts';
 import { EngineDoor } from '../helpers/engine-door.ts';
 import { below } from '../helpers/random.ts';
+
+const NO_TEXT = { hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', tokensPerBlock: 16, exactTokens: true };
 
 /** Longest that the ledger may differ from the engine: a step, and the front end in which the engine itself does not count a request. */
 const STEP_MS = 400;
@@ -122,7 +124,7 @@ describe('admission as the engine does it', () => {
 
   test('a first token says that the engine has admitted, whatever the estimate', () => {
     const door = new EngineDoor('A30', { kvTokens: 4096 });
-    const clash = { hashes: new Float64Array(), bytes: 0, tokensPerBlock: 32, stream: true };
+    const clash = { ...NO_TEXT, stream: true };
     const first = door.ledger.open({ ...clash, promptTokens: 4000 });
     const second = door.ledger.open({ ...clash, promptTokens: 4000 });
     expect(door.ledger.totals().waiting).toBe(1);
@@ -136,7 +138,7 @@ describe('admission as the engine does it', () => {
 
   test('a prompt that no engine of this size could hold does not block the line', () => {
     const door = new EngineDoor('A30', { kvTokens: 4096 });
-    const prompt = { hashes: new Float64Array(), bytes: 0, tokensPerBlock: 32, stream: true };
+    const prompt = { ...NO_TEXT, stream: true };
     const huge = door.ledger.open({ ...prompt, promptTokens: 50_000 });
     const small = door.ledger.open({ ...prompt, promptTokens: 10 });
     door.ledger.close(huge, undefined);
@@ -175,5 +177,5 @@ test('an engine that restarts leaves nothing behind, and late news of its reques
   door.ledger.tokens(entry, 1);
   door.ledger.close(entry, { outputTokens: 5, cachedTokens: 0 });
   expect(door.ledger.totals()).toMatchObject(empty);
-  expect(door.pool.blockCount).toBe(0);
+  expect(door.cache.blockCount).toBe(0);
 });

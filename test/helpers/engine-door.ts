@@ -1,7 +1,7 @@
-import { fingerprint } from '../../agent/fingerprint.ts';
+import { BLOCK_BYTES, fingerprint } from '../../agent/fingerprint.ts';
 import { LawFit } from '../../agent/law-fit.ts';
 import { Ledger, type LedgerRequest } from '../../agent/ledger.ts';
-import { ShadowPool } from '../../agent/prefix/shadow-pool.ts';
+import { CacheView } from '../../agent/prefix/cache-view.ts';
 import { type Rng, seededRng } from '../../shared/env.ts';
 import { decodeStepMs, prefillBaseMs, GENERIC_LAW, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { Engine } from '../../sim/engine/engine.ts';
@@ -12,8 +12,8 @@ import { below } from './random.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
 const gpus = loadGpus();
-/** Bytes of a block over the four that a token id takes. */
-const TOKENS_PER_BLOCK = 32;
+/** A token id takes four bytes. */
+const TOKENS_PER_BLOCK = BLOCK_BYTES / 4;
 const BLOCK_TOKENS = 16;
 const MAX_BATCHED_TOKENS = 2048;
 
@@ -31,7 +31,7 @@ export class EngineDoor {
   readonly gpu: GpuProfile;
   readonly engine: Engine;
   readonly ledger: Ledger;
-  readonly pool: ShadowPool;
+  readonly cache: CacheView;
   readonly fit = new LawFit(GENERIC_LAW);
   readonly rng: Rng;
 
@@ -51,8 +51,8 @@ export class EngineDoor {
       maxModelLen: 32_768,
       sample: (request) => request.outputCount,
     });
-    this.pool = new ShadowPool(kvTokens);
-    this.ledger = new Ledger(this.clock, this.pool, this.fit, { kvTokens, blockTokens: BLOCK_TOKENS, maxNumSeqs, maxBatchedTokens: MAX_BATCHED_TOKENS });
+    this.cache = new CacheView(this.clock, kvTokens, BLOCK_TOKENS, undefined);
+    this.ledger = new Ledger(this.clock, this.cache, this.fit, { kvTokens, blockTokens: BLOCK_TOKENS, maxNumSeqs, maxBatchedTokens: MAX_BATCHED_TOKENS });
   }
 
   /** Random token ids: a prompt like no other. */
@@ -62,8 +62,11 @@ export class EngineDoor {
 
   /** Sends a prompt; the answer ends after `maxOutput` tokens. */
   send(prompt: Int32Array, maxOutput: number, stream = true): { entry: LedgerRequest; request: EngineRequest } {
-    const { hashes, bytes } = fingerprint(Buffer.from(prompt.buffer), { salt: '', model: 'm', cacheSalt: '' });
-    const entry = this.ledger.open({ hashes, bytes, promptTokens: prompt.length, tokensPerBlock: TOKENS_PER_BLOCK, stream });
+    const text = Buffer.from(prompt.buffer);
+    const { hashes, end } = fingerprint(text, { salt: '', model: 'm', cacheSalt: '' });
+    const entry = this.ledger.open({
+      hashes, end, text, model: 'm', cacheSalt: '', promptTokens: prompt.length, tokensPerBlock: TOKENS_PER_BLOCK, exactTokens: true, stream,
+    });
     const request = this.engine.submit(
       { id: 'r', prompt, maxOutput },
       {

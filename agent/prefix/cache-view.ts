@@ -1,0 +1,279 @@
+import type { Clock } from '../../shared/env.ts';
+import type { CacheFigures, CacheSource } from '../../shared/instance.ts';
+import { BLOCK_BYTES } from '../fingerprint.ts';
+import { EngineBlocks } from './engine-blocks.ts';
+import { type BlockDelta, type PrefixNode, PrefixTree } from './prefix-tree.ts';
+import type { CachePrompt, Sequence, SequenceEnd } from './sequence.ts';
+import { ShadowPool } from './shadow-pool.ts';
+import type { ProbeSource, TokenizedPrompt, TokenProbe } from './token-probe.ts';
+import { Alignment, Vocabulary } from './token-text.ts';
+
+/** What the view says of a prompt that is about to go to the engine. */
+export interface CacheLook {
+  /** its tokens: exact where its beginning is known, the rest by the text's length */
+  promptTokens: number;
+  /** tokens of its longest cached prefix, as the engine will count them: whole blocks, never all of the prompt */
+  hitTokens: number;
+}
+
+/** A request at its end, as far as the view learns from it. */
+export interface CacheOutcome extends SequenceEnd {
+  /** tokens that the engine found cached; undefined: it does not tell */
+  cachedTokens: number | undefined;
+  /** the request as it went to the engine, to ask for its exact tokens; undefined: not to be asked */
+  source: ProbeSource | undefined;
+}
+
+/** Events of a request may come after its end. */
+const LATE_EVENTS_MS = 2000;
+const MAX_ENDED = 256;
+const RATE = 0.02;
+/** One request in so many is asked for its exact tokens even if all was right. */
+const SAMPLED = 64;
+/** Share of the tokens of an event whose text may be unknown before the prompt is asked for. */
+const MAX_UNKNOWN_SHARE = 0.05;
+/** Share of a prompt's tokens that must be found in its text for its counts to be believed. */
+const MIN_FOUND_SHARE = 0.8;
+
+/**
+ * What a door knows of its engine's prefix cache: its own account of the engine's block pool, the engine's events where they are read, and how the text of prompts lies in
+ * the engine's blocks. Tells what a prompt will find cached, and publishes what is held as deltas of prefix blocks.
+ */
+export class CacheView {
+  readonly events: EngineBlocks;
+  private readonly clock: Clock;
+  private readonly tree = new PrefixTree();
+  private readonly vocabulary = new Vocabulary();
+  private readonly probe: TokenProbe | undefined;
+  private pool: ShadowPool;
+  private sizeKnown = false;
+  private enabled = true;
+  /** in order of admission */
+  private readonly live = new Set<Sequence>();
+  private readonly ended: Sequence[] = [];
+  private finished = 0;
+  private checked = 0;
+  private accuracy = 0;
+  private hitSum = 0;
+  private promptSum = 0;
+
+  /** `probe`: how to ask the engine for exact tokens; undefined: never asked. */
+  constructor(clock: Clock, kvTokens: number, blockTokens: number, probe: TokenProbe | undefined) {
+    this.clock = clock;
+    this.probe = probe;
+    this.pool = this.makePool(kvTokens, blockTokens);
+    this.events = new EngineBlocks({
+      tree: this.tree,
+      vocabulary: this.vocabulary,
+      pool: () => this.pool,
+      sequences: () => this.sequences(),
+      onState: () => this.chooseSource(),
+    });
+  }
+
+  /** Tokens of blocks that live requests reference, shared blocks once. */
+  get usedTokens(): number {
+    return this.pool.usedTokens;
+  }
+
+  /** Prefix blocks that the view holds. */
+  get blockCount(): number {
+    return this.enabled ? this.tree.blockCount : 0;
+  }
+
+  /** The engine has told its cache's size. Another size is another cache: what was known is forgotten. */
+  setSize(kvTokens: number, blockTokens: number): void {
+    this.sizeKnown = true;
+    if (this.pool.blockTokens === blockTokens && this.pool.count === blocksOf(kvTokens, blockTokens)) return;
+    this.forget();
+    this.pool = this.makePool(kvTokens, blockTokens);
+  }
+
+  /** False: the engine runs without prefix caching, so nothing is ever found. */
+  setCaching(enabled: boolean): void {
+    if (enabled === this.enabled) return;
+    this.enabled = enabled;
+    this.tree.requestReset();
+  }
+
+  /** What the engine would find of the prompt, were it admitted after all that was sent before it. */
+  look(prompt: CachePrompt): CacheLook {
+    let cached = this.enabled;
+    let hit: PrefixNode | undefined;
+    let known: PrefixNode | undefined;
+    let depth = 0;
+    for (const hash of prompt.hashes) {
+      const node = this.tree.get(hash);
+      if (!node) break;
+      known = node;
+      depth += 1;
+      cached &&= this.tree.isHeld(node);
+      if (cached) hit = node;
+    }
+    const rest = (prompt.text.length / BLOCK_BYTES - depth) * prompt.tokensPerBlock;
+    const promptTokens = known && !prompt.exactTokens ? Math.max(1, Math.round(known.tokens + rest)) : prompt.promptTokens;
+    return { promptTokens, hitTokens: engineHitTokens(hit?.tokens ?? 0, promptTokens, this.pool.blockTokens) };
+  }
+
+  /** Tokens by which `usedTokens` would grow if the prompt were admitted. */
+  claimTokens(prompt: CachePrompt, promptTokens: number): number {
+    return this.pool.claimTokens(prompt, promptTokens);
+  }
+
+  /** The engine admits a prompt; `generated`: tokens of its answer from before it was preempted. */
+  admit(prompt: CachePrompt, promptTokens: number, generated: number): Sequence {
+    const sequence = this.pool.admit(prompt, promptTokens, generated);
+    this.live.add(sequence);
+    return sequence;
+  }
+
+  /** `tokens` more were generated. False: the engine has no block for them and preempts somebody. */
+  grow(sequence: Sequence, tokens: number): boolean {
+    return this.live.has(sequence) ? this.pool.grow(sequence, tokens) : true;
+  }
+
+  preempt(sequence: Sequence): void {
+    if (this.live.delete(sequence)) this.pool.preempt(sequence);
+  }
+
+  /** The engine never computed it. */
+  cancel(sequence: Sequence): void {
+    if (this.live.delete(sequence)) this.pool.cancel(sequence);
+  }
+
+  /** The request is over; `predicted`: its hit tokens at dispatch. */
+  finish(sequence: Sequence, outcome: CacheOutcome, predicted: number): void {
+    if (!this.live.delete(sequence)) return;
+    this.pool.finish(sequence, outcome);
+    this.events.relink(sequence);
+    sequence.closedMs = this.clock.nowMs();
+    this.ended.push(sequence);
+    this.dropEnded();
+    const wrong = this.check(sequence, outcome, predicted);
+    this.finished += 1;
+    if (outcome.source && !sequence.prompt.exactTokens && this.probe?.isReady && (wrong || this.isDue(sequence))) {
+      this.probe.ask(outcome.source, (tokens) => this.learn(sequence.prompt, tokens));
+    }
+  }
+
+  /** The engine's cache was emptied on purpose. */
+  resetCached(): void {
+    this.pool.resetCached();
+  }
+
+  /** The engine restarted: nothing of what was known holds. */
+  clear(): void {
+    this.forget();
+    this.pool = this.makePool((this.pool.count - 1) * this.pool.blockTokens, this.pool.blockTokens);
+    this.probe?.reset();
+    this.checked = 0;
+    this.accuracy = 0;
+    this.hitSum = 0;
+    this.promptSum = 0;
+  }
+
+  figures(): CacheFigures {
+    const source: CacheSource = this.events.state === 'exact' ? 'events' : this.sizeKnown ? 'shadow' : 'estimate';
+    return {
+      source,
+      problem: this.problem(source).slice(0, 512),
+      blocks: this.blockCount,
+      offloadedBlocks: this.events.offloadedCount,
+      hitRatio: this.promptSum > 0 ? this.hitSum / this.promptSum : 0,
+      accuracyRatio: this.accuracy,
+      checked: this.checked,
+    };
+  }
+
+  get hasDelta(): boolean {
+    return this.tree.hasDelta;
+  }
+
+  drainDelta(): BlockDelta {
+    const delta = this.tree.drainDelta();
+    return this.enabled ? delta : { reset: delta.reset, add: [], tokens: [], remove: [] };
+  }
+
+  /** The next delta is the whole view. */
+  requestReset(): void {
+    this.tree.requestReset();
+  }
+
+  private problem(source: CacheSource): string {
+    if (!this.enabled) return 'the engine runs without prefix caching (--no-enable-prefix-caching)';
+    if (this.events.problem !== '') return this.events.problem;
+    if (source === 'estimate') return "the size of the KV cache is not known: vllm:cache_config_info is missing in the engine's metrics; set the instance's kvTokens";
+    return this.probe?.problem ?? '';
+  }
+
+  private *sequences(): Generator<Sequence> {
+    this.dropEnded();
+    yield* this.live;
+    yield* this.ended;
+  }
+
+  private dropEnded(): void {
+    const sinceMs = this.clock.nowMs() - LATE_EVENTS_MS;
+    while (this.ended.length > MAX_ENDED || ((this.ended[0]?.closedMs as number | undefined) ?? Infinity) < sinceMs) {
+      this.events.release(this.ended.shift() as Sequence);
+    }
+  }
+
+  /** Compares what was predicted with what the engine found. True: it was wrong where it can be mended by knowing the prompt's tokens. */
+  private check(sequence: Sequence, { cachedTokens, promptTokens }: CacheOutcome, predicted: number): boolean {
+    if (cachedTokens === undefined) return false;
+    const isRight = Math.abs(cachedTokens - predicted) <= this.pool.blockTokens;
+    this.checked += 1;
+    const rate = Math.max(RATE, 1 / this.checked);
+    this.accuracy += rate * ((isRight ? 1 : 0) - this.accuracy);
+    this.hitSum += rate * (cachedTokens - this.hitSum);
+    this.promptSum += rate * ((promptTokens ?? sequence.promptTokens) - this.promptSum);
+    return !isRight && sequence.nodes.some((node) => !node.exact);
+  }
+
+  /** Now and then, and while events speak of tokens whose text is not known. */
+  private isDue(sequence: Sequence): boolean {
+    return this.finished % SAMPLED === 0 || sequence.unknownTokens > MAX_UNKNOWN_SHARE * sequence.promptTokens;
+  }
+
+  /** The engine's own tokens of a prompt: their text, and where the prompt's byte blocks end among them. */
+  private learn(prompt: CachePrompt, { ids, spellings }: TokenizedPrompt): void {
+    for (let i = 0; i < ids.length; i++) this.vocabulary.learn(ids[i] as number, spellings[i] as string);
+    const alignment = new Alignment(prompt.text);
+    const ends = new Map<number, number>();
+    alignment.feed(ids.map((id) => this.vocabulary.get(id)), (block, tokens) => ends.set(block, tokens));
+    if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
+    for (const [block, tokens] of ends) {
+      const node = this.tree.get(prompt.hashes[block] ?? 0);
+      if (node) this.tree.setTokens(node, tokens, true);
+    }
+  }
+
+  private chooseSource(): void {
+    this.tree.setSource(this.events.state === 'exact');
+  }
+
+  private forget(): void {
+    this.live.clear();
+    for (const sequence of this.ended) this.events.release(sequence);
+    this.ended.length = 0;
+    this.events.forget();
+    this.tree.clear();
+  }
+
+  private makePool(kvTokens: number, blockTokens: number): ShadowPool {
+    return new ShadowPool(this.tree, blocksOf(kvTokens, blockTokens), blockTokens);
+  }
+}
+
+/** Physical blocks: those that requests can use, and the null block. */
+function blocksOf(kvTokens: number, blockTokens: number): number {
+  return Math.max(1, Math.floor(kvTokens / blockTokens)) + 1;
+}
+
+/** Cached tokens as the engine counts them: whole blocks, at most (promptTokens − 1) rounded down to a block. */
+export function engineHitTokens(matchedTokens: number, promptTokens: number, blockTokens: number): number {
+  const block = Math.max(1, blockTokens);
+  const limit = Math.floor(Math.max(0, promptTokens - 1) / block) * block;
+  return Math.min(limit, Math.floor(matchedTokens / block) * block);
+}

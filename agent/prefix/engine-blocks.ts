@@ -1,0 +1,328 @@
+import type { BlocksRemoved, BlocksStored, KvEvent, KvEventSink } from '../kv-events/kv-event.ts';
+import { BLOCK_BYTES } from '../fingerprint.ts';
+import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
+import { nodeAt, type Sequence } from './sequence.ts';
+import type { ShadowPool } from './shadow-pool.ts';
+import { Alignment, locate, type Vocabulary } from './token-text.ts';
+
+/** One KV block of an engine as its events tell of it. */
+export interface EngineBlock {
+  readonly hash: number;
+  readonly parent: EngineBlock | undefined;
+  /** blocks before it in its sequence; −1: one of them was never heard of */
+  readonly index: number;
+  /** physical copies that the engine holds */
+  copies: number;
+  /** blocks that follow it */
+  children: number;
+  /** the prefix block that it ends in; undefined: not known yet whose text it is */
+  node: PrefixNode | undefined;
+  /** the request in flight that brought it or found it last */
+  sequence: Sequence | undefined;
+}
+
+/** What the account of events rests on. `turning`: events before it were lost, and the engine may hold blocks that were never heard of. */
+export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
+
+/** Where the tokens of an event are looked for around the place at which they are expected. */
+const LOCATE_BYTES = 2048;
+/** Blocks of a second tier that are counted one by one. */
+const MAX_OFFLOADED = 2_097_152;
+/** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
+const WHOLE_PROMPT_KINDS: ReadonlySet<string> = new Set(['full_attention', 'mla_attention', 'sink_full_attention', 'unknown']);
+
+/** What the account needs of the view around it. */
+export interface EngineBlocksContext {
+  tree: PrefixTree;
+  vocabulary: Vocabulary;
+  pool(): ShadowPool;
+  /** sequences in order of their admission, those that have just ended included */
+  sequences(): Iterable<Sequence>;
+  /** called when state or problem may have changed */
+  onState(): void;
+}
+
+/**
+ * The blocks that an engine holds by its own events. A block's text is found through the request that brought it: it follows a block of that request, and its tokens stand
+ * in the request's text. Copies are counted, since vLLM keeps several of one block and reports each one's end.
+ */
+export class EngineBlocks implements KvEventSink {
+  state: EventState = 'silent';
+  problem = '';
+  private readonly context: EngineBlocksContext;
+  private readonly blocks = new Map<number, EngineBlock>();
+  private readonly offloaded = new Map<number, number>();
+  private readonly loras = new Set<string>();
+  /** groups of which every block of a prompt is kept, as stored events tell them: removals name the group alone */
+  private readonly groups = new Set<number>([0]);
+  private storedSince = 0;
+  private sizeSeen = false;
+
+  constructor(context: EngineBlocksContext) {
+    this.context = context;
+  }
+
+  /** Blocks of a second tier. */
+  get offloadedCount(): number {
+    return this.offloaded.size;
+  }
+
+  begin(complete: boolean): void {
+    this.forget();
+    this.enter(complete ? 'exact' : 'turning', complete ? '' : 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over');
+  }
+
+  fail(problem: string): void {
+    this.enter('failed', problem);
+  }
+
+  apply(events: readonly KvEvent[]): void {
+    for (const event of events) {
+      if (event.type === 'stored') this.stored(event);
+      else if (event.type === 'removed') this.removed(event);
+      else this.cleared();
+    }
+    if (this.state === 'turning' && this.storedSince >= this.context.pool().count - 1) this.enter('exact', '');
+  }
+
+  /** Forgets everything: the engine's cache is gone. */
+  forget(): void {
+    for (const { node } of this.blocks.values()) {
+      if (!node) continue;
+      node.engine = [];
+      this.say(node, 'unknown');
+    }
+    this.blocks.clear();
+    this.offloaded.clear();
+    this.storedSince = 0;
+    this.sizeSeen = false;
+  }
+
+  /** The sequence's nodes have moved or come: those from `firstNew` on get the engine blocks at their places. */
+  relink(sequence: Sequence): void {
+    for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
+      const node = sequence.nodes[k] as PrefixNode;
+      if (node.to === node.from || this.context.tree.get(node.hash) !== node) continue;
+      const engine = sequence.engine.slice(node.from, node.to);
+      if (engine.every((block) => block === undefined)) continue;
+      node.engine = engine;
+      for (const block of engine) if (block) block.node = node;
+      this.judge(node);
+    }
+  }
+
+  /** The sequence is over, and late events of it are too. */
+  release(sequence: Sequence): void {
+    for (const block of sequence.engine) if (block?.sequence === sequence) block.sequence = undefined;
+  }
+
+  private stored(event: BlocksStored): void {
+    if (event.medium !== 'GPU') {
+      for (const hash of event.hashes) if (this.offloaded.size < MAX_OFFLOADED) this.offloaded.set(hash, (this.offloaded.get(hash) ?? 0) + 1);
+      return;
+    }
+    if (event.specKind !== undefined && WHOLE_PROMPT_KINDS.has(event.specKind)) this.groups.add(event.group);
+    if (!this.isWhole(event)) return;
+    this.storedSince += event.hashes.length;
+    const parent = event.parent === undefined ? undefined : this.blocks.get(event.parent);
+    const first = event.parent === undefined ? 0 : parent && parent.index >= 0 ? parent.index + 1 : -1;
+    const run: EngineBlock[] = [];
+    let before = parent;
+    for (const hash of event.hashes) {
+      const block = this.ensure(hash, before, first < 0 ? -1 : first + run.length);
+      block.copies += 1;
+      if (block.copies === 1 && block.node) this.judge(block.node);
+      run.push(block);
+      before = block;
+    }
+    if (first >= 0) this.attribute(run, first, parent, event);
+  }
+
+  /** Whether the event speaks of every block of a run of a prompt. A hybrid model's sliding windows and partial blocks say nothing of prefixes. */
+  private isWhole(event: BlocksStored): boolean {
+    if (event.specKind === undefined ? !this.groups.has(event.group) : !WHOLE_PROMPT_KINDS.has(event.specKind)) return false;
+    const { blockTokens } = this.context.pool();
+    if (event.blockSize !== blockTokens) {
+      if (!this.sizeSeen) this.enter('failed', `KV events speak of blocks of ${event.blockSize} tokens, vllm:cache_config_info of ${blockTokens}: is the events' endpoint that of this instance?`);
+      return false;
+    }
+    this.sizeSeen = true;
+    return event.tokenIds.length === event.hashes.length * event.blockSize;
+  }
+
+  private ensure(hash: number, parent: EngineBlock | undefined, index: number): EngineBlock {
+    const known = this.blocks.get(hash);
+    if (known) return known;
+    const block: EngineBlock = { hash, parent, index, copies: 0, children: 0, node: undefined, sequence: undefined };
+    if (parent) parent.children += 1;
+    this.blocks.set(hash, block);
+    return block;
+  }
+
+  private removed({ hashes, medium, group }: BlocksRemoved): void {
+    for (const hash of hashes) {
+      if (medium !== 'GPU') {
+        const copies = (this.offloaded.get(hash) ?? 1) - 1;
+        if (copies > 0) this.offloaded.set(hash, copies);
+        else this.offloaded.delete(hash);
+        continue;
+      }
+      const block = this.groups.has(group) ? this.blocks.get(hash) : undefined;
+      if (!block || block.copies === 0) continue;
+      block.copies -= 1;
+      if (block.copies > 0) continue;
+      if (block.node) this.judge(block.node);
+      this.prune(block);
+    }
+  }
+
+  private cleared(): void {
+    const state = this.state;
+    for (const block of this.blocks.values()) {
+      block.copies = 0;
+      if (block.node) this.judge(block.node);
+    }
+    this.blocks.clear();
+    this.context.pool().resetCached();
+    // Whatever was not heard of is gone too.
+    if (state === 'turning') this.enter('exact', '');
+  }
+
+  /** Forgets a block that the engine no longer holds, and those before it that only led to it. */
+  private prune(block: EngineBlock): void {
+    let one: EngineBlock | undefined = block;
+    while (one && one.copies === 0 && one.children === 0) {
+      this.blocks.delete(one.hash);
+      one = one.parent;
+      if (one) one.children -= 1;
+    }
+  }
+
+  /** Finds the request that brought the run, and with it the run's text. */
+  private attribute(run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined, event: BlocksStored): void {
+    const pieces = event.tokenIds.map((id) => this.context.vocabulary.get(id));
+    const likely = this.sequenceOf(first, parent, event, pieces);
+    if (!likely) return;
+    this.assign(likely, run, first, parent);
+    this.align(likely, first, pieces);
+  }
+
+  private sequenceOf(first: number, parent: EngineBlock | undefined, event: BlocksStored, pieces: readonly (Buffer | undefined)[]): Sequence | undefined {
+    // Nearly always the next block of an answer.
+    const last = parent?.sequence;
+    if (last && last.engine[first - 1] === parent && last.engine[first] === undefined && this.placeOf(last, first, pieces) !== 'absent') return last;
+    let likely: Sequence | undefined;
+    for (const sequence of this.context.sequences()) {
+      if (!this.mayFollow(sequence, first, parent, event)) continue;
+      const found = this.placeOf(sequence, first, pieces);
+      if (found === 'absent') continue;
+      if (found === 'unknown') {
+        likely ??= sequence;
+        continue;
+      }
+      return sequence;
+    }
+    return likely;
+  }
+
+  private mayFollow(sequence: Sequence, first: number, parent: EngineBlock | undefined, event: BlocksStored): boolean {
+    const { prompt, engine, nodes } = sequence;
+    if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > sequence.tokens + sequence.prompt.tokensPerBlock + event.blockSize) return false;
+    if (event.loraName !== undefined) this.loras.add(event.loraName);
+    if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
+    if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
+    if (engine[first - 1] === parent) return true;
+    if (engine[first - 1] !== undefined) return false;
+    // A block whose text is not known may lead to any prompt: the tokens decide.
+    return parent.node === undefined || parent.node === nodeAt(nodes, first - 1);
+  }
+
+  private placeOf(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[]): ReturnType<typeof locate> {
+    const { prompt, promptTokens } = sequence;
+    const { blockTokens } = this.context.pool();
+    if (first * blockTokens >= promptTokens || prompt.exactTokens) return 'unknown';
+    return locate(pieces.slice(0, 4 * blockTokens), prompt.text, this.byteOf(sequence, first * blockTokens), LOCATE_BYTES);
+  }
+
+  /** Where so many tokens of a prompt end in its text, as well as is known. */
+  private byteOf({ nodes, prompt, promptTokens }: Sequence, tokens: number): number {
+    let before = 0;
+    for (let k = 0; k < nodes.length; k++) {
+      const node = nodes[k] as PrefixNode;
+      if (node.tokens >= tokens) return BLOCK_BYTES * (k + (tokens - before) / Math.max(1, node.tokens - before));
+      before = node.tokens;
+    }
+    const at = BLOCK_BYTES * Math.min(nodes.length, prompt.hashes.length);
+    return Math.min(prompt.text.length, at + ((tokens - before) / Math.max(1, promptTokens - before)) * (prompt.text.length - at));
+  }
+
+  private assign(sequence: Sequence, run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined): void {
+    const { engine } = sequence;
+    for (let i = 0; i < run.length; i++) this.link(sequence, first + i, run[i] as EngineBlock);
+    // What it found cached, as far as that is not yet known to be its text.
+    for (let at = first - 1, block = parent; block && at >= 0 && engine[at] === undefined; at--, block = block.parent) this.link(sequence, at, block);
+  }
+
+  private link(sequence: Sequence, index: number, block: EngineBlock): void {
+    sequence.engine[index] = block;
+    block.sequence = sequence;
+    const node = nodeAt(sequence.nodes, index);
+    if (!node || this.context.tree.get(node.hash) !== node) return;
+    if (node.engine[index - node.from] === block) return;
+    node.engine[index - node.from] = block;
+    block.node = node;
+    this.judge(node);
+  }
+
+  /** Follows the run's tokens through the prompt's text: where byte blocks end becomes exact. */
+  private align(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[]): void {
+    const { tree } = this.context;
+    const pool = this.context.pool();
+    const { nodes, prompt, firstNew, promptTokens } = sequence;
+    const token = first * pool.blockTokens;
+    if (prompt.exactTokens || token >= promptTokens) return;
+    for (const piece of pieces) if (!piece) sequence.unknownTokens += 1;
+    let fed = pieces;
+    if (sequence.alignment?.tokens !== token) {
+      const place = token === 0 ? { piece: 0, byte: 0 } : locate(pieces, prompt.text, this.byteOf(sequence, token), LOCATE_BYTES);
+      if (typeof place === 'string') return;
+      sequence.alignment = new Alignment(prompt.text, place.byte, token + place.piece);
+      fed = pieces.slice(place.piece);
+    }
+    let moved = false;
+    sequence.alignment.feed(fed, (k, tokens) => {
+      const node = nodes[k];
+      if (!node || node.exact) return;
+      tree.setTokens(node, tokens, true);
+      moved ||= k >= firstNew;
+    });
+    if (!moved) return;
+    pool.relayout(sequence);
+    this.relink(sequence);
+  }
+
+  /** What the engine's blocks say of a node. */
+  private judge(node: PrefixNode): void {
+    let known = node.to > node.from;
+    let held = true;
+    for (let i = 0; i < node.to - node.from; i++) {
+      const block = node.engine[i];
+      if (!block) known = false;
+      else if (block.copies === 0) held = false;
+    }
+    this.say(node, !held ? 'gone' : known ? 'held' : 'unknown');
+  }
+
+  private say(node: PrefixNode, events: PrefixNode['events']): void {
+    if (node.events === events) return;
+    node.events = events;
+    this.context.tree.settle(node);
+    this.context.tree.prune(node);
+  }
+
+  private enter(state: EventState, problem: string): void {
+    this.state = state;
+    this.problem = problem;
+    this.context.onState();
+  }
+}

@@ -1,0 +1,250 @@
+import type { EngineBlock } from './engine-blocks.ts';
+
+/** One byte block of some prompt, with everything before it: what the fleet calls a prefix block, and how it lies in the engine's own blocks. */
+export interface PrefixNode {
+  readonly hash: number;
+  readonly parent: PrefixNode | undefined;
+  /** nodes that continue this one */
+  children: number;
+  /** prompt tokens up to its end, as well as is known */
+  tokens: number;
+  /** `tokens` is the engine's own count, not an estimate */
+  exact: boolean;
+  /** engine blocks that end in it: `from` inclusive, `to` exclusive, counted from the start of the prompt. None in a thin node. */
+  from: number;
+  to: number;
+  /** the engine blocks of the door's own account, while it holds all of them */
+  blocks: readonly number[];
+  shadowHeld: boolean;
+  /** the engine blocks that events speak of, from `from` on; shorter or with holes while they are not all known */
+  engine: (EngineBlock | undefined)[];
+  /** whether they say that it is cached; `unknown` while one of them was not heard of: then the door's own account counts */
+  events: 'held' | 'gone' | 'unknown';
+  /** a thin node is cached while its leader is: the nearest node before it that is not thin; undefined: there is none */
+  leader: PrefixNode | undefined;
+  thin: Set<PrefixNode> | undefined;
+  published: boolean;
+}
+
+/** Changes of a view of cached prefix blocks. */
+export interface BlockDelta {
+  /** `add` is the whole view */
+  reset: boolean;
+  add: number[];
+  /** one for each of `add`: prompt tokens from the start of the prompt to the end of the block; 0: not known */
+  tokens: number[];
+  remove: number[];
+}
+
+/** Changes remembered between two drains; beyond, the delta is the whole view. */
+const MAX_DELTA = 262_144;
+/** Half an engine block of the usual size: what a correction of a token count must come to before it is told. */
+const MIN_TOKENS_TOLD = 8;
+
+/**
+ * The prefix blocks that an engine may hold, as a tree: every prompt is a path from its root. Two accounts mark what is held, the door's own and the engine's events; the one
+ * in force is published as deltas.
+ */
+export class PrefixTree {
+  /** which account is in force */
+  private byEvents = false;
+  private readonly nodes = new Map<number, PrefixNode>();
+  private published = 0;
+  private added = new Set<number>();
+  private removed = new Set<number>();
+  private fresh = true;
+
+  /** Blocks of the view in force. */
+  get blockCount(): number {
+    return this.published;
+  }
+
+  /** Blocks remembered, held or not: for tests of its bound. */
+  get size(): number {
+    return this.nodes.size;
+  }
+
+  get(hash: number): PrefixNode | undefined {
+    return this.nodes.get(hash);
+  }
+
+  /** True if the view in force says that the engine holds it. */
+  isHeld(node: PrefixNode): boolean {
+    return this.byEvents ? isEventHeld(node) : isShadowHeld(node);
+  }
+
+  /** Changes the account in force: the next delta is the whole view. */
+  setSource(byEvents: boolean): void {
+    if (byEvents === this.byEvents) return;
+    this.byEvents = byEvents;
+    this.published = 0;
+    for (const node of this.nodes.values()) {
+      node.published = this.isHeld(node);
+      if (node.published) this.published += 1;
+    }
+    this.forgetDelta();
+  }
+
+  /** The node of `hash` behind `parent`, made if it is new; a new one begins where its parent ends and is held by nobody. */
+  ensure(hash: number, parent: PrefixNode | undefined): PrefixNode {
+    const known = this.nodes.get(hash);
+    if (known) return known;
+    const at = parent?.to ?? 0;
+    const node: PrefixNode = {
+      hash, parent, children: 0, tokens: parent?.tokens ?? 0, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
+      leader: undefined, thin: undefined, published: false,
+    };
+    if (parent) parent.children += 1;
+    this.nodes.set(hash, node);
+    this.lead(node);
+    return node;
+  }
+
+  /** Where the node ends: its tokens, and the engine blocks that end in it. */
+  place(node: PrefixNode, tokens: number, exact: boolean, from: number, to: number): void {
+    this.setTokens(node, tokens, exact);
+    if (node.from === from && node.to === to) return;
+    this.unlead(node);
+    node.from = from;
+    node.to = to;
+    this.lead(node);
+  }
+
+  setTokens(node: PrefixNode, tokens: number, exact: boolean): void {
+    const told = Math.abs(tokens - node.tokens) >= MIN_TOKENS_TOLD;
+    node.tokens = tokens;
+    node.exact = exact;
+    if (!told || !node.published) return;
+    this.added.add(node.hash);
+    this.boundDelta();
+  }
+
+  /** To be called after a change of what either account says of the node. */
+  settle(node: PrefixNode): void {
+    this.publish(node);
+    if (node.thin) for (const thin of node.thin) this.publish(thin);
+  }
+
+  /** Forgets the node, and those before it that nobody holds any more, if nothing continues them. */
+  prune(node: PrefixNode): void {
+    let one: PrefixNode | undefined = node;
+    while (one && one.children === 0 && !one.shadowHeld && one.events !== 'held' && this.nodes.get(one.hash) === one) {
+      if (one.thin) for (const thin of one.thin) if (thin.children === 0) this.remove(thin);
+      if (one.children > 0) return;
+      const { parent }: PrefixNode = one;
+      this.remove(one);
+      // A thin node is held by its leader; one without a leader by what continues it.
+      one = parent && (!isThin(parent) || !parent.leader) ? parent : undefined;
+    }
+  }
+
+  clear(): void {
+    this.nodes.clear();
+    this.published = 0;
+    this.forgetDelta();
+  }
+
+  all(): Iterable<PrefixNode> {
+    return this.nodes.values();
+  }
+
+  get hasDelta(): boolean {
+    return this.fresh || this.added.size > 0 || this.removed.size > 0;
+  }
+
+  /** The next delta is the whole view. */
+  requestReset(): void {
+    this.forgetDelta();
+  }
+
+  /** Changes since the last call. */
+  drainDelta(): BlockDelta {
+    const delta: BlockDelta = { reset: this.fresh, add: [], tokens: [], remove: this.fresh ? [] : [...this.removed] };
+    const note = (node: PrefixNode | undefined): void => {
+      if (!node?.published) return;
+      delta.add.push(node.hash);
+      delta.tokens.push(Math.max(0, Math.round(node.tokens)));
+    };
+    if (this.fresh) for (const node of this.nodes.values()) note(node);
+    else for (const hash of this.added) note(this.nodes.get(hash));
+    this.added.clear();
+    this.removed.clear();
+    this.fresh = false;
+    return delta;
+  }
+
+  private publish(node: PrefixNode): void {
+    const held = this.isHeld(node);
+    if (held === node.published) return;
+    node.published = held;
+    this.published += held ? 1 : -1;
+    if (held) {
+      this.removed.delete(node.hash);
+      this.added.add(node.hash);
+    } else {
+      this.added.delete(node.hash);
+      this.removed.add(node.hash);
+    }
+    this.boundDelta();
+  }
+
+  private remove(node: PrefixNode): void {
+    if (node.published) {
+      node.published = false;
+      this.published -= 1;
+      this.added.delete(node.hash);
+      this.removed.add(node.hash);
+      this.boundDelta();
+    }
+    this.unlead(node);
+    this.nodes.delete(node.hash);
+    if (node.parent) node.parent.children -= 1;
+  }
+
+  private lead(node: PrefixNode): void {
+    if (isThin(node)) follow(node, wideAt(node.parent));
+  }
+
+  private unlead(node: PrefixNode): void {
+    node.leader?.thin?.delete(node);
+    node.leader = undefined;
+    if (!node.thin) return;
+    // What it led is led by the one before it.
+    for (const thin of node.thin) follow(thin, wideAt(node.parent));
+    node.thin = undefined;
+  }
+
+  private forgetDelta(): void {
+    this.added.clear();
+    this.removed.clear();
+    this.fresh = true;
+  }
+
+  private boundDelta(): void {
+    if (this.added.size + this.removed.size > MAX_DELTA) this.forgetDelta();
+  }
+}
+
+function follow(thin: PrefixNode, leader: PrefixNode | undefined): void {
+  thin.leader = leader;
+  if (leader) (leader.thin ??= new Set()).add(thin);
+}
+
+/** The node itself if it is not thin, else its leader. */
+function wideAt(node: PrefixNode | undefined): PrefixNode | undefined {
+  return node && isThin(node) ? node.leader : node;
+}
+
+/** No engine block ends in it: its text is shorter than one. */
+function isThin(node: PrefixNode): boolean {
+  return node.to === node.from;
+}
+
+function isShadowHeld(node: PrefixNode): boolean {
+  return isThin(node) ? (node.leader?.shadowHeld ?? true) : node.shadowHeld;
+}
+
+function isEventHeld(node: PrefixNode): boolean {
+  const wide = isThin(node) ? node.leader : node;
+  return !wide || wide.events === 'held' || (wide.events === 'unknown' && wide.shadowHeld);
+}

@@ -1,0 +1,66 @@
+import type { EngineBlock } from './engine-blocks.ts';
+import type { PrefixNode } from './prefix-tree.ts';
+import type { Alignment } from './token-text.ts';
+
+/** What the cache view must know of a prompt. */
+export interface CachePrompt {
+  /** byte-block hashes of the canonical text (agent/fingerprint.ts) */
+  readonly hashes: Float64Array;
+  /** where hashing goes on behind the last whole block */
+  readonly end: readonly [high: number, low: number];
+  /** canonical text */
+  readonly text: Buffer;
+  /** as the client named it; empty: the engine's default */
+  readonly model: string;
+  readonly cacheSalt: string;
+  /** estimate by the text's length, or the true count where `exactTokens` */
+  readonly promptTokens: number;
+  /** tokens in one byte block of this prompt, by the same estimate */
+  readonly tokensPerBlock: number;
+  /** a prompt of token ids: its counts are the engine's own */
+  readonly exactTokens: boolean;
+}
+
+/** One request's run of engine blocks, from its admission to shortly after its end. */
+export interface Sequence {
+  readonly prompt: CachePrompt;
+  /** prompt tokens: better known than the prompt's own estimate where its beginning is known; the engine's count once it has told */
+  promptTokens: number;
+  /** tokens that have a place in the KV cache: prompt and answer */
+  tokens: number;
+  /** byte blocks of the prompt, and of the answer once it is there */
+  nodes: PrefixNode[];
+  /** the first of `nodes` that this sequence has brought */
+  firstNew: number;
+  /** its blocks in the door's own account, in order; 0: there was no room, as the account is not the engine's */
+  blocks: number[];
+  /** its blocks as the engine's events tell them, by their place in the sequence; holes where they are not known */
+  engine: (EngineBlock | undefined)[];
+  /** how far the tokens of its events were followed through its text */
+  alignment: Alignment | undefined;
+  /** tokens in those events whose text is not known */
+  unknownTokens: number;
+  /** clock ms of its end; undefined before */
+  closedMs: number | undefined;
+}
+
+/** What an engine told of a request at its end; undefined where it did not. */
+export interface SequenceEnd {
+  promptTokens: number | undefined;
+  outputTokens: number | undefined;
+  /** text that the next turn of a conversation has behind this prompt; undefined: not known, or not to be repeated */
+  answer: Buffer | undefined;
+}
+
+/** The byte block in which the engine block at `index` ends, among the nodes of a sequence; undefined where its text is not in a whole byte block. */
+export function nodeAt(nodes: readonly PrefixNode[], index: number): PrefixNode | undefined {
+  let low = 0;
+  let high = nodes.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((nodes[middle] as PrefixNode).to > index) high = middle;
+    else low = middle + 1;
+  }
+  const node = nodes[low];
+  return node && node.from <= index ? node : undefined;
+}
