@@ -1,6 +1,7 @@
 import type { LodestarError } from '../shared/errors.ts';
 import type { DoorInstance } from './door-instance.ts';
 import type { LedgerPrompt, LedgerRequest } from './ledger.ts';
+import { AnswerText } from './prefix/answer-text.ts';
 import { classifyEvent, readUsage, SseReader, type Usage } from './sse.ts';
 import type { Attempt, AttemptHandler, UpstreamRequest } from './upstream.ts';
 
@@ -21,7 +22,7 @@ export interface DeliveryId {
 export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler): Attempt {
   instance.ledger.seen.note(id.entry, id.epoch, id.seq);
   const entry = instance.ledger.open(prompt);
-  const observer = new DeliveryObserver(instance, entry, prompt.stream, handler);
+  const observer = new DeliveryObserver(instance, entry, request, handler);
   const { apiKey } = instance.config;
   const headers = apiKey ? { ...request.headers, authorization: `Bearer ${apiKey}` } : request.headers;
   const attempt = instance.upstream.dispatch({ ...request, headers }, observer);
@@ -38,8 +39,10 @@ export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt
 class DeliveryObserver implements AttemptHandler {
   private readonly instance: DoorInstance;
   private readonly entry: LedgerRequest;
+  private readonly request: UpstreamRequest;
   private readonly stream: boolean;
   private readonly handler: AttemptHandler;
+  private readonly text: AnswerText | undefined;
   private readonly reader = new SseReader();
   private usage: Usage | undefined;
   private status = 0;
@@ -47,11 +50,13 @@ class DeliveryObserver implements AttemptHandler {
   private answerBytes = 0;
   private newTokens = 0;
 
-  constructor(instance: DoorInstance, entry: LedgerRequest, stream: boolean, handler: AttemptHandler) {
+  constructor(instance: DoorInstance, entry: LedgerRequest, request: UpstreamRequest, handler: AttemptHandler) {
     this.instance = instance;
     this.entry = entry;
-    this.stream = stream;
+    this.request = request;
+    this.stream = entry.prompt.stream;
     this.handler = handler;
+    this.text = entry.prompt.exactTokens ? undefined : AnswerText.of(request.path, entry.prompt.sequences);
   }
 
   onHeaders(status: number, headers: Parameters<AttemptHandler['onHeaders']>[1]): void {
@@ -65,7 +70,11 @@ class DeliveryObserver implements AttemptHandler {
   }
 
   onEnd(): void {
-    if (!this.stream && this.status === 200 && this.answer) this.usage = readUsage(Buffer.concat(this.answer).toString('utf8'));
+    if (!this.stream && this.status === 200 && this.answer) {
+      const body = Buffer.concat(this.answer);
+      this.usage = readUsage(body.toString('utf8'));
+      this.text?.push(body);
+    }
     this.close(this.status === 200);
     this.handler.onEnd();
   }
@@ -78,7 +87,12 @@ class DeliveryObserver implements AttemptHandler {
 
   /** `computed`: the engine took the request on. One that was aborted may have been computed. */
   close(computed = true): void {
-    this.instance.ledger.close(this.entry, this.usage, computed);
+    const { usage, request } = this;
+    // Without usage the answer was cut: what is there of it is not what comes back.
+    const told = usage && { ...usage, answer: this.text?.text(), source: request };
+    // Of several sequences, the counts are sums.
+    if (told && this.entry.prompt.sequences > 1) Object.assign(told, { promptTokens: undefined, cachedTokens: undefined });
+    this.instance.ledger.close(this.entry, told, computed);
   }
 
   private read(chunk: Buffer): void {
@@ -95,7 +109,10 @@ class DeliveryObserver implements AttemptHandler {
 
   private readonly onEvent = (event: Buffer): void => {
     const kind = classifyEvent(event);
-    if (kind === 'token') this.newTokens += 1;
+    if (kind === 'token') {
+      this.newTokens += 1;
+      this.text?.push(event);
+    }
     else if (kind === 'usage') this.usage = readUsage(event.toString('utf8')) ?? this.usage;
   };
 }

@@ -59,7 +59,7 @@ function findTopLevel(body: Buffer, key: string): { start: number; end: number }
 }
 
 /** Index after the closing quote of the string that opens at `at`. */
-function endOfString(body: Buffer, at: number): number {
+export function endOfString(body: Buffer, at: number): number {
   let next = at + 1;
   while (next < body.length && body[next] !== QUOTE) next += body[next] === BACKSLASH ? 2 : 1;
   return next + 1;

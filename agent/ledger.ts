@@ -10,6 +10,8 @@ import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } fro
 /** What the door must know of a request to account for it. */
 export interface LedgerPrompt extends CachePrompt {
   readonly stream: boolean;
+  /** sequences that the call asks for; the prompt is that of the first */
+  readonly sequences: number;
 }
 
 /** What the engine told of a request at its end; undefined where it did not. */

@@ -84,6 +84,7 @@ export function ledgerPrompt(context: Pick<AgentContext, 'tokens'>, client: Clie
     promptTokens: context.tokens.promptTokens(client),
     tokensPerBlock: tokensPerBlock(context, client),
     stream: client.stream,
+    sequences: client.sequences,
   };
 }
 
