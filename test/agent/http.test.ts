@@ -274,7 +274,7 @@ describe('what reaches the engine', () => {
     stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
     expect((await post(urlOf(outer), COMPLETIONS, { prompt })).status).toBe(200);
     await fleet.advance(100);
-    expect(blocks()).toEqual(before.map((n) => n + 11));
+    expect(blocks()).toEqual(before.map((n) => n + 23));
   });
 
   test('a client that does not read slows its engine down instead of filling the agents', async () => {
