@@ -2,7 +2,7 @@ import type { Clock } from '../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { LawFit } from './law-fit.ts';
-import type { CacheOutcome, CacheView } from './prefix/cache-view.ts';
+import type { CacheLook, CacheOutcome, CacheView } from './prefix/cache-view.ts';
 import type { CachePrompt, Sequence } from './prefix/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './step-clock.ts';
@@ -20,6 +20,7 @@ export interface LedgerOutcome extends Pick<CacheOutcome, 'outputTokens' | 'cach
 /** One request in flight at the engine. */
 export interface LedgerRequest extends ClockedRequest {
   readonly prompt: LedgerPrompt;
+  readonly look: CacheLook;
   readonly promptTokens: number;
   readonly hitTokens: number;
   readonly ownTokens: number;
@@ -89,9 +90,11 @@ export class Ledger {
   /** A request goes to the engine. Its cached prefix is what the view holds at this moment. */
   open(prompt: LedgerPrompt): LedgerRequest {
     const nowMs = this.clock.nowMs();
-    const { promptTokens, hitTokens } = this.cache.look(prompt);
+    const look = this.cache.look(prompt);
+    const { promptTokens, hitTokens } = look;
     const request: LedgerRequest = {
       prompt,
+      look,
       promptTokens,
       hitTokens,
       ownTokens: Math.max(1, promptTokens - hitTokens),
@@ -133,7 +136,7 @@ export class Ledger {
     const queued = this.queue.indexOf(request);
     if (queued >= 0) this.queue.splice(queued, 1);
     if (request.sequence) {
-      if (computed) this.cache.finish(request.sequence, { ...UNTOLD, ...outcome }, request.hitTokens);
+      if (computed) this.cache.finish(request.sequence, { ...UNTOLD, ...outcome }, request.look);
       else this.cache.cancel(request.sequence);
       this.running -= 1;
     }
@@ -247,7 +250,7 @@ export class Ledger {
     const queued = this.queue.indexOf(request);
     if (queued >= 0) this.queue.splice(queued, 1);
     const { prompt } = request;
-    request.sequence = this.cache.admit(prompt, request.promptTokens, request.outputTokens);
+    request.sequence = this.cache.admit(prompt, request.look, request.outputTokens);
     request.admittedMs = nowMs;
     if (this.running === 0 || this.prefillIdle()) this.headSinceMs = nowMs;
     this.running += 1;

@@ -3,17 +3,18 @@ import type { CacheFigures, CacheSource } from '../../shared/instance.ts';
 import { BLOCK_BYTES } from '../fingerprint.ts';
 import { EngineBlocks } from './engine-blocks.ts';
 import { type BlockDelta, type PrefixNode, PrefixTree } from './prefix-tree.ts';
-import type { CachePrompt, Sequence, SequenceEnd } from './sequence.ts';
+import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
 import { ShadowPool } from './shadow-pool.ts';
 import type { ProbeSource, TokenizedPrompt, TokenProbe } from './token-probe.ts';
 import { Alignment, Vocabulary } from './token-text.ts';
+import { WordTokens } from './word-tokens.ts';
 
 /** What the view says of a prompt that is about to go to the engine. */
-export interface CacheLook {
-  /** its tokens: exact where its beginning is known, the rest by the text's length */
-  promptTokens: number;
+export interface CacheLook extends Layout {
   /** tokens of its longest cached prefix, as the engine will count them: whole blocks, never all of the prompt */
   hitTokens: number;
+  /** last block of that prefix */
+  hit: PrefixNode | undefined;
 }
 
 /** A request at its end, as far as the view learns from it. */
@@ -28,6 +29,7 @@ export interface CacheOutcome extends SequenceEnd {
 const LATE_EVENTS_MS = 2000;
 const MAX_ENDED = 256;
 const RATE = 0.02;
+const TAIL_RATE = 0.02;
 /** One request in so many is asked for its exact tokens even if all was right. */
 const SAMPLED = 64;
 /** Share of the tokens of an event whose text may be unknown before the prompt is asked for. */
@@ -44,6 +46,7 @@ export class CacheView {
   private readonly clock: Clock;
   private readonly tree = new PrefixTree();
   private readonly vocabulary = new Vocabulary();
+  private readonly words = new WordTokens();
   private readonly probe: TokenProbe | undefined;
   private pool: ShadowPool;
   private sizeKnown = false;
@@ -98,21 +101,21 @@ export class CacheView {
 
   /** What the engine would find of the prompt, were it admitted after all that was sent before it. */
   look(prompt: CachePrompt): CacheLook {
+    const { hashes } = prompt;
+    const ends = new Float64Array(hashes.length + 1);
     let cached = this.enabled;
     let hit: PrefixNode | undefined;
-    let known: PrefixNode | undefined;
     let depth = 0;
-    for (const hash of prompt.hashes) {
-      const node = this.tree.get(hash);
+    while (depth < hashes.length) {
+      const node = this.tree.get(hashes[depth] as number);
       if (!node) break;
-      known = node;
+      ends[depth] = node.tokens;
       depth += 1;
       cached &&= this.tree.isHeld(node);
       if (cached) hit = node;
     }
-    const rest = (prompt.text.length / BLOCK_BYTES - depth) * prompt.tokensPerBlock;
-    const promptTokens = known && !prompt.exactTokens ? Math.max(1, Math.round(known.tokens + rest)) : prompt.promptTokens;
-    return { promptTokens, hitTokens: engineHitTokens(hit?.tokens ?? 0, promptTokens, this.pool.blockTokens) };
+    const promptTokens = this.layOut(prompt, ends, depth);
+    return { promptTokens, ends, hit, hitTokens: engineHitTokens(hit ? this.tree.hitTokens(hit) : 0, promptTokens, this.pool.blockTokens) };
   }
 
   /** Tokens by which `usedTokens` would grow if the prompt were admitted. */
@@ -121,8 +124,8 @@ export class CacheView {
   }
 
   /** The engine admits a prompt; `generated`: tokens of its answer from before it was preempted. */
-  admit(prompt: CachePrompt, promptTokens: number, generated: number): Sequence {
-    const sequence = this.pool.admit(prompt, promptTokens, generated);
+  admit(prompt: CachePrompt, layout: Layout, generated: number): Sequence {
+    const sequence = this.pool.admit(prompt, layout, generated);
     this.live.add(sequence);
     return sequence;
   }
@@ -141,8 +144,8 @@ export class CacheView {
     if (this.live.delete(sequence)) this.pool.cancel(sequence);
   }
 
-  /** The request is over; `predicted`: its hit tokens at dispatch. */
-  finish(sequence: Sequence, outcome: CacheOutcome, predicted: number): void {
+  /** The request is over; `predicted`: what the view said of it at its dispatch. */
+  finish(sequence: Sequence, outcome: CacheOutcome, predicted: CacheLook): void {
     if (!this.live.delete(sequence)) return;
     this.pool.finish(sequence, outcome);
     this.events.relink(sequence);
@@ -219,16 +222,47 @@ export class CacheView {
     }
   }
 
+  /** Expected tokens of the blocks behind the first `depth`, whose own are in `ends`; returns those of the whole prompt. */
+  private layOut(prompt: CachePrompt, ends: Float64Array, depth: number): number {
+    const { tokensPerBlock } = prompt;
+    const blocks = ends.length - 1;
+    if (prompt.exactTokens) {
+      for (let k = depth; k < blocks; k++) ends[k] = (k + 1) * tokensPerBlock;
+      ends[blocks] = prompt.promptTokens;
+      return prompt.promptTokens;
+    }
+    const before = depth > 0 ? (ends[depth - 1] as number) : 0;
+    const rest = this.words.estimate(prompt.text, depth * BLOCK_BYTES, BLOCK_BYTES, tokensPerBlock / BLOCK_BYTES);
+    for (let k = depth; k <= blocks; k++) ends[k] = before + (rest[k - depth] as number);
+    return Math.max(1, Math.round(ends[blocks] as number));
+  }
+
   /** Compares what was predicted with what the engine found. True: it was wrong where it can be mended by knowing the prompt's tokens. */
-  private check(sequence: Sequence, { cachedTokens, promptTokens }: CacheOutcome, predicted: number): boolean {
+  private check(sequence: Sequence, { cachedTokens, promptTokens }: CacheOutcome, { hit, hitTokens }: CacheLook): boolean {
     if (cachedTokens === undefined) return false;
-    const isRight = Math.abs(cachedTokens - predicted) <= this.pool.blockTokens;
+    const { blockTokens } = this.pool;
+    const isRight = Math.abs(cachedTokens - hitTokens) <= blockTokens;
     this.checked += 1;
     const rate = Math.max(RATE, 1 / this.checked);
     this.accuracy += rate * ((isRight ? 1 : 0) - this.accuracy);
     this.hitSum += rate * (cachedTokens - this.hitSum);
     this.promptSum += rate * ((promptTokens ?? sequence.promptTokens) - this.promptSum);
+    if (hit && !sequence.prompt.exactTokens) this.learnTail(hit, cachedTokens, sequence.prompt.tokensPerBlock);
     return !isRight && sequence.nodes.some((node) => !node.exact);
+  }
+
+  /**
+   * Prompts part inside a block, so the engine finds a little more than the last whole one. What it found behind this block the last time, it will find again: prompts
+   * that share a beginning mostly part at the same place.
+   */
+  private learnTail(hit: PrefixNode, cachedTokens: number, tokensPerBlock: number): void {
+    const { blockTokens } = this.pool;
+    // The engine counts whole blocks: the middle of the next one is what the count stands for.
+    const tail = cachedTokens + blockTokens / 2 - hit.tokens;
+    // Farther off, it is not the place that was wrong but what is cached.
+    if (tail < -2 * blockTokens || tail > Math.max(tokensPerBlock, BLOCK_BYTES) + blockTokens) return;
+    this.tree.setTail(hit, tail);
+    this.tree.defaultTail += TAIL_RATE * (Math.max(0, tail) - this.tree.defaultTail);
   }
 
   /** Now and then, and while events speak of tokens whose text is not known. */
@@ -243,6 +277,7 @@ export class CacheView {
     const ends = new Map<number, number>();
     alignment.feed(ids.map((id) => this.vocabulary.get(id)), (block, tokens) => ends.set(block, tokens));
     if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
+    this.words.learn(prompt.text, alignment.tokensAt());
     for (const [block, tokens] of ends) {
       const node = this.tree.get(prompt.hashes[block] ?? 0);
       if (node) this.tree.setTokens(node, tokens, true);

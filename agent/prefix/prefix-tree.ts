@@ -8,6 +8,8 @@ export interface PrefixNode {
   children: number;
   /** prompt tokens up to its end, as well as is known */
   tokens: number;
+  /** tokens beyond them that the engine found cached for prompts which part from this one right behind it; NaN: not seen yet */
+  tail: number;
   /** `tokens` is the engine's own count, not an estimate */
   exact: boolean;
   /** engine blocks that end in it: `from` inclusive, `to` exclusive, counted from the start of the prompt. None in a thin node. */
@@ -31,7 +33,7 @@ export interface BlockDelta {
   /** `add` is the whole view */
   reset: boolean;
   add: number[];
-  /** one for each of `add`: prompt tokens from the start of the prompt to the end of the block; 0: not known */
+  /** one for each of `add`: tokens that a prompt finds cached of which this is the last cached block; 0: not known */
   tokens: number[];
   remove: number[];
 }
@@ -48,6 +50,8 @@ const MIN_TOKENS_TOLD = 8;
 export class PrefixTree {
   /** which account is in force */
   private byEvents = false;
+  /** tail of nodes where none was seen */
+  defaultTail = 0;
   private readonly nodes = new Map<number, PrefixNode>();
   private published = 0;
   private added = new Set<number>();
@@ -91,7 +95,7 @@ export class PrefixTree {
     if (known) return known;
     const at = parent?.to ?? 0;
     const node: PrefixNode = {
-      hash, parent, children: 0, tokens: parent?.tokens ?? 0, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
+      hash, parent, children: 0, tokens: parent?.tokens ?? 0, tail: NaN, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
       leader: undefined, thin: undefined, published: false,
     };
     if (parent) parent.children += 1;
@@ -111,12 +115,21 @@ export class PrefixTree {
   }
 
   setTokens(node: PrefixNode, tokens: number, exact: boolean): void {
-    const told = Math.abs(tokens - node.tokens) >= MIN_TOKENS_TOLD;
+    const before = this.hitTokens(node);
     node.tokens = tokens;
     node.exact = exact;
-    if (!told || !node.published) return;
-    this.added.add(node.hash);
-    this.boundDelta();
+    this.tellChange(node, before);
+  }
+
+  setTail(node: PrefixNode, tail: number): void {
+    const before = this.hitTokens(node);
+    node.tail = tail;
+    this.tellChange(node, before);
+  }
+
+  /** Tokens that are expected to be cached of a prompt of which this is the last cached node. */
+  hitTokens(node: PrefixNode): number {
+    return node.tokens + (Number.isNaN(node.tail) ? this.defaultTail : node.tail);
   }
 
   /** To be called after a change of what either account says of the node. */
@@ -163,7 +176,7 @@ export class PrefixTree {
     const note = (node: PrefixNode | undefined): void => {
       if (!node?.published) return;
       delta.add.push(node.hash);
-      delta.tokens.push(Math.max(0, Math.round(node.tokens)));
+      delta.tokens.push(Math.max(0, Math.round(this.hitTokens(node))));
     };
     if (this.fresh) for (const node of this.nodes.values()) note(node);
     else for (const hash of this.added) note(this.nodes.get(hash));
@@ -185,6 +198,12 @@ export class PrefixTree {
       this.added.delete(node.hash);
       this.removed.add(node.hash);
     }
+    this.boundDelta();
+  }
+
+  private tellChange(node: PrefixNode, before: number): void {
+    if (!node.published || Math.abs(this.hitTokens(node) - before) < MIN_TOKENS_TOLD) return;
+    this.added.add(node.hash);
     this.boundDelta();
   }
 

@@ -21,9 +21,19 @@ export interface CachePrompt {
   readonly exactTokens: boolean;
 }
 
+/** How a prompt is expected to lie in tokens. */
+export interface Layout {
+  /** its tokens: exact where its beginning is known, the rest by its words */
+  promptTokens: number;
+  /** tokens before the end of each of its byte blocks, and at last before the end of its text */
+  ends: Float64Array;
+}
+
 /** One request's run of engine blocks, from its admission to shortly after its end. */
 export interface Sequence {
   readonly prompt: CachePrompt;
+  /** as in Layout: what was expected before anything was told */
+  readonly ends: Float64Array;
   /** prompt tokens: better known than the prompt's own estimate where its beginning is known; the engine's count once it has told */
   promptTokens: number;
   /** tokens that have a place in the KV cache: prompt and answer */

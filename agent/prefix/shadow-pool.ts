@@ -1,7 +1,7 @@
 import { FreeBlocks } from '../../shared/kv/free-blocks.ts';
 import { BLOCK_BYTES, extendFingerprint } from '../fingerprint.ts';
 import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
-import type { CachePrompt, Sequence, SequenceEnd } from './sequence.ts';
+import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
 
 /**
  * The door's own account of its engine's KV blocks: as many as the engine has, taken, shared, evicted and freed by vLLM's rules (vllm/v1/core/block_pool.py,
@@ -42,15 +42,15 @@ export class ShadowPool extends FreeBlocks {
   }
 
   /** The engine admits the prompt, with `generated` tokens if it was preempted before: cached blocks are shared, the others taken. */
-  admit(prompt: CachePrompt, promptTokens: number, generated: number): Sequence {
+  admit(prompt: CachePrompt, { promptTokens, ends }: Layout, generated: number): Sequence {
     const tokens = promptTokens + generated;
     const blocks = this.touchCached(prompt.hashes, this.hitLimit(tokens));
     const hitBlocks = blocks.length;
-    const sequence: Sequence = { prompt, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], alignment: undefined, unknownTokens: 0, closedMs: undefined };
+    const sequence: Sequence = { prompt, ends, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], alignment: undefined, unknownTokens: 0, closedMs: undefined };
     this.resize(blocks, tokens);
     for (let i = hitBlocks; i < blocks.length; i++) this.filled[blocks[i] as number] = (i + 1) * this.blockTokens <= tokens ? 1 : 0;
     // Only now: taking blocks may have made the tree forget nodes.
-    sequence.firstNew = this.addNodes(sequence, prompt.hashes);
+    sequence.firstNew = this.addNodes(sequence, prompt.hashes, ends);
     this.own(sequence, hitBlocks);
     return sequence;
   }
@@ -163,18 +163,19 @@ export class ShadowPool extends FreeBlocks {
   }
 
   /** Adds the nodes of further hashes; returns the place of the first that was not known before. */
-  private addNodes(sequence: Sequence, hashes: Float64Array): number {
+  private addNodes(sequence: Sequence, hashes: Float64Array, ends: Float64Array | undefined): number {
     const { nodes, prompt } = sequence;
     // Shorter than one engine block: nothing of it can be hit.
     if (sequence.tokens < this.blockTokens) return nodes.length;
     let firstNew = -1;
-    for (const hash of hashes) {
+    for (let k = 0; k < hashes.length; k++) {
+      const hash = hashes[k] as number;
       const parent = nodes.at(-1);
       const known = this.tree.get(hash);
       const node = known ?? this.tree.ensure(hash, parent);
       if (!known) {
         if (firstNew < 0) firstNew = nodes.length;
-        const tokens = (parent?.tokens ?? 0) + prompt.tokensPerBlock;
+        const tokens = Math.max(parent?.tokens ?? 0, ends?.[k] ?? 0);
         this.tree.place(node, tokens, prompt.exactTokens, parent?.to ?? 0, this.blockAt(tokens, parent?.to ?? 0));
       }
       nodes.push(node);
@@ -190,32 +191,33 @@ export class ShadowPool extends FreeBlocks {
   private anchorPrompt(sequence: Sequence, promptTokens: number): void {
     sequence.tokens += promptTokens - sequence.promptTokens;
     sequence.promptTokens = promptTokens;
-    if (sequence.prompt.exactTokens) return;
-    const blocks = Math.min(sequence.nodes.length, sequence.prompt.hashes.length);
-    this.interpolate(sequence.nodes, sequence.firstNew, blocks, sequence.prompt.text.length / BLOCK_BYTES, promptTokens);
+    if (!sequence.prompt.exactTokens) this.interpolate(sequence);
   }
 
-  /** Lays nodes from `first` to `last` out evenly between those with exact counts and (`endBlocks`, `endTokens`), places in byte blocks and tokens. */
-  private interpolate(nodes: readonly PrefixNode[], first: number, last: number, endBlocks: number, endTokens: number): void {
-    let at = first;
-    let fromTokens = nodes[first - 1]?.tokens ?? 0;
+  /** Lays out what the sequence has brought of its prompt: between exact counts, and the prompt's end, as its words let expect. */
+  private interpolate({ nodes, firstNew, ends, prompt, promptTokens }: Sequence): void {
+    const last = Math.min(nodes.length, prompt.hashes.length);
+    let at = firstNew;
+    let fromTokens = nodes[firstNew - 1]?.tokens ?? 0;
+    let fromExpected = ends[firstNew - 1] ?? 0;
     while (at < last) {
       let next = at;
       while (next < last && !(nodes[next] as PrefixNode).exact) next += 1;
       const anchor = next < last ? (nodes[next] as PrefixNode) : undefined;
-      const toTokens = Math.max(fromTokens, anchor?.tokens ?? endTokens);
-      const perBlock = (toTokens - fromTokens) / Math.max(1e-9, (anchor ? next + 1 : endBlocks) - at);
-      for (let k = at; k < next; k++) this.replace(nodes, k, fromTokens + (k + 1 - at) * perBlock, false);
+      const toTokens = Math.max(fromTokens, anchor?.tokens ?? promptTokens);
+      const scale = (toTokens - fromTokens) / Math.max(1e-9, (ends[anchor ? next : last] as number) - fromExpected);
+      for (let k = at; k < next; k++) this.replace(nodes, k, fromTokens + ((ends[k] as number) - fromExpected) * scale, false);
       if (anchor) this.replace(nodes, next, anchor.tokens, true);
       fromTokens = toTokens;
+      fromExpected = ends[next] ?? 0;
       at = next + 1;
     }
   }
 
   /** Exact counts have come for some of what the sequence has brought: the rest is laid out between them. */
   relayout(sequence: Sequence): void {
-    const { nodes, prompt, firstNew, promptTokens } = sequence;
-    this.interpolate(nodes, firstNew, Math.min(nodes.length, prompt.hashes.length), prompt.text.length / BLOCK_BYTES, promptTokens);
+    const { nodes, firstNew } = sequence;
+    this.interpolate(sequence);
     if (sequence.closedMs === undefined) this.own(sequence, nodes[firstNew]?.from ?? sequence.blocks.length);
   }
 
@@ -230,7 +232,7 @@ export class ShadowPool extends FreeBlocks {
     const { prompt, nodes } = sequence;
     if (nodes.length > prompt.hashes.length) return;
     const more = extendFingerprint(prompt, prompt.text, answer);
-    const first = Math.min(this.addNodes(sequence, more.hashes), nodes.length);
+    const first = Math.min(this.addNodes(sequence, more.hashes, undefined), nodes.length);
     const promptBlocks = prompt.text.length / BLOCK_BYTES;
     const perBlock = (sequence.tokens - sequence.promptTokens) / Math.max(1e-9, answer.length / BLOCK_BYTES);
     for (let k = first; k < nodes.length; k++) this.replace(nodes, k, sequence.promptTokens + (k + 1 - promptBlocks) * perBlock, false);

@@ -63,6 +63,8 @@ export class Alignment {
   private byte: number;
   private token: number;
   private lost = 0;
+  /** places in the text and tokens before them, in turn */
+  private readonly places: number[] = [];
 
   constructor(text: Buffer, byte = 0, token = 0) {
     this.text = text;
@@ -90,6 +92,13 @@ export class Alignment {
     }
   }
 
+  /** Tokens before each byte of the text, and before its end; NaN where no token begins or ends. */
+  tokensAt(): Float64Array {
+    const at = new Float64Array(this.text.length + 1).fill(NaN);
+    for (let i = 0; i < this.places.length; i += 2) at[this.places[i] as number] = this.places[i + 1] as number;
+    return at;
+  }
+
   private placeOf(pieces: readonly (Buffer | undefined)[], i: number, piece: Buffer): number {
     const { text, byte } = this;
     if (text.length - byte >= piece.length && text.compare(piece, 0, piece.length, byte, byte + piece.length) === 0) return byte;
@@ -104,6 +113,7 @@ export class Alignment {
 
   private advance(byte: number, token: number, reach: (block: number, tokens: number) => void): void {
     const bytes = byte - this.byte;
+    this.places.push(byte, token);
     if (bytes > 0) {
       const perByte = (token - this.token) / bytes;
       for (let end = (Math.floor(this.byte / BLOCK_BYTES) + 1) * BLOCK_BYTES; end <= byte; end += BLOCK_BYTES) {
