@@ -13,7 +13,7 @@ import { WordTokens } from './word-tokens.ts';
 export interface CacheLook extends Layout {
   /** tokens of its longest cached prefix, as the engine will count them: whole blocks, never all of the prompt */
   hitTokens: number;
-  /** last block of that prefix */
+  /** last block of that prefix, where the prompt parts from what is known; undefined: the prefix ends because the engine let go of the rest */
   hit: PrefixNode | undefined;
 }
 
@@ -30,6 +30,11 @@ const LATE_EVENTS_MS = 2000;
 const MAX_ENDED = 256;
 const RATE = 0.02;
 const TAIL_RATE = 0.02;
+const ANSWER_RATE = 0.1;
+/** Share of the next turns that find the answer's blocks cached, from which on answers are believed to be. */
+const MIN_ANSWERS_KEPT = 0.5;
+/** Believed or not, one answer in so many is, to see whether they are again. */
+const ANSWER_SAMPLED = 16;
 /** One request in so many is asked for its exact tokens even if all was right. */
 const SAMPLED = 64;
 /** Share of the tokens of an event whose text may be unknown before the prompt is asked for. */
@@ -55,6 +60,8 @@ export class CacheView {
   private readonly live = new Set<Sequence>();
   private readonly ended: Sequence[] = [];
   private finished = 0;
+  /** share of the next turns that found an answer's blocks: an answer may be spelled in other tokens when it comes back as a prompt */
+  private answersKept = 1;
   private checked = 0;
   private accuracy = 0;
   private hitSum = 0;
@@ -105,17 +112,23 @@ export class CacheView {
     const ends = new Float64Array(hashes.length + 1);
     let cached = this.enabled;
     let hit: PrefixNode | undefined;
+    let evicted: PrefixNode | undefined;
     let depth = 0;
     while (depth < hashes.length) {
       const node = this.tree.get(hashes[depth] as number);
       if (!node) break;
       ends[depth] = node.tokens;
       depth += 1;
-      cached &&= this.tree.isHeld(node);
+      if (cached && !this.tree.isHeld(node)) evicted = node;
+      cached &&= !evicted;
       if (cached) hit = node;
     }
+    const { blockTokens } = this.pool;
     const promptTokens = this.layOut(prompt, ends, depth);
-    return { promptTokens, ends, hit, hitTokens: engineHitTokens(hit ? this.tree.hitTokens(hit) : 0, promptTokens, this.pool.blockTokens) };
+    // Where the engine has let go of the next block, no more of it is left than the view holds.
+    const left = evicted && ((hit?.to ?? 0) + this.tree.leftOf(evicted)) * blockTokens;
+    const matched = left ?? (hit ? this.tree.hitTokens(hit) : 0);
+    return { promptTokens, ends, hit: evicted ? undefined : hit, hitTokens: engineHitTokens(matched, promptTokens, blockTokens) };
   }
 
   /** Tokens by which `usedTokens` would grow if the prompt were admitted. */
@@ -147,7 +160,8 @@ export class CacheView {
   /** The request is over; `predicted`: what the view said of it at its dispatch. */
   finish(sequence: Sequence, outcome: CacheOutcome, predicted: CacheLook): void {
     if (!this.live.delete(sequence)) return;
-    this.pool.finish(sequence, outcome);
+    const believed = this.answersKept >= MIN_ANSWERS_KEPT || this.finished % ANSWER_SAMPLED === 0;
+    this.pool.finish(sequence, believed ? outcome : { ...outcome, answer: undefined });
     this.events.relink(sequence);
     sequence.closedMs = this.clock.nowMs();
     this.ended.push(sequence);
@@ -247,6 +261,7 @@ export class CacheView {
     this.accuracy += rate * ((isRight ? 1 : 0) - this.accuracy);
     this.hitSum += rate * (cachedTokens - this.hitSum);
     this.promptSum += rate * ((promptTokens ?? sequence.promptTokens) - this.promptSum);
+    if (hit && !Number.isNaN(hit.promptTokens)) this.answersKept += ANSWER_RATE * ((cachedTokens > (hit.promptTokens + hit.tokens) / 2 ? 1 : 0) - this.answersKept);
     if (hit && !sequence.prompt.exactTokens) this.learnTail(hit, cachedTokens, sequence.prompt.tokensPerBlock);
     return !isRight && sequence.nodes.some((node) => !node.exact);
   }
@@ -278,10 +293,15 @@ export class CacheView {
     alignment.feed(ids.map((id) => this.vocabulary.get(id)), (block, tokens) => ends.set(block, tokens));
     if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
     this.words.learn(prompt.text, alignment.tokensAt());
-    for (const [block, tokens] of ends) {
-      const node = this.tree.get(prompt.hashes[block] ?? 0);
-      if (node) this.tree.setTokens(node, tokens, true);
+    const held: PrefixNode[] = [];
+    for (let k = 0; k < prompt.hashes.length; k++) {
+      const node = this.tree.get(prompt.hashes[k] as number);
+      if (!node) break;
+      const tokens = ends.get(k);
+      if (tokens !== undefined) this.tree.setTokens(node, tokens, true);
+      if (held.length === k && (node.shadowHeld || node.to === node.from)) held.push(node);
     }
+    this.pool.restack(held);
   }
 
   private chooseSource(): void {

@@ -10,13 +10,16 @@ export interface PrefixNode {
   tokens: number;
   /** tokens beyond them that the engine found cached for prompts which part from this one right behind it; NaN: not seen yet */
   tail: number;
+  /** of a block that came as an answer: the tokens of its prompt; NaN: it came as a prompt */
+  promptTokens: number;
   /** `tokens` is the engine's own count, not an estimate */
   exact: boolean;
   /** engine blocks that end in it: `from` inclusive, `to` exclusive, counted from the start of the prompt. None in a thin node. */
   from: number;
   to: number;
-  /** the engine blocks of the door's own account, while it holds all of them */
+  /** its engine blocks in the door's own account: the leading ones that it still holds */
   blocks: readonly number[];
+  /** it holds all of them */
   shadowHeld: boolean;
   /** the engine blocks that events speak of, from `from` on; shorter or with holes while they are not all known */
   engine: (EngineBlock | undefined)[];
@@ -77,6 +80,14 @@ export class PrefixTree {
     return this.byEvents ? isEventHeld(node) : isShadowHeld(node);
   }
 
+  /** Leading engine blocks of a node that are left although the node as a whole is not held: caches lose prompts from their ends. */
+  leftOf(node: PrefixNode): number {
+    if (!this.byEvents || node.events === 'unknown') return node.blocks.length;
+    let left = 0;
+    while ((node.engine[left]?.copies ?? 0) > 0) left += 1;
+    return left;
+  }
+
   /** Changes the account in force: the next delta is the whole view. */
   setSource(byEvents: boolean): void {
     if (byEvents === this.byEvents) return;
@@ -95,7 +106,7 @@ export class PrefixTree {
     if (known) return known;
     const at = parent?.to ?? 0;
     const node: PrefixNode = {
-      hash, parent, children: 0, tokens: parent?.tokens ?? 0, tail: NaN, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
+      hash, parent, children: 0, tokens: parent?.tokens ?? 0, tail: NaN, promptTokens: NaN, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
       leader: undefined, thin: undefined, published: false,
     };
     if (parent) parent.children += 1;
@@ -141,7 +152,7 @@ export class PrefixTree {
   /** Forgets the node, and those before it that nobody holds any more, if nothing continues them. */
   prune(node: PrefixNode): void {
     let one: PrefixNode | undefined = node;
-    while (one && one.children === 0 && !one.shadowHeld && one.events !== 'held' && this.nodes.get(one.hash) === one) {
+    while (one && one.children === 0 && isEmpty(one) && this.nodes.get(one.hash) === one) {
       if (one.thin) for (const thin of one.thin) if (thin.children === 0) this.remove(thin);
       if (one.children > 0) return;
       const { parent }: PrefixNode = one;
@@ -257,6 +268,10 @@ function wideAt(node: PrefixNode | undefined): PrefixNode | undefined {
 /** No engine block ends in it: its text is shorter than one. */
 function isThin(node: PrefixNode): boolean {
   return node.to === node.from;
+}
+
+function isEmpty(node: PrefixNode): boolean {
+  return node.blocks.length === 0 && !node.engine.some((block) => block !== undefined && block.copies > 0);
 }
 
 function isShadowHeld(node: PrefixNode): boolean {

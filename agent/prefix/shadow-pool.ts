@@ -34,9 +34,10 @@ export class ShadowPool extends FreeBlocks {
     let blocks = Math.ceil(promptTokens / this.blockTokens);
     let left = this.hitLimit(promptTokens);
     for (const hash of prompt.hashes) {
-      const node = left > 0 ? this.heldNode(hash) : undefined;
+      const node = left > 0 ? this.tree.get(hash) : undefined;
       if (!node) break;
       for (let i = 0; i < node.blocks.length && left > 0; i++, left--) if (!this.isFree(node.blocks[i] as number)) blocks -= 1;
+      if (!isHeld(node)) break;
     }
     return blocks * this.blockTokens;
   }
@@ -89,7 +90,7 @@ export class ShadowPool extends FreeBlocks {
     for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
       const node = sequence.nodes[k] as PrefixNode;
       // Another request may have come to share it, and will compute it.
-      if (node.blocks.every((block) => this.refs[block] === 1)) this.disown(node, true);
+      if (node.blocks.every((block) => this.refs[block] === 1)) for (const block of [...node.blocks]) this.lose(block);
     }
     for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owner[block]) this.filled[block] = 0;
     this.leave(sequence);
@@ -99,9 +100,7 @@ export class ShadowPool extends FreeBlocks {
   resetCached(): void {
     for (let block = 1; block < this.count; block++) {
       if (!this.isFree(block) || this.filled[block] === 0) continue;
-      this.filled[block] = 0;
-      const node = this.owner[block];
-      if (node) this.disown(node, false);
+      this.lose(block);
     }
   }
 
@@ -110,9 +109,7 @@ export class ShadowPool extends FreeBlocks {
   }
 
   protected override evict(block: number): void {
-    this.filled[block] = 0;
-    const node = this.owner[block];
-    if (node) this.disown(node, false);
+    this.lose(block);
   }
 
   /** vLLM computes at least one token: of a prompt that is cached to its end, the last block again (kv_cache_manager.py, get_computed_blocks). */
@@ -120,22 +117,18 @@ export class ShadowPool extends FreeBlocks {
     return Math.max(0, Math.floor((promptTokens - 1) / this.blockTokens));
   }
 
-  private heldNode(hash: number): PrefixNode | undefined {
-    const node = this.tree.get(hash);
-    return node && (node.shadowHeld || node.to === node.from) ? node : undefined;
-  }
-
   /** References the cached blocks of the leading hashes, at most `limit`. */
   private touchCached(hashes: Float64Array, limit: number): number[] {
     const blocks: number[] = [];
     for (const hash of hashes) {
-      const node = blocks.length < limit ? this.heldNode(hash) : undefined;
-      if (!node || node.from > blocks.length) break;
-      for (let i = blocks.length; i < node.to && i < limit; i++) {
-        const block = node.blocks[i - node.from] as number;
+      const node = blocks.length < limit ? this.tree.get(hash) : undefined;
+      if (!node) break;
+      for (const block of node.blocks) {
+        if (blocks.length === limit) break;
         this.touch(block);
         blocks.push(block);
       }
+      if (!isHeld(node)) break;
     }
     return blocks;
   }
@@ -153,12 +146,8 @@ export class ShadowPool extends FreeBlocks {
   private trim(blocks: number[], tokens: number): void {
     while (blocks.length > 0 && (blocks.length - 1) * this.blockTokens >= tokens) {
       const block = blocks.pop() as number;
-      if (this.refs[block] === 1) {
-        this.filled[block] = 0;
-        const node = this.owner[block];
-        if (node) this.disown(node, false);
-      }
-      super.release([block], 1);
+      if (this.refs[block] === 1) this.lose(block);
+      this.release([block], 1);
     }
   }
 
@@ -221,6 +210,20 @@ export class ShadowPool extends FreeBlocks {
     if (sequence.closedMs === undefined) this.own(sequence, nodes[firstNew]?.from ?? sequence.blocks.length);
   }
 
+  /** Better counts have come for the leading nodes of a prompt: the blocks that they hold together are shared out anew. */
+  restack(nodes: readonly PrefixNode[]): void {
+    const blocks: number[] = [];
+    for (const node of nodes) {
+      blocks.push(...node.blocks);
+      this.disownBlocks(node);
+    }
+    for (let k = 0; k < nodes.length; k++) {
+      const node = nodes[k] as PrefixNode;
+      this.replace(nodes, k, node.tokens, node.exact);
+      this.give(node, blocks);
+    }
+  }
+
   /** Moves the end of a node that this account has brought itself. */
   private replace(nodes: readonly PrefixNode[], k: number, tokens: number, exact: boolean): void {
     const from = nodes[k - 1]?.to ?? 0;
@@ -235,7 +238,10 @@ export class ShadowPool extends FreeBlocks {
     const first = Math.min(this.addNodes(sequence, more.hashes, undefined), nodes.length);
     const promptBlocks = prompt.text.length / BLOCK_BYTES;
     const perBlock = (sequence.tokens - sequence.promptTokens) / Math.max(1e-9, answer.length / BLOCK_BYTES);
-    for (let k = first; k < nodes.length; k++) this.replace(nodes, k, sequence.promptTokens + (k + 1 - promptBlocks) * perBlock, false);
+    for (let k = first; k < nodes.length; k++) {
+      this.replace(nodes, k, sequence.promptTokens + (k + 1 - promptBlocks) * perBlock, false);
+      (nodes[k] as PrefixNode).promptTokens = sequence.promptTokens;
+    }
     sequence.firstNew = Math.min(sequence.firstNew, first);
   }
 
@@ -244,18 +250,23 @@ export class ShadowPool extends FreeBlocks {
     const { blocks } = sequence;
     for (const node of sequence.nodes) {
       if ((node.to <= from && node.to !== node.from) || this.tree.get(node.hash) !== node) continue;
-      const mine = node.to <= blocks.length ? blocks.slice(node.from, node.to) : [];
-      if (node.blocks.length > 0) this.disownBlocks(node);
-      node.blocks = mine;
-      for (const block of mine) this.owner[block] = node;
-      node.shadowHeld = mine.length > 0;
       // The engine computes it anew: until its events say so, this account speaks for it.
       if (node.events === 'gone') {
         node.events = 'unknown';
         node.engine = [];
       }
-      this.tree.settle(node);
+      this.disownBlocks(node);
+      this.give(node, blocks);
     }
+  }
+
+  /** Those of the blocks, in order from the start of the prompt, that the node lies in become its own. */
+  private give(node: PrefixNode, blocks: readonly number[]): void {
+    const mine = node.to <= blocks.length ? blocks.slice(node.from, node.to) : [];
+    node.blocks = mine;
+    for (const block of mine) this.owner[block] = node;
+    node.shadowHeld = mine.length > 0;
+    this.tree.settle(node);
   }
 
   private leave(sequence: Sequence): void {
@@ -269,13 +280,22 @@ export class ShadowPool extends FreeBlocks {
     for (const block of node.blocks) if (this.owner[block] === node) this.owner[block] = undefined;
   }
 
-  /** The account no longer holds the node. `empty`: nothing else was in its blocks. */
-  private disown(node: PrefixNode, empty: boolean): void {
+  /** The block's content is gone. Of a node that lay in it, the blocks before it are left. */
+  private lose(block: number): void {
+    this.filled[block] = 0;
+    const node = this.owner[block];
+    if (!node) return;
+    const left = node.blocks.slice(0, node.blocks.indexOf(block));
     this.disownBlocks(node);
-    if (empty) for (const block of node.blocks) this.filled[block] = 0;
-    node.blocks = [];
+    for (const one of left) this.owner[one] = node;
+    node.blocks = left;
     node.shadowHeld = false;
     this.tree.settle(node);
     this.tree.prune(node);
   }
+}
+
+/** Held as a whole; a thin node is where the one before it is. */
+function isHeld(node: PrefixNode): boolean {
+  return node.shadowHeld || node.to === node.from;
 }

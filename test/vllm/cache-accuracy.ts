@@ -45,7 +45,7 @@ async function main(): Promise<void> {
   const close = ledger.close.bind(ledger);
   const at = new Map<object, { waited: boolean; inFlight: number }>();
   ledger.open = (p) => { const r = open(p); at.set(r, { waited: r.sequence === undefined, inFlight: ledger.inFlight }); return r; };
-  ledger.close = (r, o, c) => { if (!r.closed && o?.cachedTokens !== undefined) { const a = at.get(r); rows.push({ kind: (r.prompt as never as { text: Buffer }).text[0] === 1 ? 'chat' : 'compl', door: r.hitTokens, entry: -1, real: o.cachedTokens, waited: a?.waited ?? false, prompt: o.promptTokens ?? 0, est: r.promptTokens, siblings: a?.inFlight ?? 0 }); } at.delete(r); close(r, o, c); };
+  ledger.close = (r, o, c) => { if (!r.closed && o?.cachedTokens !== undefined) { const a = at.get(r); rows.push({ kind: (r.prompt as never as { text: Buffer }).text[0] === 1 ? 'chat' : 'compl', door: r.hitTokens, entry: -1, real: o.cachedTokens, waited: a?.waited ?? false, prompt: o.promptTokens ?? 0, est: r.promptTokens, siblings: a?.inFlight ?? 0, info: `depth ${r.look.hit ? [...r.prompt.hashes].indexOf(r.look.hit.hash) + 1 : 0} tok ${r.look.hit?.tokens.toFixed(0)} tail ${r.look.hit?.tail.toFixed(0)} ${r.look.hit?.exact ? 'exact' : ''} next ${JSON.stringify((r.prompt as never as { text: Buffer }).text.subarray(64 * (r.look.hit ? [...r.prompt.hashes].indexOf(r.look.hit.hash) + 1 : 0) - 40).toString('utf8').slice(0, 100))}` } as never); } at.delete(r); close(r, o, c); };
   const systems = [words(60, 0.3), words(200, 0), words(150, 1), words(30, 0.5)];
   const url = `http://127.0.0.1:${agent.port}`;
   const post = async (path: string, body: unknown): Promise<string> => {
@@ -86,7 +86,7 @@ async function main(): Promise<void> {
       const some = rows.filter((r) => r.kind === kind).filter(pick as never);
       const ok = some.filter((r) => Math.abs(r.door - r.real) <= 16);
       console.log(kind, name, some.length, 'door within a block', (ok.length / some.length).toFixed(3), 'waited', some.filter((r) => r.waited).length, 'hit ratio', (some.reduce((s, r) => s + r.real, 0) / some.reduce((s, r) => s + r.prompt, 0)).toFixed(3));
-      if (name === 'second half') console.log(some.filter((r) => Math.abs(r.door - r.real) > 16).slice(-25).map((r) => `${r.door}/${r.real} of ${r.est}/${r.prompt}${r.waited ? 'w' : ''} s${r.siblings}`).join('  '));
+      if (name === 'second half') console.log(some.filter((r) => Math.abs(r.door - r.real) > 16).slice(-25).map((r) => `${r.door}/${r.real} of ${r.est}/${r.prompt}${r.waited ? 'w' : ''} s${r.siblings} `  + (r as never as {info: string}).info).join('\n'));
     }
   }
   console.log(door.cache.figures(), 'probes', (door.cache as never as { probe: { asked: number } }).probe.asked);
