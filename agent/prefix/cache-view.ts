@@ -4,7 +4,7 @@ import { BLOCK_BYTES } from '../fingerprint.ts';
 import { EngineBlocks } from './engine-blocks.ts';
 import { type BlockDelta, type PrefixNode, PrefixTree } from './prefix-tree.ts';
 import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
-import { ShadowPool } from './shadow-pool.ts';
+import { sharedTokens, ShadowPool } from './shadow-pool.ts';
 import type { ProbeSource, TokenizedPrompt, TokenProbe } from './token-probe.ts';
 import { Alignment, Vocabulary } from './token-text.ts';
 import { WordTokens } from './word-tokens.ts';
@@ -31,8 +31,8 @@ const MAX_ENDED = 256;
 const RATE = 0.02;
 const TAIL_RATE = 0.02;
 const ANSWER_RATE = 0.1;
-/** Share of the next turns that find the answer's blocks cached, from which on answers are believed to be. */
-const MIN_ANSWERS_KEPT = 0.5;
+/** Share of answers that next turns find cached, from which on they are believed to be. */
+const MIN_ANSWERS_KEPT = 0.8;
 /** Believed or not, one answer in so many is, to see whether they are again. */
 const ANSWER_SAMPLED = 16;
 /** One request in so many is asked for its exact tokens even if all was right. */
@@ -60,7 +60,7 @@ export class CacheView {
   private readonly live = new Set<Sequence>();
   private readonly ended: Sequence[] = [];
   private finished = 0;
-  /** share of the next turns that found an answer's blocks: an answer may be spelled in other tokens when it comes back as a prompt */
+  /** share of answers that next turns found cached: an answer may be spelled in other tokens when it comes back as a prompt */
   private answersKept = 1;
   private checked = 0;
   private accuracy = 0;
@@ -127,7 +127,7 @@ export class CacheView {
     const promptTokens = this.layOut(prompt, ends, depth);
     // Where the engine has let go of the next block, no more of it is left than the view holds.
     const left = evicted && ((hit?.to ?? 0) + this.tree.leftOf(evicted)) * blockTokens;
-    const matched = left ?? (hit ? this.tree.hitTokens(hit) : 0);
+    const matched = left ?? Math.max(hit?.tokens ?? 0, this.partOf(prompt, depth, hit) ?? (hit ? this.tree.hitTokens(hit) : 0));
     return { promptTokens, ends, hit: evicted ? undefined : hit, hitTokens: engineHitTokens(matched, promptTokens, blockTokens) };
   }
 
@@ -236,6 +236,15 @@ export class CacheView {
     }
   }
 
+  /** Tokens up to where the prompt parts, inside its byte block `depth`, from what was seen there lately; undefined: nothing like it was. */
+  private partOf(prompt: CachePrompt, depth: number, hit: PrefixNode | undefined): number | undefined {
+    if (!this.enabled || prompt.exactTokens) return undefined;
+    const shared = this.tree.sharing(hit, prompt.text.toString('latin1', depth * BLOCK_BYTES, (depth + 1) * BLOCK_BYTES));
+    if (!shared) return undefined;
+    const { blockTokens } = this.pool;
+    return Math.min(sharedTokens(shared), (shared.node.from + this.tree.leftOf(shared.node)) * blockTokens);
+  }
+
   /** Expected tokens of the blocks behind the first `depth`, whose own are in `ends`; returns those of the whole prompt. */
   private layOut(prompt: CachePrompt, ends: Float64Array, depth: number): number {
     const { tokensPerBlock } = prompt;
@@ -261,7 +270,10 @@ export class CacheView {
     this.accuracy += rate * ((isRight ? 1 : 0) - this.accuracy);
     this.hitSum += rate * (cachedTokens - this.hitSum);
     this.promptSum += rate * ((promptTokens ?? sequence.promptTokens) - this.promptSum);
-    if (hit && !Number.isNaN(hit.promptTokens)) this.answersKept += ANSWER_RATE * ((cachedTokens > (hit.promptTokens + hit.tokens) / 2 ? 1 : 0) - this.answersKept);
+    if (hit && hit.tokens - hit.promptTokens > 2 * blockTokens) {
+      const kept = (cachedTokens + blockTokens - hit.promptTokens) / (hit.tokens - hit.promptTokens);
+      this.answersKept += ANSWER_RATE * (Math.min(1, Math.max(0, kept)) - this.answersKept);
+    }
     if (hit && !sequence.prompt.exactTokens) this.learnTail(hit, cachedTokens, sequence.prompt.tokensPerBlock);
     return !isRight && sequence.nodes.some((node) => !node.exact);
   }

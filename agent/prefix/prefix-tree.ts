@@ -4,8 +4,14 @@ import type { EngineBlock } from './engine-blocks.ts';
 export interface PrefixNode {
   readonly hash: number;
   readonly parent: PrefixNode | undefined;
+  /** its own bytes, one character each; fewer than a block's at the end of a sequence, none where prompts cannot part inside it */
+  readonly text: string;
   /** nodes that continue this one */
   children: number;
+  /** the newest of them, and of those of its parent the ones before and after it */
+  newest: PrefixNode | undefined;
+  older: PrefixNode | undefined;
+  newer: PrefixNode | undefined;
   /** prompt tokens up to its end, as well as is known */
   tokens: number;
   /** tokens beyond them that the engine found cached for prompts which part from this one right behind it; NaN: not seen yet */
@@ -43,6 +49,8 @@ export interface BlockDelta {
 
 /** Changes remembered between two drains; beyond, the delta is the whole view. */
 const MAX_DELTA = 262_144;
+/** Nodes behind one that are looked at for a beginning in common, the newest. */
+const MAX_SHARING = 16;
 /** Half an engine block of the usual size: what a correction of a token count must come to before it is told. */
 const MIN_TOKENS_TOLD = 8;
 
@@ -56,6 +64,9 @@ export class PrefixTree {
   /** tail of nodes where none was seen */
   defaultTail = 0;
   private readonly nodes = new Map<number, PrefixNode>();
+  /** the newest node without a parent */
+  private newest: PrefixNode | undefined;
+  private tails = 0;
   private published = 0;
   private added = new Set<number>();
   private removed = new Set<number>();
@@ -80,6 +91,23 @@ export class PrefixTree {
     return this.byEvents ? isEventHeld(node) : isShadowHeld(node);
   }
 
+  /** The end of a sequence behind `parent`, too short for a block of its own: known to this tree alone. */
+  ensureTail(parent: PrefixNode | undefined, text: string): PrefixNode {
+    this.tails += 1;
+    return this.ensure(-this.tails, parent, text);
+  }
+
+  /** Of the newest nodes behind `parent`, the one that shares most of its beginning with `next`, and how many bytes; undefined: none does. */
+  sharing(parent: PrefixNode | undefined, next: string): { node: PrefixNode; bytes: number } | undefined {
+    let best: { node: PrefixNode; bytes: number } | undefined;
+    let node = parent ? parent.newest : this.newest;
+    for (let looked = 0; node && looked < MAX_SHARING; looked++, node = node.older) {
+      const bytes = sharedLength(node.text, next);
+      if (bytes > (best?.bytes ?? 0)) best = { node, bytes };
+    }
+    return best;
+  }
+
   /** Leading engine blocks of a node that are left although the node as a whole is not held: caches lose prompts from their ends. */
   leftOf(node: PrefixNode): number {
     if (!this.byEvents || node.events === 'unknown') return node.blocks.length;
@@ -94,21 +122,24 @@ export class PrefixTree {
     this.byEvents = byEvents;
     this.published = 0;
     for (const node of this.nodes.values()) {
-      node.published = this.isHeld(node);
+      node.published = node.hash > 0 && this.isHeld(node);
       if (node.published) this.published += 1;
     }
     this.forgetDelta();
   }
 
   /** The node of `hash` behind `parent`, made if it is new; a new one begins where its parent ends and is held by nobody. */
-  ensure(hash: number, parent: PrefixNode | undefined): PrefixNode {
+  ensure(hash: number, parent: PrefixNode | undefined, text: string): PrefixNode {
     const known = this.nodes.get(hash);
     if (known) return known;
     const at = parent?.to ?? 0;
+    const older = parent ? parent.newest : this.newest;
     const node: PrefixNode = {
-      hash, parent, children: 0, tokens: parent?.tokens ?? 0, tail: NaN, promptTokens: NaN, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
+      hash, parent, text, children: 0, newest: undefined, older, newer: undefined, tokens: parent?.tokens ?? 0, tail: NaN, promptTokens: NaN, exact: false, from: at, to: at, blocks: [], shadowHeld: false, engine: [], events: 'unknown',
       leader: undefined, thin: undefined, published: false,
     };
+    if (older) older.newer = node;
+    this.setNewest(parent, node);
     if (parent) parent.children += 1;
     this.nodes.set(hash, node);
     this.lead(node);
@@ -164,6 +195,7 @@ export class PrefixTree {
 
   clear(): void {
     this.nodes.clear();
+    this.newest = undefined;
     this.published = 0;
     this.forgetDelta();
   }
@@ -198,7 +230,7 @@ export class PrefixTree {
   }
 
   private publish(node: PrefixNode): void {
-    const held = this.isHeld(node);
+    const held = node.hash > 0 && this.isHeld(node);
     if (held === node.published) return;
     node.published = held;
     this.published += held ? 1 : -1;
@@ -228,7 +260,16 @@ export class PrefixTree {
     }
     this.unlead(node);
     this.nodes.delete(node.hash);
-    if (node.parent) node.parent.children -= 1;
+    const { parent, older, newer } = node;
+    if (parent) parent.children -= 1;
+    if (older) older.newer = newer;
+    if (newer) newer.older = older;
+    else this.setNewest(parent, older);
+  }
+
+  private setNewest(parent: PrefixNode | undefined, node: PrefixNode | undefined): void {
+    if (parent) parent.newest = node;
+    else this.newest = node;
   }
 
   private lead(node: PrefixNode): void {
@@ -268,6 +309,13 @@ function wideAt(node: PrefixNode | undefined): PrefixNode | undefined {
 /** No engine block ends in it: its text is shorter than one. */
 function isThin(node: PrefixNode): boolean {
   return node.to === node.from;
+}
+
+function sharedLength(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  let at = 0;
+  while (at < length && a.charCodeAt(at) === b.charCodeAt(at)) at += 1;
+  return at;
 }
 
 function isEmpty(node: PrefixNode): boolean {

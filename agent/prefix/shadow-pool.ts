@@ -45,13 +45,13 @@ export class ShadowPool extends FreeBlocks {
   /** The engine admits the prompt, with `generated` tokens if it was preempted before: cached blocks are shared, the others taken. */
   admit(prompt: CachePrompt, { promptTokens, ends }: Layout, generated: number): Sequence {
     const tokens = promptTokens + generated;
-    const blocks = this.touchCached(prompt.hashes, this.hitLimit(tokens));
+    const blocks = this.touchCached(prompt, this.hitLimit(tokens));
     const hitBlocks = blocks.length;
     const sequence: Sequence = { prompt, ends, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], alignment: undefined, unknownTokens: 0, closedMs: undefined };
     this.resize(blocks, tokens);
     for (let i = hitBlocks; i < blocks.length; i++) this.filled[blocks[i] as number] = (i + 1) * this.blockTokens <= tokens ? 1 : 0;
     // Only now: taking blocks may have made the tree forget nodes.
-    sequence.firstNew = this.addNodes(sequence, prompt.hashes, ends);
+    sequence.firstNew = this.addNodes(sequence, prompt.hashes, ends, prompt.text);
     this.own(sequence, hitBlocks);
     return sequence;
   }
@@ -71,6 +71,7 @@ export class ShadowPool extends FreeBlocks {
     this.resize(blocks, sequence.tokens);
     this.trim(blocks, sequence.tokens);
     if (end.answer) this.addAnswer(sequence, end.answer);
+    else if (!prompt.exactTokens && sequence.nodes.length === prompt.hashes.length) this.addTail(sequence, prompt.text.toString('latin1', prompt.hashes.length * BLOCK_BYTES), sequence.promptTokens);
     this.own(sequence, sequence.nodes[sequence.firstNew]?.from ?? blocks.length);
     const full = Math.floor(sequence.tokens / this.blockTokens);
     for (let i = prompt.exactTokens ? Math.floor(sequence.promptTokens / this.blockTokens) : 0; i < blocks.length; i++) {
@@ -117,20 +118,36 @@ export class ShadowPool extends FreeBlocks {
     return Math.max(0, Math.floor((promptTokens - 1) / this.blockTokens));
   }
 
-  /** References the cached blocks of the leading hashes, at most `limit`. */
-  private touchCached(hashes: Float64Array, limit: number): number[] {
+  /** References the cached blocks of a prompt, at most `limit`. */
+  private touchCached(prompt: CachePrompt, limit: number): number[] {
     const blocks: number[] = [];
-    for (const hash of hashes) {
-      const node = blocks.length < limit ? this.tree.get(hash) : undefined;
-      if (!node) break;
-      for (const block of node.blocks) {
-        if (blocks.length === limit) break;
+    const touch = (cached: readonly number[]): void => {
+      for (const block of cached) {
+        if (blocks.length === limit) return;
         this.touch(block);
         blocks.push(block);
       }
+    };
+    let last: PrefixNode | undefined;
+    for (let k = 0; k <= prompt.hashes.length; k++) {
+      const node = k < prompt.hashes.length ? this.tree.get(prompt.hashes[k] as number) : undefined;
+      if (!node) {
+        touch(this.partOf(prompt, k, last));
+        break;
+      }
+      touch(node.blocks);
       if (!isHeld(node)) break;
+      last = node;
     }
     return blocks;
+  }
+
+  /** Blocks of a known continuation of `last`, as far as the prompt goes with it inside its byte block `k`. */
+  private partOf(prompt: CachePrompt, k: number, last: PrefixNode | undefined): readonly number[] {
+    if (prompt.exactTokens) return [];
+    const shared = this.tree.sharing(last, prompt.text.toString('latin1', k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES));
+    if (!shared) return [];
+    return shared.node.blocks.slice(0, Math.max(0, this.blockAt(sharedTokens(shared), 0) - shared.node.from));
   }
 
   /** Takes blocks until there are enough for `tokens`. False: there were none left. */
@@ -151,8 +168,8 @@ export class ShadowPool extends FreeBlocks {
     }
   }
 
-  /** Adds the nodes of further hashes; returns the place of the first that was not known before. */
-  private addNodes(sequence: Sequence, hashes: Float64Array, ends: Float64Array | undefined): number {
+  /** Adds the nodes of further hashes, whose text is `text`; returns the place of the first that was not known before. */
+  private addNodes(sequence: Sequence, hashes: Float64Array, ends: Float64Array | undefined, text: Buffer): number {
     const { nodes, prompt } = sequence;
     // Shorter than one engine block: nothing of it can be hit.
     if (sequence.tokens < this.blockTokens) return nodes.length;
@@ -161,7 +178,7 @@ export class ShadowPool extends FreeBlocks {
       const hash = hashes[k] as number;
       const parent = nodes.at(-1);
       const known = this.tree.get(hash);
-      const node = known ?? this.tree.ensure(hash, parent);
+      const node = known ?? this.tree.ensure(hash, parent, prompt.exactTokens ? '' : text.toString('latin1', k * BLOCK_BYTES, (k + 1) * BLOCK_BYTES));
       if (!known) {
         if (firstNew < 0) firstNew = nodes.length;
         const tokens = Math.max(parent?.tokens ?? 0, ends?.[k] ?? 0);
@@ -170,6 +187,17 @@ export class ShadowPool extends FreeBlocks {
       nodes.push(node);
     }
     return firstNew < 0 ? nodes.length : firstNew;
+  }
+
+  /** The last bytes of the sequence, too few for a node of their own, are known by a tail: conversations go on from there. */
+  private addTail({ nodes }: Sequence, text: string, tokens: number): void {
+    const parent = nodes.at(-1);
+    const from = parent?.to ?? 0;
+    const to = this.blockAt(tokens, from);
+    if (text === '' || to === from) return;
+    const tail = this.tree.ensureTail(parent, text);
+    this.tree.place(tail, tokens, false, from, to);
+    nodes.push(tail);
   }
 
   private blockAt(tokens: number, atLeast: number): number {
@@ -233,9 +261,11 @@ export class ShadowPool extends FreeBlocks {
   /** The answer is text of the next turn's prompt: its blocks get their names. */
   private addAnswer(sequence: Sequence, answer: Buffer): void {
     const { prompt, nodes } = sequence;
-    if (nodes.length > prompt.hashes.length) return;
+    const { hashes } = prompt;
+    if (nodes.length !== hashes.length) return;
     const more = extendFingerprint(prompt, prompt.text, answer);
-    const first = Math.min(this.addNodes(sequence, more.hashes, undefined), nodes.length);
+    const rest = Buffer.concat([prompt.text.subarray(hashes.length * BLOCK_BYTES), answer]);
+    const first = Math.min(this.addNodes(sequence, more.hashes, undefined, rest), nodes.length);
     const promptBlocks = prompt.text.length / BLOCK_BYTES;
     const perBlock = (sequence.tokens - sequence.promptTokens) / Math.max(1e-9, answer.length / BLOCK_BYTES);
     for (let k = first; k < nodes.length; k++) {
@@ -243,9 +273,9 @@ export class ShadowPool extends FreeBlocks {
       (nodes[k] as PrefixNode).promptTokens = sequence.promptTokens;
     }
     sequence.firstNew = Math.min(sequence.firstNew, first);
+    this.addTail(sequence, rest.toString('latin1', more.hashes.length * BLOCK_BYTES), sequence.tokens);
   }
 
-  /** The nodes from engine block `from` on lie in the sequence's own blocks. */
   private own(sequence: Sequence, from: number): void {
     const { blocks } = sequence;
     for (const node of sequence.nodes) {
@@ -293,6 +323,12 @@ export class ShadowPool extends FreeBlocks {
     this.tree.settle(node);
     this.tree.prune(node);
   }
+}
+
+/** Tokens up to the place where a prompt parts from a known continuation. */
+export function sharedTokens({ node, bytes }: { node: PrefixNode; bytes: number }): number {
+  const before = node.parent?.tokens ?? 0;
+  return before + ((node.tokens - before) * bytes) / node.text.length;
 }
 
 /** Held as a whole; a thin node is where the one before it is. */
