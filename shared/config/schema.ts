@@ -7,6 +7,11 @@ const optionalHttpUrl = z.string().refine((text) => text === '' || isUrl(text, [
 const optionalWsUrl = z.string().refine((text) => text === '' || isUrl(text, ['ws:', 'wss:']), { error: 'is not a ws:// or wss:// URL' });
 /** Ids travel in headers and metric labels, so they hold no spaces, commas or quotes. */
 const id = z.string().regex(/^[\w.:@/-]{0,128}$/, { error: 'may hold letters, digits and . _ : @ / - only, at most 128 of them' });
+/** Where an agent connects to, in ZeroMQ's terms. */
+const zmqEndpoint = z
+  .string()
+  .refine((text) => !text.includes('*'), { error: 'has a `*`, which is for the side that listens, vLLM; name the host here, for example tcp://127.0.0.1:5557' })
+  .refine((text) => text.includes('*') || isZmqEndpoint(text), { error: 'is not tcp://<host>:<port> or ipc://<path>' });
 const ms = z.int().min(1);
 const count = z.int().min(1);
 
@@ -29,6 +34,14 @@ const instance = z.strictObject({
   maxNumSeqs: count.default(256).describe("vLLM's `--max-num-seqs`: sequences in one batch."),
   maxBatchedTokens: count.default(2048).describe("vLLM's `--max-num-batched-tokens`: tokens in one step."),
   kvTokens: count.optional().describe('KV cache size in tokens, where the metrics do not tell it.'),
+  dataParallelRank: z.int().min(0).optional().describe('Which rank of a data-parallel vLLM it is, where several share one url. Absent: the url has one engine only.'),
+  kvEvents: z
+    .strictObject({
+      endpoint: zmqEndpoint.describe("Where vLLM publishes KV events; setting it turns their use on: the `endpoint` of its `--kv-events-config`, with a host for `*`. dataParallelRank is added to the port."),
+      replayEndpoint: zmqEndpoint.optional().describe('Its `replay_endpoint`, likewise: lost events are asked for there. Absent: they stay lost.'),
+    })
+    .optional()
+    .describe('KV events, for an exact view of the cache. Absent: the view is worked out from the requests.'),
 });
 
 const agent = z.strictObject({
@@ -131,6 +144,11 @@ export interface Config {
   token: string;
   agent: AgentConfig;
   brain: BrainConfig;
+}
+
+function isZmqEndpoint(text: string): boolean {
+  const port = /^tcp:\/\/[^\s/]+:(\d{1,5})$/.exec(text)?.[1];
+  return /^ipc:\/\/\S+$/.test(text) || (port !== undefined && Number(port) >= 1 && Number(port) <= 65535);
 }
 
 function isUrl(text: string, protocols: readonly string[]): boolean {

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../shared/env.ts';
+import type { KvEvent } from './kv-events.ts';
 import type { EngineMetrics } from './metrics.ts';
 import { EngineRequest, type RequestSink, type RequestSpec } from './request.ts';
 import { Scheduler, type SchedulerOptions } from './scheduler.ts';
@@ -11,6 +12,8 @@ export interface EngineOptions extends SchedulerOptions {
   /** Time between arrival and the scheduler's queue, for what vLLM's API server does: tokenising, IPC. */
   frontEndMs: number;
   metrics?: EngineMetrics;
+  /** Hears, after each step that had any, what happened to the cache since the one before: so also what an abort or a reset did while the engine was idle. */
+  onKvEvents?: ((events: readonly KvEvent[]) => void) | undefined;
 }
 
 /** Gauges as vLLM exposes them: written at the end of a step or an abort, so up to one step old. */
@@ -52,7 +55,7 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.options = options;
     this.blockSize = options.blockSize;
-    this.scheduler = new Scheduler(options);
+    this.scheduler = new Scheduler({ ...options, recordEvents: options.recordEvents ?? options.onKvEvents !== undefined });
     this.step = new Step(options.maxNumSeqs);
     this.ahead = options.asyncScheduling ? new Step(options.maxNumSeqs) : undefined;
   }
@@ -192,10 +195,18 @@ export class Engine {
     this.steps++;
     this.busyBeforeMs += this.stepEndMs - this.stepStartMs;
     this.updateGauges();
+    this.publish();
     this.deliver(nowMs);
     this.isStepping = false;
     if (this.isHung || this.hasDied) return;
     this.startStep(nowMs - this.stepEndMs < HIDDEN_MS ? this.stepEndMs : this.options.clock.nowMs());
+  }
+
+  private publish(): void {
+    const { onKvEvents } = this.options;
+    if (!onKvEvents) return;
+    const events = this.scheduler.takeEvents();
+    if (events.length > 0) onKvEvents(events);
   }
 
   private deliver(nowMs: number): void {

@@ -3,6 +3,6 @@
  * `extraKeys` has one entry a block: LoRA name and, on the first block only, the cache salt.
  */
 export type KvEvent =
-  | { type: 'stored'; hashes: number[]; parent: number | null; tokenIds: number[]; extraKeys: (string[] | null)[] }
+  | { type: 'stored'; hashes: number[]; parent: number | null; tokenIds: number[]; lora: string | null; extraKeys: (string[] | null)[] }
   | { type: 'removed'; hash: number }
   | { type: 'cleared' };

@@ -83,6 +83,6 @@ export class KvManager {
     const tokenIds: number[] = [];
     for (let i = from * this.blockSize; i < to * this.blockSize; i++) tokenIds.push(request.token(i));
     const parent = from > 0 ? request.hashOf(from - 1) : null;
-    this.pool.addEvent({ type: 'stored', hashes, parent, tokenIds, extraKeys });
+    this.pool.addEvent({ type: 'stored', hashes, parent, tokenIds, lora: request.lora ?? null, extraKeys });
   }
 }

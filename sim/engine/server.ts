@@ -11,6 +11,8 @@ import { addFaultRoutes, Faults, FAULTS_PATH } from './http/faults.ts';
 import { addGenerateRoutes } from './http/generate-routes.ts';
 import { sampleToken } from './http/generation.ts';
 import { addInfoRoutes } from './http/info-routes.ts';
+import type { KvEvent } from './kv-events.ts';
+import { KvPublisher } from './kv-publisher.ts';
 import { EngineMetrics } from './metrics.ts';
 import { linearStepTime, withNoise } from './step-time.ts';
 
@@ -37,6 +39,10 @@ export interface EmulatorOptions {
   seed: number;
   /** Where the stand-in for nvidia-smi finds what it reports. */
   gpuStateFile?: string | undefined;
+  /** Port of the KV events, 0 for a free one; absent: none are published. */
+  kvEventsPort?: number | undefined;
+  /** Port of their replay, 0 for a free one. Needs `kvEventsPort`. */
+  kvReplayPort?: number | undefined;
   /** Called by the `die` fault, with all connections destroyed. */
   onExit?: (() => void) | undefined;
 }
@@ -45,17 +51,22 @@ export interface EmulatorOptions {
 export interface RunningEmulator {
   readonly url: string;
   readonly engine: Engine;
+  /** Where KV events are published, if they are. */
+  readonly kvEvents: { endpoint: string; replayEndpoint: string | undefined } | undefined;
   close(): Promise<void>;
 }
 
 /** Starts an emulated vLLM and its HTTP server. CONFIG_INVALID if the port is taken or the KV cache is too small for one request. */
 export async function startEmulator(options: EmulatorOptions): Promise<RunningEmulator> {
+  let publisher: KvPublisher | undefined;
   const app = Fastify({ bodyLimit: MAX_BODY_BYTES, keepAliveTimeout: KEEP_ALIVE_MS, forceCloseConnections: true });
-  const emulator = makeEmulator(options, () => {
+  const exit = (): void => {
     app.server.closeAllConnections();
     void app.close();
+    publisher?.close();
     options.onExit?.();
-  });
+  };
+  const emulator = makeEmulator(options, (events) => publisher?.publish(events), exit);
   addCommonBehaviour(app, emulator);
   addGenerateRoutes(app, emulator);
   addInfoRoutes(app, emulator);
@@ -63,9 +74,12 @@ export async function startEmulator(options: EmulatorOptions): Promise<RunningEm
   const { engine } = emulator;
   const writer = options.gpuStateFile === undefined ? undefined : new GpuStateWriter(options.gpuStateFile, options.clock, options.gpu, engine);
   try {
+    publisher = await startPublisher(options);
     await app.listen({ host: options.host, port: options.port });
   } catch (error) {
     writer?.stop();
+    publisher?.close();
+    if (error instanceof LodestarError) throw error;
     const isTaken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
     const reason = isTaken ? 'is in use: choose another with --port, or 0 for a free one' : `cannot be opened: ${errorMessage(error)}`;
     throw new LodestarError('CONFIG_INVALID', `port ${options.port} of ${options.host} ${reason}`, { cause: error });
@@ -74,15 +88,23 @@ export async function startEmulator(options: EmulatorOptions): Promise<RunningEm
   return {
     url: `http://${options.host}:${port}`,
     engine,
+    kvEvents: publisher && { endpoint: publisher.endpoint, replayEndpoint: publisher.replayEndpoint },
     close: async () => {
       writer?.stop();
       engine.die();
+      publisher?.close();
       await app.close();
     },
   };
 }
 
-function makeEmulator(options: EmulatorOptions, exit: () => void): Emulator {
+async function startPublisher({ clock, host, kvEventsPort, kvReplayPort }: EmulatorOptions): Promise<KvPublisher | undefined> {
+  if (kvEventsPort !== undefined) return await KvPublisher.start({ host, port: kvEventsPort, replayPort: kvReplayPort, blockSize: BLOCK_SIZE, wallMs: () => clock.wallMs() });
+  if (kvReplayPort !== undefined) throw new LodestarError('CONFIG_INVALID', '--kv-replay-port is of use with --kv-events-port only: add that, or leave it out');
+  return undefined;
+}
+
+function makeEmulator(options: EmulatorOptions, onKvEvents: (events: readonly KvEvent[]) => void, exit: () => void): Emulator {
   const { clock, gpu, maxModelLen } = options;
   const kvTokens = options.kvTokens ?? gpu.kvTokens;
   const blockCount = Math.floor(kvTokens / BLOCK_SIZE);
@@ -104,6 +126,7 @@ function makeEmulator(options: EmulatorOptions, exit: () => void): Emulator {
     maxBatchedTokens: options.maxBatchedTokens,
     maxModelLen,
     sample: sampleToken,
+    onKvEvents: options.kvEventsPort === undefined ? undefined : onKvEvents,
   });
   const startedWallMs = clock.wallMs();
   return { engine, metrics, clock, faults: new Faults(), model: options.model, gpu: gpu.key, maxModelLen, blockCount, startedWallMs, load: 0, exit };
