@@ -1,9 +1,10 @@
 import type { InstanceConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
-import type { GpuGauges, Health, InstanceReport } from '../shared/instance.ts';
+import type { CacheFigures, GpuGauges, Health, InstanceReport } from '../shared/instance.ts';
 import { GENERIC_LAW, type LawState } from '../shared/predictor/step-law.ts';
 import type { RoutingTable } from '../shared/table.ts';
 import type { GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
+import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
 import { LawFit } from './law-fit.ts';
 import { Ledger } from './ledger.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
@@ -14,6 +15,8 @@ import { Upstream } from './upstream.ts';
 /** Capacity assumed until the engine or the config tells it. */
 const UNKNOWN_KV_TOKENS = 100_000;
 const DEFAULT_BLOCK_TOKENS = 16;
+/** Reports travel in headers too. */
+const MAX_PROBLEM_CHARS = 256;
 
 /** The newest reading of something, and when it was read. */
 export interface Reading<T> {
@@ -53,6 +56,8 @@ export class DoorInstance {
   readonly ledger: Ledger;
   readonly cache: CacheView;
   readonly config: InstanceConfig;
+  /** undefined: not configured. Started and stopped with the agent. */
+  readonly kvEvents: KvEventSubscriber | undefined;
   readonly outside: OutsideTraffic;
   incarnation: number;
   /** counts the block deltas of this incarnation */
@@ -78,6 +83,7 @@ export class DoorInstance {
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey));
+    this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
     this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
   }
@@ -141,7 +147,7 @@ export class DoorInstance {
       limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
       ledger: this.ledger.totals(),
       law: this.fit.state(),
-      cache: this.cache.figures(),
+      cache: this.cacheFigures(),
       engine: metrics
         ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
         : null,
@@ -149,6 +155,12 @@ export class DoorInstance {
       host: host ? { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio } : null,
       seen: this.ledger.seenBy(),
     };
+  }
+
+  private cacheFigures(): CacheFigures {
+    const figures = this.cache.figures();
+    const problem = figures.source === 'events' || figures.problem !== '' ? figures.problem : (this.kvEvents?.status().error ?? '');
+    return { ...figures, problem: problem.slice(0, MAX_PROBLEM_CHARS) };
   }
 
   /** Model, quantisation, GPU × tensor parallelism and engine version in one string. */

@@ -65,6 +65,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   // Port 0 asks for any free port: what is advertised must name the real one.
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
+  for (const door of doors.values()) door.kvEvents?.start();
 
   const sink = {
     sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => runtime.link?.sendReports(reports),
@@ -85,6 +86,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
 
   const close = async (): Promise<void> => {
     collectors.stop();
+    for (const door of doors.values()) door.kvEvents?.stop();
     runtime.telemetry?.close();
     refresh.close();
     runtime.link?.close();

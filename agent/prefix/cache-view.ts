@@ -76,6 +76,7 @@ export class CacheView {
       tree: this.tree,
       vocabulary: this.vocabulary,
       pool: () => this.pool,
+      nowMs: () => clock.nowMs(),
       sequences: () => this.sequences(),
       onState: () => this.chooseSource(),
     });
@@ -193,7 +194,7 @@ export class CacheView {
     const source: CacheSource = this.events.state === 'exact' ? 'events' : this.sizeKnown ? 'shadow' : 'estimate';
     return {
       source,
-      problem: this.problem(source).slice(0, 512),
+      problem: this.problem(source),
       blocks: this.blockCount,
       offloadedBlocks: this.events.offloadedCount,
       hitRatio: this.promptSum > 0 ? this.hitSum / this.promptSum : 0,
@@ -324,7 +325,7 @@ export class CacheView {
     this.live.clear();
     for (const sequence of this.ended) this.events.release(sequence);
     this.ended.length = 0;
-    this.events.forget();
+    this.events.restarted();
     this.tree.clear();
   }
 

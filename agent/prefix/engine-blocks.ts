@@ -26,6 +26,8 @@ export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
 
 /** Where the tokens of an event are looked for around the place at which they are expected. */
 const LOCATE_BYTES = 2048;
+/** A history that began this shortly before a restart of the engine was noticed is the new engine's: the stream may be heard before its health is. */
+const SAME_START_MS = 5000;
 /** Blocks of a second tier that are counted one by one. */
 const MAX_OFFLOADED = 2_097_152;
 /** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
@@ -36,6 +38,7 @@ export interface EngineBlocksContext {
   tree: PrefixTree;
   vocabulary: Vocabulary;
   pool(): ShadowPool;
+  nowMs(): number;
   /** sequences in order of their admission, those that have just ended included */
   sequences(): Iterable<Sequence>;
   /** called when state or problem may have changed */
@@ -55,6 +58,7 @@ export class EngineBlocks implements KvEventSink {
   private readonly loras = new Set<string>();
   /** groups of which every block of a prompt is kept, as stored events tell them: removals name the group alone */
   private readonly groups = new Set<number>([0]);
+  private beganMs = -Infinity;
   private storedSince = 0;
   private sizeSeen = false;
 
@@ -69,6 +73,7 @@ export class EngineBlocks implements KvEventSink {
 
   begin(complete: boolean): void {
     this.forget();
+    this.beganMs = this.context.nowMs();
     this.enter(complete ? 'exact' : 'turning', complete ? '' : 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over');
   }
 
@@ -85,8 +90,14 @@ export class EngineBlocks implements KvEventSink {
     if (this.state === 'turning' && this.storedSince >= this.context.pool().count - 1) this.enter('exact', '');
   }
 
-  /** Forgets everything: the engine's cache is gone. */
-  forget(): void {
+  /** The engine has restarted: its stream begins anew, or has just done so. */
+  restarted(): void {
+    if (this.context.nowMs() - this.beganMs < SAME_START_MS) return;
+    this.forget();
+    if (this.state !== 'failed') this.enter('silent', '');
+  }
+
+  private forget(): void {
     for (const { node } of this.blocks.values()) {
       if (!node) continue;
       node.engine = [];

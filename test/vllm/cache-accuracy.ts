@@ -6,6 +6,7 @@ import { request } from 'undici';
 import { startAgent } from '../../agent/main.ts';
 import { loadConfig } from '../../shared/config/index.ts';
 import { realClock, seededRng, silentLog } from '../../shared/env.ts';
+import { bundledTrace, pace, planRequests, readMooncake, runLoad } from '../../sim/workloads/index.ts';
 import { freePort } from './free-port.ts';
 import { rigFolder, rigScripts } from './server.ts';
 
@@ -80,7 +81,13 @@ async function main(): Promise<void> {
       await sleep(rng() * 1500);
     }
   };
-  await Promise.all([...Array.from({ length: Number(process.env['CHATS'] ?? 14) }, (_, i) => chatUser(i)), ...Array.from({ length: 4 }, () => completionsUser())]);
+  if (process.env['TRACE']) {
+    const scale = Number(process.env['SCALE'] ?? 0.125);
+    const trace = readMooncake(bundledTrace, { seed: 3, lengthScale: scale, outputScale: 0.25, maxPromptTokens: 2500 });
+    const some = pace(trace.requests.slice(0, 400), { rate: Number(process.env['RATE'] ?? 5) });
+    const planned = planRequests(some, scale).map((one) => ({ ...one, prompt: () => (process.env['TRACE'] === 'words' ? one.prompt().split(' ').map((w) => VOCAB[(w.charCodeAt(0) * 7 + (w.charCodeAt(1) || 0) * 3 + (w.charCodeAt(2) || 0)) % 10]).join(' ') : one.prompt()) }));
+    await runLoad({ urls: [url], requests: planned, api: 'completions', model: 'tiny', clock: realClock } as never);
+  } else await Promise.all([...Array.from({ length: Number(process.env['CHATS'] ?? 14) }, (_, i) => chatUser(i)), ...Array.from({ length: 4 }, () => completionsUser())]);
   for (const kind of ['chat', 'compl']) {
     for (const [name, pick] of [['all', () => true], ['second half', (_: unknown, i: number, all: unknown[]) => i > all.length / 2]] as const) {
       const some = rows.filter((r) => r.kind === kind).filter(pick as never);
