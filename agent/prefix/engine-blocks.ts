@@ -3,7 +3,7 @@ import { BLOCK_BYTES } from '../fingerprint.ts';
 import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
 import { nodeAt, type Sequence } from './sequence.ts';
 import type { ShadowPool } from './shadow-pool.ts';
-import { Alignment, locate, type Vocabulary } from './token-text.ts';
+import { Alignment, locate, type TokenPlace, type Vocabulary } from './token-text.ts';
 
 /** One KV block of an engine as its events tell of it. */
 export interface EngineBlock {
@@ -24,10 +24,11 @@ export interface EngineBlock {
 /** What the account of events rests on. `turning`: events before it were lost, and the engine may hold blocks that were never heard of. */
 export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
 
-/** Where the tokens of an event are looked for around the place at which they are expected. */
-const LOCATE_BYTES = 2048;
 /** A history that began this shortly before a restart of the engine was noticed is the new engine's: the stream may be heard before its health is. */
 const SAME_START_MS = 5000;
+/** A run may end this far beyond what a request is believed to have: factor and tokens. */
+const MAX_EXCESS = 1.25;
+const MIN_EXCESS = 128;
 /** Blocks of a second tier that are counted one by one. */
 const MAX_OFFLOADED = 2_097_152;
 /** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
@@ -212,33 +213,37 @@ export class EngineBlocks implements KvEventSink {
   /** Finds the request that brought the run, and with it the run's text. */
   private attribute(run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined, event: BlocksStored): void {
     const pieces = event.tokenIds.map((id) => this.context.vocabulary.get(id));
-    const likely = this.sequenceOf(first, parent, event, pieces);
-    if (!likely) return;
-    this.assign(likely, run, first, parent);
-    this.align(likely, first, pieces);
+    const owner = this.ownerOf(first, parent, event, pieces);
+    if (!owner) return;
+    this.assign(owner.sequence, run, first, parent);
+    if (owner.place) this.align(owner.sequence, first, pieces, owner.place);
+    else for (const piece of pieces) if (!piece) owner.sequence.unknownTokens += 1;
   }
 
-  private sequenceOf(first: number, parent: EngineBlock | undefined, event: BlocksStored, pieces: readonly (Buffer | undefined)[]): Sequence | undefined {
+  /** The request whose text or tokens the event has; where too little is known to tell, the only one that it can be. */
+  private ownerOf(first: number, parent: EngineBlock | undefined, event: BlocksStored, pieces: readonly (Buffer | undefined)[]): { sequence: Sequence; place: TokenPlace | undefined } | undefined {
     // Nearly always the next block of an answer.
     const last = parent?.sequence;
-    if (last && last.engine[first - 1] === parent && last.engine[first] === undefined && this.placeOf(last, first, pieces) !== 'absent') return last;
-    let likely: Sequence | undefined;
+    if (last && last.engine[first - 1] === parent && last.engine[first] === undefined && this.isBehindPrompt(last, first)) return { sequence: last, place: undefined };
+    let best: { sequence: Sequence; place: TokenPlace | undefined } | undefined;
+    let possible: Sequence | undefined;
+    let count = 0;
     for (const sequence of this.context.sequences()) {
       if (!this.mayFollow(sequence, first, parent, event)) continue;
-      const found = this.placeOf(sequence, first, pieces);
-      if (found === 'absent') continue;
-      if (found === 'unknown') {
-        likely ??= sequence;
-        continue;
-      }
-      return sequence;
+      const place = this.placeOf(sequence, first, event.tokenIds, pieces);
+      if (place === 'absent') continue;
+      if (place === 'unknown') {
+        possible = sequence;
+        count += 1;
+      } else if (!best || (place?.found ?? 1) > (best.place?.found ?? 1)) best = { sequence, place };
+      if (best && (best.place?.found ?? 1) >= 1) break;
     }
-    return likely;
+    return best ?? (count === 1 && possible ? { sequence: possible, place: undefined } : undefined);
   }
 
   private mayFollow(sequence: Sequence, first: number, parent: EngineBlock | undefined, event: BlocksStored): boolean {
     const { prompt, engine, nodes } = sequence;
-    if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > sequence.tokens + sequence.prompt.tokensPerBlock + event.blockSize) return false;
+    if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > MAX_EXCESS * sequence.tokens + MIN_EXCESS) return false;
     if (event.loraName !== undefined) this.loras.add(event.loraName);
     if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
     if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
@@ -248,11 +253,19 @@ export class EngineBlocks implements KvEventSink {
     return parent.node === undefined || parent.node === nodeAt(nodes, first - 1);
   }
 
-  private placeOf(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[]): ReturnType<typeof locate> {
-    const { prompt, promptTokens } = sequence;
+  private isBehindPrompt({ promptTokens }: Sequence, first: number): boolean {
+    return first * this.context.pool().blockTokens >= promptTokens;
+  }
+
+  /** Where the event's tokens stand in the prompt of a request; undefined: they are its very tokens. */
+  private placeOf(sequence: Sequence, first: number, ids: readonly number[], pieces: readonly (Buffer | undefined)[]): TokenPlace | undefined | 'absent' | 'unknown' {
+    const { prompt } = sequence;
     const { blockTokens } = this.context.pool();
-    if (first * blockTokens >= promptTokens || prompt.exactTokens) return 'unknown';
-    return locate(pieces.slice(0, 4 * blockTokens), prompt.text, this.byteOf(sequence, first * blockTokens), LOCATE_BYTES);
+    const token = first * blockTokens;
+    if (this.isBehindPrompt(sequence, first)) return 'unknown';
+    if (!prompt.exactTokens) return locate(pieces, prompt.text, this.byteOf(sequence, token), first === 0);
+    for (let i = 0; i < ids.length && token + i < sequence.promptTokens; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
+    return undefined;
   }
 
   /** Where so many tokens of a prompt end in its text, as well as is known. */
@@ -260,11 +273,11 @@ export class EngineBlocks implements KvEventSink {
     let before = 0;
     for (let k = 0; k < nodes.length; k++) {
       const node = nodes[k] as PrefixNode;
-      if (node.tokens >= tokens) return BLOCK_BYTES * (k + (tokens - before) / Math.max(1, node.tokens - before));
+      if (node.tokens >= tokens) return Math.floor(BLOCK_BYTES * (k + (tokens - before) / Math.max(1, node.tokens - before)));
       before = node.tokens;
     }
     const at = BLOCK_BYTES * Math.min(nodes.length, prompt.hashes.length);
-    return Math.min(prompt.text.length, at + ((tokens - before) / Math.max(1, promptTokens - before)) * (prompt.text.length - at));
+    return Math.min(prompt.text.length, Math.floor(at + ((tokens - before) / Math.max(1, promptTokens - before)) * (prompt.text.length - at)));
   }
 
   private assign(sequence: Sequence, run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined): void {
@@ -286,24 +299,21 @@ export class EngineBlocks implements KvEventSink {
   }
 
   /** Follows the run's tokens through the prompt's text: where byte blocks end becomes exact. */
-  private align(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[]): void {
+  private align(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[], place: TokenPlace): void {
     const { tree } = this.context;
     const pool = this.context.pool();
-    const { nodes, prompt, firstNew, promptTokens } = sequence;
+    const { nodes, prompt, firstNew } = sequence;
     const token = first * pool.blockTokens;
-    if (prompt.exactTokens || token >= promptTokens) return;
     for (const piece of pieces) if (!piece) sequence.unknownTokens += 1;
     let fed = pieces;
     if (sequence.alignment?.tokens !== token) {
-      const place = token === 0 ? { piece: 0, byte: 0 } : locate(pieces, prompt.text, this.byteOf(sequence, token), LOCATE_BYTES);
-      if (typeof place === 'string') return;
       sequence.alignment = new Alignment(prompt.text, place.byte, token + place.piece);
       fed = pieces.slice(place.piece);
     }
     let moved = false;
     sequence.alignment.feed(fed, (k, tokens) => {
       const node = nodes[k];
-      if (!node || node.exact) return;
+      if (!node || node.exact || k >= prompt.hashes.length) return;
       tree.setTokens(node, tokens, true);
       moved ||= k >= firstNew;
     });

@@ -11,6 +11,13 @@ const SKIP_BYTES_PER_TOKEN = 16;
 /** Tokens without a place after which it is looked for anywhere, not only near. */
 const LOST_TOKENS = 8;
 const BACK_BYTES = 512;
+/** Tokens by which a place is judged, at most, and those of known text that it takes at least. */
+const MAX_LOCATED = 64;
+const MIN_LOCATED = 8;
+const MIN_FOUND = 0.8;
+/** Where they are looked for around the place at which they are expected, and how many places that look alike are compared. */
+const LOCATE_BYTES = 2048;
+const MAX_PLACES = 16;
 
 /** GPT-2's map of bytes to printable characters (its bytes_to_unicode), by which byte-level tokenizers spell their tokens; here from character to byte. */
 const BYTE_OF_CHAR: ReadonlyMap<string, number> = byteOfChar();
@@ -126,19 +133,47 @@ export class Alignment {
   }
 }
 
-/** Where tokens stand in a text, near a byte: the place of the first of them whose text, with that of those behind it, is found. */
-export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number, withinBytes: number): { piece: number; byte: number } | 'absent' | 'unknown' {
-  let told = false;
-  const from = Math.max(0, nearByte - withinBytes);
-  const window = text.subarray(from, nearByte + withinBytes);
-  for (let i = 0; i < pieces.length; i++) {
-    const needle = needleAt(pieces, i, LONG_NEEDLE_BYTES);
+/** Where tokens stand in a text, and how sure that is. */
+export interface TokenPlace {
+  /** the first of them that was found, and its place */
+  piece: number;
+  byte: number;
+  /** share of the tokens of known text, from that one on, that were found in a row */
+  found: number;
+}
+
+/**
+ * Looks for tokens in a text near a byte: `absent` if what is known of them is not there, `unknown` if too little is known. `isStart`: they begin the prompt, so their place is
+ * the text's start.
+ */
+export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number, isStart: boolean): TokenPlace | 'absent' | 'unknown' {
+  const known = pieces.slice(0, MAX_LOCATED).filter((piece) => piece !== undefined).length;
+  if (known < MIN_LOCATED) return 'unknown';
+  let best: TokenPlace | undefined;
+  const look = (piece: number, byte: number): void => {
+    const alignment = new Alignment(text, byte);
+    const rest = pieces.slice(piece, MAX_LOCATED);
+    alignment.feed(rest, () => undefined);
+    const found = alignment.found / Math.max(MIN_LOCATED, rest.filter((one) => one !== undefined).length);
+    if (found > (best?.found ?? 0)) best = { piece, byte, found };
+  };
+  if (isStart) look(0, 0);
+  else for (const { piece, byte } of occurrences(pieces, text, nearByte)) look(piece, byte);
+  return best && best.found >= MIN_FOUND ? best : 'absent';
+}
+
+/** Places near a byte at which the first tokens that make up a needle are found. */
+function occurrences(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number): { piece: number; byte: number }[] {
+  const from = Math.max(0, nearByte - LOCATE_BYTES);
+  const window = text.subarray(from, nearByte + LOCATE_BYTES);
+  for (let piece = 0; piece < Math.min(MAX_LOCATED, pieces.length); piece++) {
+    const needle = needleAt(pieces, piece, LONG_NEEDLE_BYTES);
     if (!needle) continue;
-    told = true;
-    const at = window.indexOf(needle);
-    if (at >= 0) return { piece: i, byte: from + at };
+    const places: { piece: number; byte: number }[] = [];
+    for (let at = window.indexOf(needle); at >= 0 && places.length < MAX_PLACES; at = window.indexOf(needle, at + 1)) places.push({ piece, byte: from + at });
+    if (places.length > 0) return places;
   }
-  return told ? 'absent' : 'unknown';
+  return [];
 }
 
 /** Text of the tokens from `i` on, at least `bytes` long; undefined where one of them is unknown before that. */
