@@ -314,7 +314,7 @@ export class CacheView {
       if (tokens !== undefined) this.tree.setTokens(node, tokens, true);
       if (held.length === k && (node.shadowHeld || node.to === node.from)) held.push(node);
     }
-    this.pool.restack(held);
+    this.events.keepPlaces(held, () => this.pool.restack(held));
   }
 
   private chooseSource(): void {

@@ -15,8 +15,8 @@ export interface EngineBlock {
   copies: number;
   /** blocks that follow it */
   children: number;
-  /** the prefix block that it ends in; undefined: not known yet whose text it is */
-  node: PrefixNode | undefined;
+  /** the prefix blocks that it ends in: more than one where prompts part inside a prefix block; none: not known yet whose text it is */
+  readonly nodes: Set<PrefixNode>;
   /** the request in flight that brought it or found it last */
   sequence: Sequence | undefined;
 }
@@ -65,6 +65,9 @@ export class EngineBlocks implements KvEventSink {
 
   constructor(context: EngineBlocksContext) {
     this.context = context;
+    context.tree.onForget = (node) => {
+      for (const block of node.engine) if (block?.nodes.delete(node)) this.prune(block);
+    };
   }
 
   /** Blocks of a second tier. */
@@ -99,10 +102,11 @@ export class EngineBlocks implements KvEventSink {
   }
 
   private forget(): void {
-    for (const { node } of this.blocks.values()) {
-      if (!node) continue;
-      node.engine = [];
-      this.say(node, 'unknown');
+    for (const { nodes } of this.blocks.values()) {
+      for (const node of nodes) {
+        node.engine = [];
+        this.say(node, 'unknown');
+      }
     }
     this.blocks.clear();
     this.offloaded.clear();
@@ -117,9 +121,17 @@ export class EngineBlocks implements KvEventSink {
       if (node.to === node.from || this.context.tree.get(node.hash) !== node) continue;
       const engine = sequence.engine.slice(node.from, node.to);
       if (engine.every((block) => block === undefined)) continue;
-      node.engine = engine;
-      for (const block of engine) if (block) block.node = node;
-      this.judge(node);
+      this.give(node, engine);
+    }
+  }
+
+  /** Runs a change of where nodes of one prompt lie in engine blocks, and gives each the blocks that are now at its place. */
+  keepPlaces(nodes: readonly PrefixNode[], change: () => void): void {
+    const blocks: (EngineBlock | undefined)[] = [];
+    for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] = engine[i];
+    change();
+    for (const node of nodes) {
+      this.give(node, blocks.slice(node.from, node.to));
     }
   }
 
@@ -143,7 +155,7 @@ export class EngineBlocks implements KvEventSink {
     for (const hash of event.hashes) {
       const block = this.ensure(hash, before, first < 0 ? -1 : first + run.length);
       block.copies += 1;
-      if (block.copies === 1 && block.node) this.judge(block.node);
+      if (block.copies === 1) for (const node of block.nodes) this.judge(node);
       run.push(block);
       before = block;
     }
@@ -165,7 +177,7 @@ export class EngineBlocks implements KvEventSink {
   private ensure(hash: number, parent: EngineBlock | undefined, index: number): EngineBlock {
     const known = this.blocks.get(hash);
     if (known) return known;
-    const block: EngineBlock = { hash, parent, index, copies: 0, children: 0, node: undefined, sequence: undefined };
+    const block: EngineBlock = { hash, parent, index, copies: 0, children: 0, nodes: new Set(), sequence: undefined };
     if (parent) parent.children += 1;
     this.blocks.set(hash, block);
     return block;
@@ -183,27 +195,27 @@ export class EngineBlocks implements KvEventSink {
       if (!block || block.copies === 0) continue;
       block.copies -= 1;
       if (block.copies > 0) continue;
-      if (block.node) this.judge(block.node);
+      for (const node of block.nodes) this.judge(node);
       this.prune(block);
     }
   }
 
   private cleared(): void {
     const state = this.state;
-    for (const block of this.blocks.values()) {
-      block.copies = 0;
-      if (block.node) this.judge(block.node);
+    for (const block of this.blocks.values()) block.copies = 0;
+    for (const block of [...this.blocks.values()]) {
+      for (const node of block.nodes) this.judge(node);
+      this.prune(block);
     }
-    this.blocks.clear();
     this.context.pool().resetCached();
     // Whatever was not heard of is gone too.
     if (state === 'turning') this.enter('exact', '');
   }
 
-  /** Forgets a block that the engine no longer holds, and those before it that only led to it. */
+  /** Forgets a block that the engine no longer holds, and those before it that only led to it. One whose text is known stays for its return: it has the same hash then. */
   private prune(block: EngineBlock): void {
     let one: EngineBlock | undefined = block;
-    while (one && one.copies === 0 && one.children === 0) {
+    while (one && one.copies === 0 && one.children === 0 && one.nodes.size === 0 && this.blocks.get(one.hash) === one) {
       this.blocks.delete(one.hash);
       one = one.parent;
       if (one) one.children -= 1;
@@ -250,7 +262,8 @@ export class EngineBlocks implements KvEventSink {
     if (engine[first - 1] === parent) return true;
     if (engine[first - 1] !== undefined) return false;
     // A block whose text is not known may lead to any prompt: the tokens decide.
-    return parent.node === undefined || parent.node === nodeAt(nodes, first - 1);
+    const node = nodeAt(nodes, first - 1);
+    return parent.nodes.size === 0 || (node !== undefined && parent.nodes.has(node));
   }
 
   private isBehindPrompt({ promptTokens }: Sequence, first: number): boolean {
@@ -293,8 +306,16 @@ export class EngineBlocks implements KvEventSink {
     const node = nodeAt(sequence.nodes, index);
     if (!node || this.context.tree.get(node.hash) !== node) return;
     if (node.engine[index - node.from] === block) return;
+    node.engine[index - node.from]?.nodes.delete(node);
     node.engine[index - node.from] = block;
-    block.node = node;
+    block.nodes.add(node);
+    this.judge(node);
+  }
+
+  private give(node: PrefixNode, engine: (EngineBlock | undefined)[]): void {
+    for (const block of node.engine) block?.nodes.delete(node);
+    node.engine = engine;
+    for (const block of engine) block?.nodes.add(node);
     this.judge(node);
   }
 

@@ -59,6 +59,8 @@ const MIN_TOKENS_TOLD = 8;
  * in force is published as deltas.
  */
 export class PrefixTree {
+  /** called when a node is forgotten */
+  onForget: (node: PrefixNode) => void = () => undefined;
   /** which account is in force */
   private byEvents = false;
   /** tail of nodes where none was seen */
@@ -260,6 +262,7 @@ export class PrefixTree {
     }
     this.unlead(node);
     this.nodes.delete(node.hash);
+    this.onForget(node);
     const { parent, older, newer } = node;
     if (parent) parent.children -= 1;
     if (older) older.newer = newer;

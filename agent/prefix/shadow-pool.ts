@@ -281,10 +281,7 @@ export class ShadowPool extends FreeBlocks {
     for (const node of sequence.nodes) {
       if ((node.to <= from && node.to !== node.from) || this.tree.get(node.hash) !== node) continue;
       // The engine computes it anew: until its events say so, this account speaks for it.
-      if (node.events === 'gone') {
-        node.events = 'unknown';
-        node.engine = [];
-      }
+      if (node.events === 'gone') node.events = 'unknown';
       this.disownBlocks(node);
       this.give(node, blocks);
     }
