@@ -306,15 +306,15 @@ export class CacheView {
     alignment.feed(ids.map((id) => this.vocabulary.get(id)), (block, tokens) => ends.set(block, tokens));
     if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
     this.words.learn(prompt.text, alignment.tokensAt());
-    const held: PrefixNode[] = [];
+    const nodes: PrefixNode[] = [];
     for (let k = 0; k < prompt.hashes.length; k++) {
       const node = this.tree.get(prompt.hashes[k] as number);
       if (!node) break;
       const tokens = ends.get(k);
       if (tokens !== undefined) this.tree.setTokens(node, tokens, true);
-      if (held.length === k && (node.shadowHeld || node.to === node.from)) held.push(node);
+      nodes.push(node);
     }
-    this.events.keepPlaces(held, () => this.pool.restack(held));
+    this.events.restack(nodes);
   }
 
   private chooseSource(): void {

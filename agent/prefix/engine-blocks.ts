@@ -125,14 +125,12 @@ export class EngineBlocks implements KvEventSink {
     }
   }
 
-  /** Runs a change of where nodes of one prompt lie in engine blocks, and gives each the blocks that are now at its place. */
-  keepPlaces(nodes: readonly PrefixNode[], change: () => void): void {
+  /** Better counts have come for nodes of one prompt, from its start: each gets the blocks, of both accounts, that are at its place. */
+  restack(nodes: readonly PrefixNode[]): void {
     const blocks: (EngineBlock | undefined)[] = [];
-    for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] = engine[i];
-    change();
-    for (const node of nodes) {
-      this.give(node, blocks.slice(node.from, node.to));
-    }
+    for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] ??= engine[i];
+    this.context.pool().restack(nodes);
+    for (const node of nodes) this.give(node, blocks.slice(node.from, node.to));
   }
 
   /** The sequence is over, and late events of it are too. */
@@ -338,9 +336,15 @@ export class EngineBlocks implements KvEventSink {
       tree.setTokens(node, tokens, true);
       moved ||= k >= firstNew;
     });
-    if (!moved) return;
-    pool.relayout(sequence);
+    if (moved) pool.relayout(sequence);
+    if (this.isUneven(nodes)) this.restack(nodes.filter((node) => tree.get(node.hash) === node));
     this.relink(sequence);
+  }
+
+  /** Nodes that others have laid out by estimates do not meet. */
+  private isUneven(nodes: readonly PrefixNode[]): boolean {
+    for (let k = 1; k < nodes.length; k++) if ((nodes[k] as PrefixNode).from !== (nodes[k - 1] as PrefixNode).to) return true;
+    return false;
   }
 
   /** What the engine's blocks say of a node. */

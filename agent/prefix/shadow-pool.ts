@@ -238,17 +238,18 @@ export class ShadowPool extends FreeBlocks {
     if (sequence.closedMs === undefined) this.own(sequence, nodes[firstNew]?.from ?? sequence.blocks.length);
   }
 
-  /** Better counts have come for the leading nodes of a prompt: the blocks that they hold together are shared out anew. */
+  /** Better counts have come for nodes of one prompt, from its start: the blocks that the leading ones hold together are shared out anew. */
   restack(nodes: readonly PrefixNode[]): void {
     const blocks: number[] = [];
-    for (const node of nodes) {
-      blocks.push(...node.blocks);
-      this.disownBlocks(node);
-    }
+    let held = 0;
+    while (held < nodes.length && isHeld(nodes[held] as PrefixNode)) blocks.push(...(nodes[held++] as PrefixNode).blocks);
+    for (let k = 0; k < held; k++) this.disownBlocks(nodes[k] as PrefixNode);
     for (let k = 0; k < nodes.length; k++) {
       const node = nodes[k] as PrefixNode;
       this.replace(nodes, k, node.tokens, node.exact);
-      this.give(node, blocks);
+      if (k < held) this.give(node, blocks);
+      else node.shadowHeld = node.blocks.length > 0 && node.blocks.length === node.to - node.from;
+      this.tree.settle(node);
     }
   }
 

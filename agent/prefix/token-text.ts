@@ -14,7 +14,7 @@ const BACK_BYTES = 512;
 /** Tokens by which a place is judged, at most, and those of known text that it takes at least. */
 const MAX_LOCATED = 64;
 const MIN_LOCATED = 8;
-const MIN_FOUND = 0.8;
+const MIN_FOUND = 0.7;
 /** Where they are looked for around the place at which they are expected, and how many places that look alike are compared. */
 const LOCATE_BYTES = 2048;
 const MAX_PLACES = 16;
@@ -65,6 +65,8 @@ export function tokenBytes(spelling: string): Buffer {
 export class Alignment {
   /** tokens that had their place in the text */
   found = 0;
+  /** of those: the ones that followed right on the one before */
+  straight = 0;
   private readonly text: Buffer;
   /** the text is followed up to here, by so many tokens from the start of the prompt */
   private byte: number;
@@ -93,6 +95,7 @@ export class Alignment {
         this.lost += 1;
         continue;
       }
+      if (at === this.byte) this.straight += 1;
       this.advance(at, this.token + this.lost, reach);
       this.advance(at + (piece as Buffer).length, this.token + 1, reach);
       this.found += 1;
@@ -138,7 +141,7 @@ export interface TokenPlace {
   /** the first of them that was found, and its place */
   piece: number;
   byte: number;
-  /** share of the tokens of known text, from that one on, that were found in a row */
+  /** share of the tokens of known text, from that one on, that follow on one another in the text */
   found: number;
 }
 
@@ -154,7 +157,7 @@ export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, ne
     const alignment = new Alignment(text, byte);
     const rest = pieces.slice(piece, MAX_LOCATED);
     alignment.feed(rest, () => undefined);
-    const found = alignment.found / Math.max(MIN_LOCATED, rest.filter((one) => one !== undefined).length);
+    const found = alignment.straight / Math.max(MIN_LOCATED, rest.filter((one) => one !== undefined).length);
     if (found > (best?.found ?? 0)) best = { piece, byte, found };
   };
   if (isStart) look(0, 0);
