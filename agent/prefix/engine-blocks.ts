@@ -243,6 +243,8 @@ export class EngineBlocks implements KvEventSink {
       const place = this.placeOf(sequence, first, event.tokenIds, pieces);
       if (place === 'absent') continue;
       if (place === 'unknown') {
+        // What leads to it must be this request's, then.
+        if (parent && !this.isAt(sequence, first - 1, parent)) continue;
         possible = sequence;
         count += 1;
       } else if (!best || (place?.found ?? 1) > (best.place?.found ?? 1)) best = { sequence, place };
@@ -252,16 +254,20 @@ export class EngineBlocks implements KvEventSink {
   }
 
   private mayFollow(sequence: Sequence, first: number, parent: EngineBlock | undefined, event: BlocksStored): boolean {
-    const { prompt, engine, nodes } = sequence;
+    const { prompt, engine } = sequence;
     if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > MAX_EXCESS * sequence.tokens + MIN_EXCESS) return false;
     if (event.loraName !== undefined) this.loras.add(event.loraName);
     if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
     if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
-    if (engine[first - 1] === parent) return true;
-    if (engine[first - 1] !== undefined) return false;
     // A block whose text is not known may lead to any prompt: the tokens decide.
-    const node = nodeAt(nodes, first - 1);
-    return parent.nodes.size === 0 || (node !== undefined && parent.nodes.has(node));
+    return this.isAt(sequence, first - 1, parent) || (engine[first - 1] === undefined && parent.nodes.size === 0);
+  }
+
+  /** Whether the block is the request's own at that place, as far as is known. */
+  private isAt({ engine, nodes }: Sequence, index: number, block: EngineBlock): boolean {
+    if (engine[index] !== undefined) return engine[index] === block;
+    const node = nodeAt(nodes, index);
+    return node !== undefined && block.nodes.has(node);
   }
 
   private isBehindPrompt({ promptTokens }: Sequence, first: number): boolean {
