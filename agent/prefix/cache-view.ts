@@ -170,7 +170,7 @@ export class CacheView {
     const wrong = this.check(sequence, outcome, predicted);
     this.finished += 1;
     if (outcome.source && !sequence.prompt.exactTokens && this.probe?.isReady && (wrong || this.isDue(sequence))) {
-      this.probe.ask(outcome.source, (tokens) => this.learn(sequence.prompt, tokens));
+      void this.probe.ask(outcome.source).then((tokens) => tokens && this.learn(sequence.prompt, tokens));
     }
   }
 

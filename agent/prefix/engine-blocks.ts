@@ -29,6 +29,8 @@ const SAME_START_MS = 5000;
 /** A run may end this far beyond what a request is believed to have: factor and tokens. */
 const MAX_EXCESS = 1.25;
 const MIN_EXCESS = 128;
+/** Error of a prompt's length before the engine has told it. */
+const LENGTH_ERROR = 0.03;
 /** Blocks of a second tier that are counted one by one. */
 const MAX_OFFLOADED = 2_097_152;
 /** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
@@ -201,7 +203,7 @@ export class EngineBlocks implements KvEventSink {
   private cleared(): void {
     const state = this.state;
     for (const block of this.blocks.values()) block.copies = 0;
-    for (const block of [...this.blocks.values()]) {
+    for (const block of this.blocks.values()) {
       for (const node of block.nodes) this.judge(node);
       this.prune(block);
     }
@@ -259,8 +261,8 @@ export class EngineBlocks implements KvEventSink {
     if (event.loraName !== undefined) this.loras.add(event.loraName);
     if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
     if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
-    // A block whose text is not known may lead to any prompt: the tokens decide.
-    return this.isAt(sequence, first - 1, parent) || (engine[first - 1] === undefined && parent.nodes.size === 0);
+    // The block before it may end in a prefix block that this prompt does not share: the tokens decide.
+    return engine[first - 1] === undefined || engine[first - 1] === parent;
   }
 
   /** Whether the block is the request's own at that place, as far as is known. */
@@ -270,8 +272,10 @@ export class EngineBlocks implements KvEventSink {
     return node !== undefined && block.nodes.has(node);
   }
 
-  private isBehindPrompt({ promptTokens }: Sequence, first: number): boolean {
-    return first * this.context.pool().blockTokens >= promptTokens;
+  /** Whether the block at that place is of the answer, as far as the prompt's length is known. */
+  private isBehindPrompt({ promptTokens, prompt }: Sequence, first: number): boolean {
+    const { blockTokens } = this.context.pool();
+    return first * blockTokens >= (prompt.exactTokens ? promptTokens : promptTokens * (1 - LENGTH_ERROR) - blockTokens);
   }
 
   /** Where the event's tokens stand in the prompt of a request; undefined: they are its very tokens. */

@@ -91,7 +91,7 @@ export class ShadowPool extends FreeBlocks {
     for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
       const node = sequence.nodes[k] as PrefixNode;
       // Another request may have come to share it, and will compute it.
-      if (node.blocks.every((block) => this.refs[block] === 1)) for (const block of [...node.blocks]) this.lose(block);
+      if (node.blocks.every((block) => this.refs[block] === 1)) for (const block of node.blocks.toReversed()) this.lose(block);
     }
     for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owner[block]) this.filled[block] = 0;
     this.leave(sequence);

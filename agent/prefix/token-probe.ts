@@ -31,8 +31,8 @@ const answerSchema = z.object({ tokens: z.array(z.int().nonnegative()), token_st
 
 /** Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one question at a time, with pauses. */
 export class TokenProbe {
-  /** questions answered */
-  asked = 0;
+  /** why exact counts cannot be had; empty: they can */
+  problem = '';
   private readonly upstream: Upstream;
   private readonly clock: Clock;
   private readonly apiKey: string | undefined;
@@ -54,28 +54,26 @@ export class TokenProbe {
   /** The engine is another: what it can may have changed. */
   reset(): void {
     this.failures = 0;
+    this.problem = '';
   }
 
-  /** `done` hears the answer, if there is one. */
-  ask(source: ProbeSource, done: (tokens: TokenizedPrompt) => void): void {
+  /** The engine's answer; undefined: it was not asked, or has none. */
+  async ask(source: ProbeSource): Promise<TokenizedPrompt | undefined> {
     const question = this.isReady && source.body.length <= MAX_BODY_BYTES ? questionOf(source) : undefined;
-    if (!question) return;
+    if (!question) return undefined;
     this.busy = true;
     this.nextMs = this.clock.nowMs() + MIN_GAP_MS;
-    void this.question(source, question)
-      .then((tokens) => {
-        this.failures = 0;
-        this.asked += 1;
-        done(tokens);
-      })
-      .catch((error: unknown) => this.failed(errorMessage(error)))
-      .finally(() => {
-        this.busy = false;
-      });
+    try {
+      const tokens = await this.question(source, question);
+      this.failures = 0;
+      return tokens;
+    } catch (error) {
+      this.failed(errorMessage(error));
+      return undefined;
+    } finally {
+      this.busy = false;
+    }
   }
-
-  /** Why exact counts cannot be had; empty: they can. */
-  problem = '';
 
   private async question(source: ProbeSource, question: Buffer): Promise<TokenizedPrompt> {
     const stop = new AbortController();

@@ -16,7 +16,8 @@ const MAX_LOCATED = 64;
 const MIN_LOCATED = 8;
 const MIN_FOUND = 0.7;
 /** Where they are looked for around the place at which they are expected, and how many places that look alike are compared. */
-const LOCATE_BYTES = 2048;
+const LOCATE_BYTES = 192;
+const LOCATE_SHARE = 0.05;
 const MAX_PLACES = 16;
 
 /** GPT-2's map of bytes to printable characters (its bytes_to_unicode), by which byte-level tokenizers spell their tokens; here from character to byte. */
@@ -167,8 +168,9 @@ export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, ne
 
 /** Places near a byte at which the first tokens that make up a needle are found. */
 function occurrences(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number): { piece: number; byte: number }[] {
-  const from = Math.max(0, nearByte - LOCATE_BYTES);
-  const window = text.subarray(from, nearByte + LOCATE_BYTES);
+  const within = LOCATE_BYTES + LOCATE_SHARE * nearByte;
+  const from = Math.max(0, Math.floor(nearByte - within));
+  const window = text.subarray(from, nearByte + within);
   for (let piece = 0; piece < Math.min(MAX_LOCATED, pieces.length); piece++) {
     const needle = needleAt(pieces, piece, LONG_NEEDLE_BYTES);
     if (!needle) continue;

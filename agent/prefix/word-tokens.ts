@@ -4,8 +4,10 @@ const MAX_WORD_BYTES = 32;
 /** Text that is looked at word by word; the rest is taken to be like it. */
 const MAX_TEXT_BYTES = 32_768;
 const RATE = 0.05;
+/** What stands before and behind a message's role in the canonical text (agent/read.ts). */
+const [OPEN, CLOSE] = ['\u0001', '\u0002'];
 /** A message's marker, or a word with the space before it, or white space, as tokenizers split text before anything else. */
-const WORD = /\u0001[^\u0002]*\u0002|[^\S\r\n]?[^\s\u0001]+|\s+/g;
+const WORD = new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}|[^\\S\\r\\n]?[^\\s${OPEN}]+|\\s+`, 'g');
 
 /** How many tokens words have, learned from prompts whose exact tokens are known: what a text that is new will come to. */
 export class WordTokens {
