@@ -1,0 +1,18 @@
+import { afterAll, beforeAll, describe } from 'vitest';
+import { RealFleet } from './real-fleet.ts';
+import { surfaceTests } from './suites/surface.ts';
+
+/**
+ * Agents and a brain before real vLLM servers. They wait on conditions in real time, since a real vLLM knows no other, and assert nothing about speed. One file, so that
+ * all tests share the two servers, which take half a minute to start.
+ */
+describe('real vLLM', () => {
+  let fleet: RealFleet | undefined;
+  const running = (): RealFleet => fleet as RealFleet;
+  beforeAll(async () => {
+    fleet = await RealFleet.start();
+  });
+  afterAll(() => fleet?.stop());
+
+  surfaceTests(running);
+});
