@@ -7,6 +7,7 @@ import type { InstanceView } from '../../agent/instances.ts';
 import { type RunningAgent, startAgent } from '../../agent/main.ts';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { InThreadTrainer } from '../../brain/train.ts';
+import type { PolicyName } from '../../shared/choice/policies/index.ts';
 import { loadConfig } from '../../shared/config/index.ts';
 import { realClock, seededRng, silentLog } from '../../shared/env.ts';
 import { loadOptions, VllmServer } from './server.ts';
@@ -65,6 +66,14 @@ export class RealFleet {
     await Promise.all([this.near, this.far].flatMap(({ agent, server }) => [agent.close(), server.stop()]));
     await this.brain.close();
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** Every agent routes by this policy. */
+  async choosePolicy(policy: PolicyName): Promise<void> {
+    const headers = { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' };
+    const { status } = await fetch(`${this.brain.url}/lodestar/policy`, { method: 'PUT', headers, body: JSON.stringify({ policy }) });
+    if (status !== 200) throw new Error(`the brain answered ${status} to the choice of a policy`);
+    await until(`every agent routes by ${policy}`, () => [this.near, this.far].every(({ agent }) => agent.context.tables.status().policy === policy));
   }
 
   /** Nothing runs or waits on either server, and both doors know. */

@@ -1,5 +1,9 @@
 import { afterAll, beforeAll, describe } from 'vitest';
 import { RealFleet } from './real-fleet.ts';
+import { clientTests } from './suites/clients.ts';
+import { collectorTests } from './suites/collectors.ts';
+import { failureTests } from './suites/failures.ts';
+import { fidelityTests } from './suites/fidelity.ts';
 import { surfaceTests } from './suites/surface.ts';
 
 /**
@@ -14,5 +18,9 @@ describe('real vLLM', () => {
   });
   afterAll(() => fleet?.stop());
 
+  collectorTests(running);
   surfaceTests(running);
+  clientTests(running);
+  fidelityTests(running);
+  failureTests(running);
 });
