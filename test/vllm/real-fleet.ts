@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { readGauges, type VllmGauges } from '../../agent/collectors/vllm-gauges.ts';
 import type { DoorInstance } from '../../agent/door-instance.ts';
 import type { InstanceView } from '../../agent/instances.ts';
 import { type RunningAgent, startAgent } from '../../agent/main.ts';
@@ -10,13 +9,12 @@ import { InThreadTrainer } from '../../brain/train.ts';
 import type { PolicyName } from '../../shared/choice/policies/index.ts';
 import { loadConfig } from '../../shared/config/index.ts';
 import { realClock, seededRng, silentLog } from '../../shared/env.ts';
+import { isIdle, MODEL, scrape } from './scrape.ts';
 import { loadOptions, VllmServer } from './server.ts';
 import { until } from './until.ts';
 import { fidelityLoads, type Load } from './workload.ts';
 
 const TOKEN = 'test-fleet-token-0123456789';
-/** Every server answers to it. */
-export const MODEL = 'tiny';
 /** Only `near` answers to these. */
 export const NEAR_MODEL = 'tiny-near';
 export const ADAPTER = 'tiny-adapter';
@@ -96,16 +94,6 @@ export function view(by: Node, of: Node): InstanceView {
 /** The agent's account of its own vLLM. */
 export function door(node: Node): DoorInstance {
   return view(node, node).local as DoorInstance;
-}
-
-/** What the server says of itself now. */
-export async function scrape(url: string): Promise<VllmGauges> {
-  const answer = await fetch(`${url}/metrics`);
-  return readGauges(await answer.text());
-}
-
-export function isIdle(gauges: VllmGauges): boolean {
-  return gauges.running === 0 && gauges.waiting === 0;
 }
 
 function env(seed: number): { clock: typeof realClock; rng: ReturnType<typeof seededRng>; log: typeof silentLog } {

@@ -81,7 +81,9 @@ export class VllmServer {
 
   /** Steps since the start, their time, and the time that the machine took between them beyond what is hidden, ms. For an engine that is idle. */
   steps(): { steps: number; stepMs: number; lostMs: number } {
-    const { steps, step_s, lost_s } = reportSchema.parse(JSON.parse(readFileSync(join(this.folder, 'report.json'), 'utf8')));
+    const file = join(this.folder, 'report.json');
+    if (!existsSync(file)) return { steps: 0, stepMs: 0, lostMs: 0 };
+    const { steps, step_s, lost_s } = reportSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
     return { steps, stepMs: step_s * 1000, lostMs: lost_s * 1000 };
   }
 

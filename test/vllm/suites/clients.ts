@@ -7,7 +7,8 @@ import Anthropic, { BadRequestError as AnthropicBadRequest, NotFoundError as Ant
 import OpenAI, { BadRequestError, NotFoundError } from 'openai';
 import { describe, expect, it } from 'vitest';
 import { packageRoot } from '../../../shared/package-root.ts';
-import { isIdle, MODEL, NEAR_MODEL, type RealFleet, scrape } from '../real-fleet.ts';
+import { NEAR_MODEL, type RealFleet } from '../real-fleet.ts';
+import { isIdle, MODEL, scrape } from '../scrape.ts';
 import { modelFolder, rigPython } from '../server.ts';
 import { until } from '../until.ts';
 

@@ -2,7 +2,8 @@ import Anthropic, { APIError } from '@anthropic-ai/sdk';
 import { request } from 'undici';
 import { describe, expect, it } from 'vitest';
 import { send } from '../../helpers/http.ts';
-import { ADAPTER, MODEL, NEAR_MODEL, type RealFleet, view } from '../real-fleet.ts';
+import { ADAPTER, NEAR_MODEL, type RealFleet, view } from '../real-fleet.ts';
+import { MODEL } from '../scrape.ts';
 import { openStream } from '../streams.ts';
 import { until } from '../until.ts';
 
