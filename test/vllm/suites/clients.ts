@@ -6,7 +6,9 @@ import { promisify } from 'node:util';
 import Anthropic, { BadRequestError as AnthropicBadRequest, NotFoundError as AnthropicNotFound } from '@anthropic-ai/sdk';
 import OpenAI, { BadRequestError, NotFoundError } from 'openai';
 import { describe, expect, it } from 'vitest';
+import { parsePrometheus } from '../../../agent/collectors/prometheus-text.ts';
 import { packageRoot } from '../../../shared/package-root.ts';
+import { send } from '../../helpers/http.ts';
 import { NEAR_MODEL, type RealFleet } from '../real-fleet.ts';
 import { isIdle, MODEL, scrape } from '../scrape.ts';
 import { modelFolder, rigPython } from '../server.ts';
@@ -15,6 +17,13 @@ import { until } from '../until.ts';
 const run = promisify(execFile);
 const TEXT = 'hello world this is a tiny tokenizer for router tests '.repeat(10);
 const messages = [{ role: 'user' as const, content: TEXT }];
+
+/** A stream of each surface for the same prompt, with the cached tokens that it reports. */
+const SURFACES = [
+  { path: '/v1/chat/completions', body: { messages, max_tokens: 4, stream_options: { include_usage: true } }, cached: /"cached_tokens":(\d+)/ },
+  { path: '/v1/messages', body: { messages, max_tokens: 4 }, cached: /"cache_read_input_tokens":(\d+)/ },
+  { path: '/v1/responses', body: { input: TEXT, max_output_tokens: 4 }, cached: /"cached_tokens":(\d+)/ },
+] as const;
 
 /** Official clients and vLLM's own load generator, through the agent that is not the door of the model that they ask for. */
 export function clientTests(fleet: () => RealFleet): void {
@@ -74,6 +83,20 @@ export function clientTests(fleet: () => RealFleet): void {
       await expect(client().messages.create({ model: 'nobody', max_tokens: 5, messages })).rejects.toBeInstanceOf(AnthropicNotFound);
       await expect(client().messages.create({ model: NEAR_MODEL, max_tokens: 5000, messages })).rejects.toBeInstanceOf(AnthropicBadRequest);
     });
+  });
+
+  it.each(SURFACES)('the agent reads the usage of $path', async ({ path, body, cached }) => {
+    const { far } = fleet();
+    const reported = async (): Promise<number> => {
+      const page = parsePrometheus((await send(`${far.url}/metrics`)).body);
+      return page.samples.get('lodestar_agent_hit_tokens_total')?.find(({ labels }) => labels['kind'] === 'reported')?.value ?? 0;
+    };
+    const ask = (): Promise<string> => send(far.url + path, { body: JSON.stringify({ model: NEAR_MODEL, stream: true, ...body }) }).then((answer) => answer.body);
+    await ask();
+    const before = await reported();
+    const tokens = Number(cached.exec(await ask())?.[1]);
+    expect(tokens).toBeGreaterThan(100);
+    await until('the agent has booked it', async () => (await reported()) === before + tokens);
   });
 
   it('openai and anthropic for Python', async () => {
