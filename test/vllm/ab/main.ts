@@ -8,7 +8,7 @@ import { installPeers, PEERS, type PeerName, startPeer } from './peers.ts';
 import { conversation, type Traffic } from './requests.ts';
 import type { Router } from './router.ts';
 import { type GpuServer, lostSteps, resetServers, startServers } from './servers.ts';
-import { printTable, type Row } from './table.ts';
+import { line, printTable, type Row } from './table.ts';
 
 const REQUESTS = 360;
 const RPS = 4.5;
@@ -78,7 +78,9 @@ async function compete({ name, warm, start }: Contestant, servers: readonly GpuS
     if (result.failed === 0 && result.promptTokens !== measured.promptTokens) {
       throw new Error(`the servers counted ${result.promptTokens} prompt tokens, the trace has ${measured.promptTokens}`);
     }
-    return [{ name, result, lostRatio: (after.lostMs - before.lostMs) / (after.stepMs - before.stepMs) }];
+    const row = { name, result, lostRatio: (after.lostMs - before.lostMs) / (after.stepMs - before.stepMs) };
+    console.log(line(row));
+    return [row];
   } finally {
     await router.stop();
   }

@@ -18,10 +18,12 @@ const TARGETS: ReadonlyMap<string, number> = new Map([
   ['smg', 2.4],
 ]);
 
+const HEAD = ['router'.padEnd(26), 'TTFT mean', 'p50', 'p99', 'E2E mean', 'cached tokens', 'failed', 'sent late p99', 'steps late'].join('  ');
+
 /** Prints the table and what is promised of it. */
 export function printTable(rows: readonly Row[], title: string): void {
   console.log(`\n${title}; times in ms`);
-  console.log(['router'.padEnd(26), 'TTFT mean', 'p50', 'p99', 'E2E mean', 'cached tokens', 'failed', 'sent late p99', 'steps late'].join('  '));
+  console.log(HEAD);
   for (const row of rows) console.log(line(row));
   for (const { result } of rows) for (const [kind, example] of Object.entries(result.examples)) console.log(`  ${kind}: ${example.slice(0, 300)}`);
   const learned = meanOf(rows, LEARNED);
@@ -36,7 +38,8 @@ export function printTable(rows: readonly Row[], title: string): void {
   }
 }
 
-function line({ name, result, lostRatio }: Row): string {
+/** One router's figures under `HEAD`. */
+export function line({ name, result, lostRatio }: Row): string {
   const { ttftMs, e2eMs, lateMs, kvHitRatio, promptTokens, failed, failures } = result;
   const cells = [
     name.padEnd(26), whole(ttftMs.mean, 9), whole(ttftMs.p50, 3), whole(ttftMs.p99, 3), whole(e2eMs.mean, 8),
