@@ -91,13 +91,14 @@ class Forwarding implements AttemptHandler, Watched {
       return true;
     }
     const atMs = this.options.clock.nowMs() - this.startMs;
-    this.deadlineMs = this.startMs + atMs + this.options.idleTimeoutMs;
     const out = this.observer.filter(chunk, atMs);
     if (this.observer.observed.inBandError && !this.answer.begun && this.options.mayRetry) {
       this.attempt.abort();
       this.settle('failed', new LodestarError('UPSTREAM_FAILED', 'the engine answered with an error event'));
       return true;
     }
+    // What merely announces an answer does not end the wait for its first byte.
+    if (out !== undefined || this.answer.begun) this.deadlineMs = this.startMs + atMs + this.options.idleTimeoutMs;
     if (out === undefined) return true;
     this.begin();
     return this.answer.write(out);
@@ -118,17 +119,26 @@ class Forwarding implements AttemptHandler, Watched {
   }
 
   onError(error: LodestarError): void {
-    if (this.answer.begun) this.answer.breakOff('The instance broke off in the middle of its answer.');
+    if (this.answer.begun) this.breakOff('The instance broke off in the middle of its answer.');
     this.settle('failed', error);
   }
 
   onTimeout(): void {
     this.attempt.abort();
     const begun = this.answer.begun;
-    if (begun) this.answer.breakOff('The instance stopped in the middle of its answer.');
+    if (begun) this.breakOff('The instance stopped in the middle of its answer.');
     const { firstByteTimeoutMs, idleTimeoutMs } = this.options;
     const message = begun ? `no byte for ${idleTimeoutMs} ms within the answer` : `no first byte within ${firstByteTimeoutMs} ms`;
     this.settle('timeout', new LodestarError('UPSTREAM_TIMEOUT', message));
+  }
+
+  /** Ends an answer that has begun; in a stream of the Messages API with its own kind of error event, since its clients skip any other. */
+  private breakOff(message: string): void {
+    const rest = this.observer.rest();
+    if (rest && !this.answer.gone) this.answer.write(rest);
+    if (!this.observer.isMessages || this.answer.gone) return this.answer.breakOff(message);
+    this.answer.write(Buffer.from(`event: error\ndata: ${JSON.stringify({ type: 'error', error: { type: 'api_error', message } })}\n\n`));
+    this.answer.end();
   }
 
   private keepRefusal(chunk: Buffer): void {

@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import { LodestarError } from '../shared/errors.ts';
 import { setTopLevel } from './json-splice.ts';
 
 /** A client's request as it came in, with what routing reads out of it. */
@@ -31,17 +30,30 @@ export interface ClientRequest {
 
 /** Routes whose streams understand `stream_options.include_usage`. */
 const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
-const EMPTY = Buffer.alloc(0);
+/** Routes whose prompts no engine computes: they cost no prefill and fill no cache. */
+const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
+
+/** The canonical prompt, and how many prompts the call holds. */
+interface Prompt {
+  prompt: Buffer;
+  promptIsTokens: boolean;
+  batch: number;
+}
+
+const NO_PROMPT: Prompt = { prompt: Buffer.alloc(0), promptIsTokens: false, batch: 1 };
 /** A part of a message that is not text and longer than this (an image, audio) stands for itself by its hash. */
 const MAX_PART_CHARS = 256;
 /** Larger numbers are nonsense; bounded, they cannot upset features that a net learns from. */
 const MAX_NUMBER = 1e9;
 
-/** Reads a request. Error: REQUEST_INVALID when a JSON body cannot be parsed, is no object or is nested too deeply; unknown fields pass untouched. */
+/**
+ * Reads a request. What cannot be read (no JSON, no object, nested too deeply, fields of a wrong type) counts as absent and goes to an engine as it is, whose own error the client
+ * then gets.
+ */
 export function readRequest(method: string, path: string, headers: IncomingHttpHeaders, body: Buffer): ClientRequest {
   const json = isJson(headers, body) ? parseBody(body) : {};
   const stream = json['stream'] === true;
-  const prompt = readPrompt(json);
+  const prompt = COMPUTES_NOTHING.test(path) ? NO_PROMPT : readPrompt(json);
   const request: ClientRequest = {
     method,
     path,
@@ -88,22 +100,21 @@ function isJson(headers: IncomingHttpHeaders, body: Buffer): boolean {
 }
 
 function parseBody(body: Buffer): Record<string, unknown> {
-  let json: unknown;
   try {
-    json = JSON.parse(body.toString('utf8'));
-  } catch (error) {
-    throw new LodestarError('REQUEST_INVALID', 'request body is not valid JSON', { cause: error });
+    const json: unknown = JSON.parse(body.toString('utf8'));
+    return isObject(json) ? json : {};
+  } catch {
+    return {};
   }
-  if (!isObject(json)) throw new LodestarError('REQUEST_INVALID', 'request body must be a JSON object');
-  return json;
 }
 
-function readPrompt(json: Record<string, unknown>): ReturnType<typeof canonicalPrompt> {
+function readPrompt(json: Record<string, unknown>): Prompt {
   try {
     return canonicalPrompt(json);
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    throw new LodestarError('REQUEST_INVALID', 'request body is nested too deeply', { cause: error });
+    // Nested so deeply that the stack does not suffice.
+    if (error instanceof RangeError) return NO_PROMPT;
+    throw error;
   }
 }
 
@@ -111,7 +122,7 @@ function readPrompt(json: Record<string, unknown>): ReturnType<typeof canonicalP
  * The prompt in one form, such that a later turn of a conversation begins with the bytes of the earlier one: tools, then each message as role and
  * text. Only equality of beginnings matters, so it need not be the engine's chat template.
  */
-function canonicalPrompt(json: Record<string, unknown>): { prompt: Buffer; promptIsTokens: boolean; batch: number } {
+function canonicalPrompt(json: Record<string, unknown>): Prompt {
   // A string `input` of the Responses API is the same as one message of the user; its next turn says so.
   const input = typeof json['input'] === 'string' ? [{ role: 'user', content: json['input'] }] : json['input'];
   const raw = json['prompt'] ?? input;
@@ -123,7 +134,7 @@ function canonicalPrompt(json: Record<string, unknown>): { prompt: Buffer; promp
     return { prompt: Buffer.from(typeof first === 'string' ? first : ''), promptIsTokens: false, batch: raw.length };
   }
   const messages = Array.isArray(json['messages']) ? json['messages'] : Array.isArray(raw) ? raw : undefined;
-  if (!messages) return { prompt: EMPTY, promptIsTokens: false, batch: 1 };
+  if (!messages) return NO_PROMPT;
   const parts: string[] = [];
   if (json['tools'] !== undefined) parts.push(JSON.stringify(json['tools']));
   for (const key of ['system', 'instructions']) if (json[key] !== undefined) parts.push('\u0001system\u0002', contentText(json[key]));

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { encode } from '../shared/codec.ts';
-import { errorMessage, LodestarError } from '../shared/errors.ts';
+import { errorMessage } from '../shared/errors.ts';
 import { isFleetToken } from '../shared/token.ts';
 import { ClientAnswer, errorBody } from './client-answer.ts';
 import type { AgentContext } from './context.ts';
@@ -15,6 +15,8 @@ import { agentStatus, type StatusSources } from './status.ts';
 
 /** vLLM's administration under /v1: never proxied from outside. */
 const ADMIN_ROUTES = /^\/v1\/+(load_lora_adapter|unload_lora_adapter)(\/|$)/;
+/** Routes outside /v1 that clients of vLLM use: a prompt's exact tokens, and their text. Whatever else lies there is administration. */
+const TOKENIZER_ROUTES = ['/tokenize', '/detokenize'];
 /** Segments that an engine behind another proxy might resolve to a route outside /v1. */
 const DOT_SEGMENTS = /\/\.\.?(\/|$)/;
 const OWN_FAILURE = 'The agent failed on this request.';
@@ -33,7 +35,7 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ detail: 'Not Found' }));
 
   app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
-  app.all('/v1/*', (request, reply) => serve(context, doors, request, reply));
+  for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, (request, reply) => serve(context, doors, request, reply));
   app.get('/health', (_request, reply) => reply.code(200).send());
   app.get('/ready', (_request, reply) => {
     const ready = !context.draining && anyUp(context);
@@ -99,15 +101,13 @@ function badUrl(reply: FastifyReply): void {
 
 /** True for what is not the clients'. A target with an origin before its path (`http://host/v1/…`) is none that the engine's routes are judged by. */
 function isForbidden(path: string): boolean {
-  return !path.startsWith('/v1/') || ADMIN_ROUTES.test(path) || DOT_SEGMENTS.test(path);
+  return !(path.startsWith('/v1/') || TOKENIZER_ROUTES.includes(path)) || ADMIN_ROUTES.test(path) || DOT_SEGMENTS.test(path);
 }
 
 /** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */
 function sendError(context: AgentContext, reply: FastifyReply, error: unknown): void {
   const status = (error as { statusCode?: number }).statusCode;
-  if (error instanceof LodestarError && error.code === 'REQUEST_INVALID') {
-    reply.code(400).type('application/json').send(errorBody(400, 'Bad Request', error.message));
-  } else if (status === 413) {
+  if (status === 413) {
     const message = `The request body exceeds ${context.config.bodyLimitBytes} bytes (agent.bodyLimitBytes).`;
     reply.code(413).type('application/json').send(errorBody(413, 'RequestEntityTooLarge', message));
   } else if (status !== undefined && status >= 400 && status < 500) {

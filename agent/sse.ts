@@ -1,13 +1,25 @@
 const SEPARATOR = Buffer.from('\n\n');
-/** Beginnings of error events: of the OpenAI streams, and of the Messages API. */
-const ERROR_STARTS = [Buffer.from('data: {"error"'), Buffer.from('event: error\n')];
+const ERROR = Buffer.from('data: {"error"');
+const NAMED = Buffer.from('event: ');
+const LINE_FEED = 0x0a;
 const DONE = Buffer.from('data: [DONE]');
 const USAGE = Buffer.from('"usage":{');
 const EMPTY_CHOICES = Buffer.from('"choices":[]');
 const ROLE_CHUNK = Buffer.from('"role":"assistant","content":""');
 
-/** What a server-sent event of vLLM's stream is; docs: vLLM's serving_chat.py and serving_completion.py. */
-export type SseKind = 'token' | 'role' | 'usage' | 'error' | 'done';
+/** What a server-sent event of vLLM's stream is; `frame`: one that only says where the answer stands (docs: vLLM's entrypoints/openai and entrypoints/anthropic). */
+export type SseKind = 'token' | 'role' | 'usage' | 'error' | 'done' | 'frame';
+
+/** Events with a name of their own: those of /v1/messages and /v1/responses. Tokens of the latter are all that end in `.delta`. */
+const NAMED_KINDS: ReadonlyMap<string, SseKind> = new Map([
+  ['content_block_delta', 'token'],
+  ['message_delta', 'usage'],
+  ['message_stop', 'done'],
+  ['response.completed', 'usage'],
+  ['response.incomplete', 'usage'],
+  ['response.failed', 'error'],
+  ['error', 'error'],
+]);
 
 /** An event larger than this cannot be vLLM's; the reader stops cutting and passes bytes through. */
 const MAX_EVENT_BYTES = 16 * 1024 * 1024;
@@ -44,9 +56,18 @@ export class SseReader {
   }
 }
 
+/** True for the beginning of a stream of named events. */
+export function isNamed(event: Buffer): boolean {
+  return startsWith(event, NAMED);
+}
+
 export function classifyEvent(event: Buffer): SseKind {
-  for (const start of ERROR_STARTS) if (event.subarray(0, start.length).equals(start)) return 'error';
-  if (event.length < 20 && event.subarray(0, DONE.length).equals(DONE)) return 'done';
+  if (isNamed(event)) {
+    const name = event.toString('latin1', NAMED.length, Math.max(NAMED.length, event.indexOf(LINE_FEED)));
+    return NAMED_KINDS.get(name) ?? (name.endsWith('.delta') ? 'token' : 'frame');
+  }
+  if (startsWith(event, ERROR)) return 'error';
+  if (event.length < 20 && startsWith(event, DONE)) return 'done';
   if (event.includes(EMPTY_CHOICES) && event.includes(USAGE)) return 'usage';
   if (event.includes(ROLE_CHUNK)) return 'role';
   return 'token';
@@ -61,23 +82,39 @@ export interface Usage {
   engineTtftMs: number | undefined;
 }
 
-/** Reads usage from a JSON text: a whole answer, or a `data:` event. Undefined if there is none in it. */
+/**
+ * Reads usage from a JSON text: a whole answer, or an event of a stream. Undefined if there is none in it. The Messages API counts the prompt in three parts,
+ * `input_tokens` being only what was neither found in the cache nor put there; the prompt is their sum.
+ */
 export function readUsage(text: string): Usage | undefined {
   let body: unknown;
   try {
-    body = JSON.parse(text.startsWith('data:') ? text.slice(5) : text);
+    body = JSON.parse(text.slice(dataStart(text)));
   } catch {
     return undefined;
   }
-  const usage = field(body, 'usage');
+  const usage = field(body, 'usage') ?? field(field(body, 'response'), 'usage');
   if (typeof usage !== 'object' || usage === null) return undefined;
   const metrics = field(body, 'metrics');
+  const cacheRead = count(field(usage, 'cache_read_input_tokens'));
+  const input = count(field(usage, 'input_tokens'));
+  const details = field(usage, 'prompt_tokens_details') ?? field(usage, 'input_tokens_details');
   return {
-    promptTokens: count(field(usage, 'prompt_tokens') ?? field(usage, 'input_tokens')),
+    promptTokens: count(field(usage, 'prompt_tokens')) ?? sum(input, (cacheRead ?? 0) + (count(field(usage, 'cache_creation_input_tokens')) ?? 0)),
     outputTokens: count(field(usage, 'completion_tokens') ?? field(usage, 'output_tokens')),
-    cachedTokens: count(field(field(usage, 'prompt_tokens_details'), 'cached_tokens')),
+    cachedTokens: count(field(details, 'cached_tokens')) ?? cacheRead,
     engineTtftMs: sum(amount(field(metrics, 'queue_time_ms')), amount(field(metrics, 'time_to_first_token_ms'))),
   };
+}
+
+/** Where the JSON begins: after `data:`, which a line with the event's name may precede. */
+function dataStart(text: string): number {
+  if (text.startsWith('data:')) return 5;
+  return text.startsWith('event:') ? text.indexOf('\ndata:') + 6 : 0;
+}
+
+function startsWith(bytes: Buffer, start: Buffer): boolean {
+  return bytes.length >= start.length && bytes.compare(start, 0, start.length, 0, start.length) === 0;
 }
 
 function field(value: unknown, name: string): unknown {

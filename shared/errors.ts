@@ -4,7 +4,6 @@ export const ERROR_CODES = {
   WIRE_MALFORMED: 'a frame could not be decoded or does not fit the protocol',
   WIRE_TOO_LARGE: 'a frame exceeds the size limit',
   TABLE_CORRUPT: 'a routing table fails its checksum or shape',
-  REQUEST_INVALID: 'the client request cannot be read',
   UPSTREAM_FAILED: 'the instance failed before the first byte of its answer',
   UPSTREAM_TIMEOUT: 'the instance sent no byte in time',
   TRACE_INVALID: 'a trace file has a bad line',

@@ -1,4 +1,4 @@
-import { type IncomingMessage, request as httpRequest } from 'node:http';
+import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { signHop } from '../../agent/hop.ts';
@@ -71,11 +71,11 @@ describe('two agents', () => {
   describe('bad requests, in vLLM\'s shape', () => {
     test.each([
       ['not JSON', '{"model":', 400, 'Bad Request', null],
-      ['no object', '[1]', 400, 'Bad Request', null],
+      ['no object', '[1]', 400, 'Bad Request', 'body'],
       ['an unknown model', '{"model":"nope","prompt":"x"}', 404, 'NotFoundError', 'model'],
       ['a model that is named like a property of every object', '{"model":"constructor","prompt":"x"}', 404, 'NotFoundError', 'model'],
       ['too large', JSON.stringify({ prompt: 'x'.repeat(30_000) }), 413, 'RequestEntityTooLarge', null],
-      ['nested too deeply', `{"messages":[],"tools":${'['.repeat(9000)}${']'.repeat(9000)}}`, 400, 'Bad Request', null],
+      ['nested too deeply', `{"messages":[],"tools":${'['.repeat(9000)}${']'.repeat(9000)}}`, 400, 'Bad Request', 'body.messages'],
     ])('%s', async (_name, body, status, type, param) => {
       const answer = await call(urlOf(entry), CHAT, { body });
       expect(answer.status).toBe(status);
@@ -91,7 +91,7 @@ describe('two agents', () => {
 
   test.each([
     '/v1/load_lora_adapter', '/v1/unload_lora_adapter', '/v1/load_lora_adapter/', '/v1/load_lora_adapter?x=1', '/v1/load%5Flora_adapter', '/v1/%6Coad_lora_adapter', '/%76%31/load_lora_adapter',
-    '/v1/%6Coad_lora_adapter?x=%zz', '/v1/load_lora_adapter#x', '/v1//load_lora_adapter', '/v1/%2e%2e/sleep?x=%ff', '/v1/../reset_prefix_cache', '/v1/%2e%2e/sleep', '/v1/./sleep', '/reset_prefix_cache', '/sleep', '/collective_rpc', '/tokenize', '/v1', '/',
+    '/v1/%6Coad_lora_adapter?x=%zz', '/v1/load_lora_adapter#x', '/v1//load_lora_adapter', '/v1/%2e%2e/sleep?x=%ff', '/v1/../reset_prefix_cache', '/v1/%2e%2e/sleep', '/v1/./sleep', '/reset_prefix_cache', '/sleep', '/collective_rpc', '/tokenize/x', '/x/tokenize', '//tokenize', '/v1', '/',
   ])('not for clients: POST %s', async (path) => {
     const answer = await call(urlOf(entry), path, { body: '{}' });
     expect(answer.status).toBe(404);
@@ -134,6 +134,8 @@ describe('two agents', () => {
   });
 
   test('status, metrics, health and readiness', async () => {
+    // The report in an answer's headers still counts its request.
+    await fleet.advance(600);
     const status = JSON.parse((await call(urlOf(entry), '/lodestar/status')).body) as Record<string, unknown> & { instances: Record<string, unknown>[]; routing: object };
     expect(status).toMatchObject({ agent: 'entry', draining: false, inFlight: 0, brain: { url: '', connected: false }, samples: { dropped: 0 } });
     expect(status.routing).toMatchObject({ policy: 'round-robin', reason: 'config', objective: 'ttft', tableVersion: 7, scorer: 'prior-only', localTrust: { trusted: true } });
@@ -275,6 +277,62 @@ describe('what reaches the engine', () => {
     expect((await post(urlOf(outer), COMPLETIONS, { prompt })).status).toBe(200);
     await fleet.advance(100);
     expect(blocks()).toEqual(before.map((n) => n + 23));
+  });
+
+  test.each(['/tokenize', '/detokenize', '/v1/messages/count_tokens'])('%s goes to an engine, which computes nothing for it', async (path) => {
+    stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{"count":2}');
+    const blocks = (): number => outer.context.instances.index.blocksOf(instanceOf(agent));
+    await fleet.advance(100);
+    const before = blocks();
+    const prompt = `${path} never computed `.repeat(100);
+    for (const entry of [agent, outer]) {
+      expect(await post(urlOf(entry), path, { model: 'stub-model', prompt })).toMatchObject({ status: 200, body: '{"count":2}', headers: { 'x-lodestar-instance': instanceOf(agent) } });
+    }
+    await fleet.advance(100);
+    expect(blocks()).toBe(before);
+  });
+
+  describe('a stream of named events', () => {
+    const event = (name: string, rest: object = {}): string => `event: ${name}\ndata: ${JSON.stringify({ type: name, ...rest })}\n\n`;
+    const begin = (response: ServerResponse, text: string): ServerResponse => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write(text);
+      return response;
+    };
+
+    test('that breaks off within a message ends with an error event of the Messages API', async () => {
+      const text = event('message_start') + event('content_block_delta');
+      stub.answer = (_request, response) => void begin(response, text);
+      const answer = await post(urlOf(outer), '/v1/messages', { messages: [], stream: true });
+      expect(answer).toMatchObject({ status: 200, cut: false });
+      expect(answer.body).toBe(`${text}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"The instance stopped in the middle of its answer."}}\n\n`);
+    });
+
+    test('whose engine fails before its first token has not begun: the client gets an answer', async () => {
+      const text = event('response.created') + event('response.in_progress');
+      let calls = 0;
+      stub.answer = (_request, response) => {
+        calls += 1;
+        begin(response, text);
+        setImmediate(() => response.destroy());
+      };
+      const answer = await post(urlOf(outer), '/v1/responses', { input: 'x', stream: true });
+      expect(answer.status).toBe(502);
+      expect(calls).toBe(1);
+    });
+
+    test('is not given up while its first token is awaited as long as that of any other', async () => {
+      const text = event('response.created');
+      let finish = (): void => undefined;
+      stub.answer = (_request, response) => {
+        begin(response, text);
+        finish = () => void response.end(event('response.output_text.delta') + event('response.completed'));
+      };
+      const pending = post(urlOf(outer), '/v1/responses', { input: 'x', stream: true });
+      // Longer than a begun answer may be silent.
+      await fleet.advance(outer.context.config.idleTimeoutMs + 5000, 500);
+      finish();
+      expect((await pending).body).toBe(text + event('response.output_text.delta') + event('response.completed'));
+    });
   });
 
   test('a client that does not read slows its engine down instead of filling the agents', async () => {

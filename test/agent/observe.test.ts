@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { AnswerObserver } from '../../agent/observe.ts';
 
 const ROLE = 'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n';
@@ -75,4 +75,73 @@ test('a plain answer passes untouched and its usage is read at the end', () => {
   expect(pass(observer, body, [3, 20, 33])).toEqual(body);
   expect(observer.observed.usage?.outputTokens).toBe(4);
   expect(observer.observed.ttftMs).toBeUndefined();
+});
+
+describe('a stream of named events', () => {
+  const event = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify({ ...data, type: name })}\n\n`;
+  const OPENING = event('response.created', { response: { usage: null } }) + event('response.in_progress', { response: { usage: null } });
+  const ANSWER = event('response.output_text.delta', { delta: 'a' }) + event('response.output_text.delta', { delta: 'b' });
+  const END = event('response.completed', { response: { usage: { input_tokens: 9, output_tokens: 2 } } });
+
+  test('its opening is held back until there is a token, wherever packets split; every byte passes in the end', () => {
+    const whole = Buffer.from(OPENING + ANSWER + END);
+    for (let cut = 1; cut <= whole.length; cut++) {
+      const observer = new AnswerObserver(true, false);
+      expect(pass(observer, whole, [cut, cut + 9])).toEqual(whole);
+      expect(observer.observed).toMatchObject({ tokens: 2, usage: { promptTokens: 9, outputTokens: 2 } });
+    }
+    const observer = new AnswerObserver(true, false);
+    expect(observer.filter(Buffer.from(OPENING), 10)).toBeUndefined();
+    expect(observer.observed.ttftMs).toBeUndefined();
+    expect(observer.filter(Buffer.from(ANSWER), 30)?.toString()).toBe(OPENING + ANSWER);
+    expect(observer.observed).toMatchObject({ ttftMs: 30, lastTokenMs: 30 });
+    expect(observer.filter(Buffer.from(END), 40)?.toString()).toBe(END);
+    expect(observer.finish(41)).toBeUndefined();
+  });
+
+  test('an opening that nothing follows passes at the end', () => {
+    const observer = new AnswerObserver(true, false);
+    expect(observer.filter(Buffer.from(OPENING), 10)).toBeUndefined();
+    expect(observer.finish(20)?.toString()).toBe(OPENING);
+  });
+
+  test('an opening without end is passed on: what is held is bounded', () => {
+    const observer = new AnswerObserver(true, false);
+    const part = event('response.created', { response: { instructions: 'x'.repeat(300_000) } });
+    let out = '';
+    for (let i = 0; i < 5; i++) out += observer.filter(Buffer.from(part), i)?.toString() ?? '';
+    expect(out).toBe(part.repeat(5));
+  });
+
+  test('the Messages API is told apart', () => {
+    const observer = new AnswerObserver(true, false);
+    observer.filter(Buffer.from(event('message_start', {}) + event('content_block_delta', {})), 1);
+    expect(observer.isMessages).toBe(true);
+    expect(new AnswerObserver(true, false).isMessages).toBe(false);
+  });
+});
+
+describe('the fingerprint, which vLLM puts into the last event', () => {
+  const final = (rest: string): string => `data: {"choices":[{"index":0,"delta":{"content":"z"},"finish_reason":"length"}]${rest}}\n\n`;
+  const FINGERPRINTED = USAGE.replace('}\n\n', ',"system_fingerprint":"vllm-0.29.0-1"}\n\n');
+
+  test('moves from the usage event that is cut out to the last one with content', () => {
+    const whole = Buffer.from(ROLE + token('a') + final('') + FINGERPRINTED + DONE);
+    const without = ROLE + token('a') + final(',"system_fingerprint":"vllm-0.29.0-1"') + DONE;
+    for (let cut = 0; cut <= whole.length; cut++) expect(pass(new AnswerObserver(true, true), whole, [cut, cut + 7]).toString()).toBe(without);
+  });
+
+  test('is not there: the last event passes as it is, also where the stream breaks off', () => {
+    expect(pass(new AnswerObserver(true, true), Buffer.from(final('') + USAGE + DONE), []).toString()).toBe(final('') + DONE);
+    const observer = new AnswerObserver(true, true);
+    expect(observer.filter(Buffer.from(final('')), 1)).toBeUndefined();
+    expect(observer.rest()?.toString()).toBe(final(''));
+    expect(observer.rest()).toBeUndefined();
+  });
+
+  test('two choices: the one that ends first is not held up until the other ends', () => {
+    const observer = new AnswerObserver(true, true);
+    expect(observer.filter(Buffer.from(final('')), 1)).toBeUndefined();
+    expect(observer.filter(Buffer.from(token('a')), 2)?.toString()).toBe(final('') + token('a'));
+  });
 });

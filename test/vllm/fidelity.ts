@@ -5,7 +5,7 @@ import { type Comparison, compare, isMet, line } from './compare.ts';
 import { type EngineTotals, engineTotals, since } from './engine-side.ts';
 import { fitFrontEnd, type Measured, readMeasured } from './measured.ts';
 import { replay } from './replay.ts';
-import { rigFolder, rigInstalled, rigScripts, VllmServer } from './server.ts';
+import { loadOptions, rigFolder, rigInstalled, rigScripts, VllmServer } from './server.ts';
 import { simulate, type Simulated } from './simulate.ts';
 import { fidelityLoads, type Load, loneRequests } from './workload.ts';
 
@@ -45,7 +45,7 @@ function find(kept: readonly Measured[], load: Load): Measured | undefined {
 }
 
 async function measure(load: Load): Promise<Measured> {
-  const server = await VllmServer.start(load);
+  const server = await VllmServer.start(loadOptions(load));
   try {
     const lone = await replay(server.url, loneRequests(load).requests);
     await server.resetPrefixCache();

@@ -1,69 +1,75 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { request } from 'undici';
 import { z } from 'zod';
 import { packageRoot } from '../../shared/package-root.ts';
+import type { GpuProfile } from '../../sim/engine/gpus.ts';
 import { freePort } from './free-port.ts';
 import { kvTokens, type Load } from './workload.ts';
 
 /** Scripts of the rig, in the source tree. */
 export const rigScripts: string = join(packageRoot, 'test/vllm/rig');
 /** Folder of an installed rig: LODESTAR_VLLM_RIG, or a folder of the user's cache. */
-export const rigFolder: string = process.env['LODESTAR_VLLM_RIG'] ?? join(homedir(), '.cache/lodestar/vllm-rig');
+export const rigFolder: string = process.env['LODESTAR_VLLM_RIG'] || join(homedir(), '.cache/lodestar/vllm-rig');
+/** The rig's Python, in which vLLM and the Python clients that it depends on are installed. */
+export const rigPython: string = join(rigFolder, 'bin/python');
 
 const START_MS = 180_000;
 const STOP_MS = 15_000;
 const POLL_MS = 250;
-/** Host time between steps that does not count: a GPU does not wait for a machine that other work keeps busy. */
-const HIDDEN_S = 0.05;
 
 const reportSchema = z.object({ steps: z.number(), step_s: z.number(), lost_s: z.number() });
 
+/** A `vllm serve` to start. */
+export interface VllmOptions {
+  /** options of `vllm serve` without their dashes; true: a flag without a value; a list: several values */
+  serve: Record<string, string | number | true | readonly string[]>;
+  /** duration of a step as it would be on that GPU, or always so many seconds */
+  step: GpuProfile | number;
+  asyncScheduling?: boolean;
+  /** host time between two busy steps that does not lengthen them, s; absent: 5 ms */
+  hiddenS?: number;
+  /** environment of the process beside that */
+  env?: Record<string, string>;
+}
+
 /** Whether vLLM is installed in the rig's folder. */
 export function rigInstalled(): boolean {
-  return existsSync(join(rigFolder, 'bin/python')) && existsSync(join(rigFolder, 'lib'));
+  return existsSync(rigPython) && existsSync(join(rigFolder, 'lib'));
 }
 
 /** A real `vllm serve` whose forward pass alone is replaced by a sleep of the step time. */
 export class VllmServer {
+  /** stays the same when it is started again */
   readonly url: string;
-  private readonly child: ChildProcess;
+  private readonly options: VllmOptions;
   private readonly folder: string;
+  private child: ChildProcess;
+  private stopped = false;
 
-  private constructor(url: string, child: ChildProcess, folder: string) {
-    this.url = url;
-    this.child = child;
-    // A benchmark that is interrupted must not leave the server behind.
-    process.once('exit', () => this.kill());
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
+  private constructor(options: VllmOptions, port: number, folder: string) {
+    this.options = options;
+    this.url = `http://127.0.0.1:${port}`;
     this.folder = folder;
+    this.child = this.spawn();
+    // A run that is interrupted must not leave the server behind.
+    process.once('exit', () => this.signal('SIGKILL'));
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(1));
   }
 
-  /** Starts vLLM as the instance of a load and waits until it serves. Throws with the end of its log if it does not. */
-  static async start(load: Load): Promise<VllmServer> {
-    const folder = mkdtempSync(join(tmpdir(), 'lodestar-vllm-'));
-    const port = await freePort();
-    const log = openSync(join(folder, 'log'), 'w');
-    const child = spawn('bash', [join(rigScripts, 'serve.sh'), ...serveOptions(load)], {
-      detached: true,
-      stdio: ['ignore', log, log],
-      env: {
-        ...process.env,
-        PYTHON: join(rigFolder, 'bin/python'),
-        MODEL_DIR: join(folder, 'tiny-model'),
-        PORT: String(port),
-        FAKE_COEFF: coefficients(load),
-        FAKE_ASYNC: load.asyncScheduling ? '1' : '0',
-        FAKE_HIDDEN: String(HIDDEN_S),
-        FAKE_REPORT: join(folder, 'report.json'),
-      },
-    });
-    closeSync(log);
-    const server = new VllmServer(`http://127.0.0.1:${port}`, child, folder);
+  /** Starts vLLM and waits until it serves. Throws with the end of its log if it does not. */
+  static async start(options: VllmOptions): Promise<VllmServer> {
+    const server = await VllmServer.launch(options);
     await server.untilServing();
     return server;
+  }
+
+  /** Starts vLLM and returns at once: it refuses connections for as long as it loads. */
+  static async launch(options: VllmOptions): Promise<VllmServer> {
+    return new VllmServer(options, await freePort(), mkdtempSync(join(tmpdir(), 'lodestar-vllm-')));
   }
 
   /** Empties the prefix cache. */
@@ -75,35 +81,42 @@ export class VllmServer {
 
   /** Steps since the start, their time, and the time that the machine took between them beyond what is hidden, ms. For an engine that is idle. */
   steps(): { steps: number; stepMs: number; lostMs: number } {
-    const { steps, step_s, lost_s } = reportSchema.parse(JSON.parse(readFileSync(join(this.folder, 'report.json'), 'utf8')));
+    const file = join(this.folder, 'report.json');
+    if (!existsSync(file)) return { steps: 0, stepMs: 0, lostMs: 0 };
+    const { steps, step_s, lost_s } = reportSchema.parse(JSON.parse(readFileSync(file, 'utf8')));
     return { steps, stepMs: step_s * 1000, lostMs: lost_s * 1000 };
+  }
+
+  /** Ends it and all its processes at once, as a crash of the host would. */
+  async crash(): Promise<void> {
+    const gone = this.gone();
+    this.signal('SIGKILL');
+    await gone;
+  }
+
+  /** Starts it again after a crash, on the same port; returns at once. */
+  relaunch(): void {
+    if (this.isRunning) throw new Error('vLLM still runs');
+    this.child = this.spawn();
   }
 
   /** Stops it and its children, and waits until they are gone. */
   async stop(): Promise<void> {
-    const { child, folder } = this;
-    if (child.pid !== undefined && this.isRunning) {
-      const gone = new Promise<void>((done) => child.once('exit', () => done()));
-      signalGroup(child.pid, 'SIGTERM');
-      const timer = setTimeout(() => signalGroup(child.pid as number, 'SIGKILL'), STOP_MS);
+    if (this.isRunning) {
+      const gone = this.gone();
+      this.signal('SIGTERM');
+      const timer = setTimeout(() => this.signal('SIGKILL'), STOP_MS);
       await gone;
       clearTimeout(timer);
-      // The engine core is a process of its own and may outlive the API server.
-      signalGroup(child.pid, 'SIGKILL');
     }
-    rmSync(folder, { recursive: true, force: true });
+    // The engine core is a process of its own and may outlive the API server.
+    this.signal('SIGKILL');
+    this.stopped = true;
+    rmSync(this.folder, { recursive: true, force: true });
   }
 
-  private get isRunning(): boolean {
-    return this.child.exitCode === null && this.child.signalCode === null;
-  }
-
-  private kill(): void {
-    const { pid } = this.child;
-    if (pid !== undefined && this.isRunning) signalGroup(pid, 'SIGKILL');
-  }
-
-  private async untilServing(): Promise<void> {
+  /** Settles when it answers /health; throws with the end of its log if it ends before or takes longer than three minutes. */
+  async untilServing(): Promise<void> {
     const endMs = Date.now() + START_MS;
     while (!(await answers(`${this.url}/health`))) {
       if (!this.isRunning || Date.now() > endMs) {
@@ -114,20 +127,89 @@ export class VllmServer {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
   }
+
+  private spawn(): ChildProcess {
+    const { serve, step, asyncScheduling, hiddenS, env } = this.options;
+    const log = openSync(join(this.folder, 'log'), 'a');
+    const child = spawn('bash', [join(rigScripts, 'serve.sh'), ...serveArguments(serve)], {
+      detached: true,
+      stdio: ['ignore', log, log],
+      env: {
+        ...process.env,
+        PYTHON: rigPython,
+        MODEL_DIR: modelFolder(),
+        PORT: new URL(this.url).port,
+        ...(typeof step === 'number' ? { FAKE_STEP: String(step) } : { FAKE_COEFF: coefficients(step) }),
+        FAKE_ASYNC: asyncScheduling ? '1' : '0',
+        ...(hiddenS === undefined ? {} : { FAKE_HIDDEN: String(hiddenS) }),
+        FAKE_REPORT: join(this.folder, 'report.json'),
+        ...env,
+      },
+    });
+    closeSync(log);
+    return child;
+  }
+
+  private get isRunning(): boolean {
+    return this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  private gone(): Promise<void> {
+    return this.isRunning ? new Promise((done) => this.child.once('exit', () => done())) : Promise.resolve();
+  }
+
+  private signal(signal: NodeJS.Signals): void {
+    if (this.child.pid === undefined || this.stopped) return;
+    try {
+      process.kill(-this.child.pid, signal);
+    } catch {
+      // No process of the group is left.
+    }
+  }
 }
 
-function serveOptions(load: Load): string[] {
-  const options = {
-    'max-num-seqs': load.maxNumSeqs,
-    'max-num-batched-tokens': load.maxBatchedTokens,
-    'num-gpu-blocks-override': load.blocks,
-    'max-model-len': Math.min(32_768, kvTokens(load)),
+/** Host time between steps that does not count in a comparison: a GPU does not wait for a machine that other work keeps busy. */
+const COMPARED_HIDDEN_S = 0.05;
+
+/** vLLM as the instance of a load. */
+export function loadOptions(load: Load): VllmOptions {
+  const { gpu, asyncScheduling, maxNumSeqs, maxBatchedTokens, blocks } = load;
+  return {
+    step: gpu,
+    asyncScheduling,
+    hiddenS: COMPARED_HIDDEN_S,
+    serve: {
+      'max-num-seqs': maxNumSeqs,
+      'max-num-batched-tokens': maxBatchedTokens,
+      'num-gpu-blocks-override': blocks,
+      'max-model-len': Math.min(32_768, kvTokens(load)),
+    },
   };
-  return Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
 }
 
-function coefficients({ gpu }: Load): string {
-  const { c0, c1, c2, c3, c4, T0, c5 } = gpu;
+/** Folder of the tiny model, made once for each version of its maker: that takes as long as half the start of a server. */
+export function modelFolder(): string {
+  const maker = join(rigScripts, 'mktiny.py');
+  const version = createHash('sha256').update(readFileSync(maker)).digest('hex').slice(0, 12);
+  const folder = join(rigFolder, `tiny-model-${version}`);
+  if (existsSync(folder)) return folder;
+  const made = mkdtempSync(`${folder}-`);
+  execFileSync(rigPython, [maker, made], { stdio: 'ignore' });
+  try {
+    renameSync(made, folder);
+  } catch (error) {
+    // Another process has made it meanwhile.
+    if (!existsSync(folder)) throw error;
+    rmSync(made, { recursive: true });
+  }
+  return folder;
+}
+
+function serveArguments(serve: VllmOptions['serve']): string[] {
+  return Object.entries(serve).flatMap(([name, value]) => [`--${name}`, ...(value === true ? [] : typeof value === 'object' ? value : [String(value)])]);
+}
+
+function coefficients({ c0, c1, c2, c3, c4, T0, c5 }: GpuProfile): string {
   return [c0, c1, c2, c3, c4, ...(T0 === undefined ? [] : [T0, c5 ?? 0])].join(',');
 }
 
@@ -138,13 +220,5 @@ async function answers(url: string): Promise<boolean> {
     return statusCode === 200;
   } catch {
     return false;
-  }
-}
-
-function signalGroup(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(-pid, signal);
-  } catch {
-    // No process of the group is left.
   }
 }

@@ -59,15 +59,21 @@ export class StreamAnswer {
     const isFirst = request.outputCount === 1;
     const reason = request.status === 'finished' ? `"${request.finishReason}"` : 'null';
     const ids = wanted.returnTokenIds ? `[${token}]` : 'null';
-    const usage = wanted.continuousUsage ? this.runningUsage(request, request.outputCount) : '';
+    const tail = wanted.continuousUsage ? this.runningUsage(request, request.outputCount) : this.stamp(request);
     let text = `${parts.prefix}${wordOf(token).json}${parts.middle}${reason}`;
     if (!wanted.isChat) {
       const promptIds = isFirst && wanted.returnTokenIds ? JSON.stringify(Array.from(request.prompt)) : 'null';
-      return `${text},"stop_reason":null,"prompt_token_ids":${promptIds},"token_ids":${ids}}]${usage}}\n\n`;
+      return `${text},"stop_reason":null,"prompt_token_ids":${promptIds},"token_ids":${ids}}]${tail}}\n\n`;
     }
     if (request.status === 'finished') text += ',"stop_reason":null';
-    const chunk = `${text},"token_ids":${ids}}]${usage}}\n\n`;
+    const chunk = `${text},"token_ids":${ids}}]${tail}}\n\n`;
     return isFirst ? this.roleChunk(choice, request) + chunk : chunk;
+  }
+
+  /** Where no usage event follows, the last chunk of a choice bears the fingerprint. */
+  private stamp(request: EngineRequest): string {
+    if (this.wanted.includeUsage || request.status !== 'finished') return '';
+    return `,"system_fingerprint":${JSON.stringify(fingerprint(this.emulator))}`;
   }
 
   private roleChunk(choice: Choice, request: EngineRequest): string {

@@ -33,9 +33,25 @@ describe('gauges', () => {
     expect(readGauges(text)).toMatchObject({ numGpuBlocks: 80, kvTokens: 1280 });
   });
 
-  it('knows the names of older versions and their missing engine label', () => {
-    const text = 'vllm:num_requests_running{model_name="m"} 3\nvllm:num_requests_waiting{model_name="m"} 1\nvllm:gpu_cache_usage_perc{model_name="m"} 0.5\nvllm:gpu_prefix_cache_hits_total 7\n';
-    expect(readGauges(text)).toMatchObject({ running: 3, waiting: 1, kvUsageRatio: 0.5, prefixHits: 7, numGpuBlocks: undefined, kvTokens: undefined });
+  const load = { running: 3, waiting: 2, kvUsageRatio: 0.25, promptTokens: 1200, generationTokens: 340, preemptions: 1, sleeping: false };
+  const cache = { blockSize: 16, numGpuBlocks: 2561, kvTokens: 2561 * 16 };
+  const started = { processStartS: 1.73282400012e9 };
+  it.each([
+    // V0 has only the rate of hits, no count.
+    ['v0.6.txt', { ...load, ...cache, ...started, prefixQueries: 0, prefixHits: 0 }],
+    ...['v0.7.txt', 'v0.8.txt', 'v0.10.txt', 'v0.12.txt', 'v0.15.txt', 'v0.20.txt'].map((name) => [name, { ...load, ...cache, ...started, prefixQueries: 1200, prefixHits: 400 }] as const),
+    ['rust-front-end.txt', { ...load, prefixQueries: 1200, prefixHits: 400, blockSize: undefined, numGpuBlocks: undefined, kvTokens: undefined, processStartS: undefined }],
+  ] as const)('%s: the same figures under the names of its version', (name, expected) => {
+    const gauges = readGauges(fixture(name));
+    expect(gauges).toMatchObject(expected);
+    expect([...gauges.engines.keys()]).toEqual(['0']);
+  });
+
+  it('reads a page of vLLM 0.29 under load', () => {
+    expect(readGauges(fixture('v0.29.txt'))).toMatchObject({
+      running: 3, waiting: 2, kvUsageRatio: 24 / 399, prefixQueries: 600, prefixHits: 288, promptTokens: 600, generationTokens: 58, preemptions: 0, sleeping: false,
+      blockSize: 16, numGpuBlocks: 399, kvTokens: 399 * 16, processStartS: 1.79555048182e9,
+    });
   });
 
   it('sees a sleeping engine', () => {

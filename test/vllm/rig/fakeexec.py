@@ -14,8 +14,8 @@ FAKE_HIDDEN host seconds between two steps of a busy engine that do not lengthen
 FAKE_REPORT file that gets {"steps", "step_s", "lost_s"} whenever the engine falls idle: steps so far, their seconds, and the host seconds between
             steps beyond FAKE_HIDDEN, by which a machine with other work slows the engine down.
 
-Each request that has caught up with its prompt and outputs gets one token id per step, cycling through 260..289. The ids
-mean nothing, so use ignore_eos / max_tokens.
+Each request that has caught up with its prompt and outputs gets one token id per step, cycling through 260..289 from its first token on,
+so the same request gets the same answer. The ids mean nothing, so use ignore_eos / max_tokens.
 """
 import json
 import os
@@ -34,7 +34,6 @@ ASYNC = os.environ.get("FAKE_ASYNC", "0") == "1"
 class FakeExecutor(Executor):
     def _init_executor(self):
         self.state = {}  # request id -> [prompt tokens, computed tokens before this step, generated tokens]
-        self.sampled = 0
         coeff = os.environ.get("FAKE_COEFF")
         self.coeff = [float(c) for c in coeff.split(",")] if coeff else None
         self.fixed_step = float(os.environ.get("FAKE_STEP", "0.02"))
@@ -83,7 +82,7 @@ class FakeExecutor(Executor):
         return ASYNC
 
     def collective_rpc(self, method, timeout=None, args=(), kwargs=None, non_block=False, **_):
-        return [None]
+        return [True]  # add_lora and its like: there are no weights to load
 
     def check_health(self):
         pass
@@ -180,8 +179,7 @@ class FakeExecutor(Executor):
         if state[COMPUTED] + scheduled_tokens < state[PROMPT] + state[GENERATED]:
             return []
         state[GENERATED] += 1
-        self.sampled += 1
-        return [260 + self.sampled % 30]
+        return [260 + (state[GENERATED] - 1) % 30]
 
 
 def ready(value):
