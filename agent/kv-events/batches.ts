@@ -6,7 +6,7 @@ const { h32Raw } = await xxhash();
 export interface Batch {
   seq: number;
   payload: Uint8Array;
-  /** The replay socket was asked for what is missing before it. */
+  /** The replay socket was asked because of it. */
   asked?: boolean;
   /** Its number is not above that of the live batch that came before it. */
   isBack?: boolean;
@@ -19,19 +19,25 @@ const REMEMBERED = 16_384;
 export class BatchMemory {
   private readonly sums = new Uint32Array(REMEMBERED);
   private last = -1;
-  /** Number of the oldest in this sequence. */
+  private isEmpty = true;
+  /** Number of the oldest of the sequence. */
   first = 0;
 
-  /** The next batch of the sequence; any other begins a new one. */
+  clear(): void {
+    this.isEmpty = true;
+  }
+
+  /** The next batch of the sequence, or, after `clear`, the first. */
   add({ seq, payload }: Batch): void {
-    if (seq !== this.last + 1) this.first = seq;
+    if (this.isEmpty) this.first = seq;
+    this.isEmpty = false;
     this.last = seq;
     this.sums[seq % REMEMBERED] = h32Raw(payload, 0);
   }
 
   /** Whether this very batch was added, and not too long ago. */
   has({ seq, payload }: Batch): boolean {
-    if (seq < this.first || seq > this.last || seq <= this.last - REMEMBERED) return false;
+    if (this.isEmpty || seq < this.first || seq > this.last || seq <= this.last - REMEMBERED) return false;
     return this.sums[seq % REMEMBERED] === h32Raw(payload, 0);
   }
 }

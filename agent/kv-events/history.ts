@@ -92,7 +92,6 @@ export class KvHistory {
     this.isConnected = true;
     this.isBlind = false;
     if (this.host.canReplay()) this.ask('start');
-    else this.wantsAll = true;
   }
 
   /** Hears nothing more until `start`. */
@@ -113,7 +112,7 @@ export class KvHistory {
 
   /** A batch from the live stream. */
   live(batch: Batch): void {
-    if (this.isStopped) return;
+    if (this.isStopped || !this.isConnected) return;
     this.isQuiet = false;
     batch.isBack = batch.seq <= this.liveSeq;
     this.liveSeq = batch.seq;
@@ -125,6 +124,9 @@ export class KvHistory {
   disconnected(): void {
     this.isConnected = false;
     this.isSuspect = true;
+    // They may be of an engine that is gone; if not, the replay socket has them.
+    this.isDraining = false;
+    this.pending.clear();
   }
 
   /** The engine may be another from here on. */
@@ -182,7 +184,6 @@ export class KvHistory {
     const { replay } = this;
     if (!replay) return;
     this.replay = undefined;
-    this.wantsAll ||= replay.purpose === 'start';
     // While the connection is gone nothing is proven either way; what to do is decided when it is back.
     if (this.isSuspect && this.isConnected && this.hasBegun) this.voidAll();
     this.finishReplay();
@@ -203,13 +204,13 @@ export class KvHistory {
     if (replay.purpose === 'continue' && last !== undefined && batch.seq < last) return;
     replay.isFirst = false;
     if (replay.purpose === 'start' || last === undefined) {
-      this.wantsAll = false;
       // What has been heard since reaches back as far already.
       if (last !== undefined && this.memory.has(batch)) {
         this.isSuspect = false;
+        this.wantsAll = false;
         return;
       }
-      this.begin(batch.seq === 0);
+      this.beginReplayed(batch.seq === 0);
     } else if (batch.seq === last && last >= 0) {
       if (this.memory.has(batch)) this.isSuspect = false;
       else this.replaced(replay);
@@ -218,7 +219,7 @@ export class KvHistory {
       if (last < 0 && batch.seq === 0) this.isSuspect = false;
       else {
         this.counts.lost += batch.seq - last - 1;
-        this.begin(false);
+        this.beginReplayed(false);
       }
     }
     this.applyReplayed(replay, batch);
@@ -242,7 +243,6 @@ export class KvHistory {
       if (replay.purpose === 'start' || this.isSuspect) this.begin(true);
       this.lastSeq = -1;
       this.isSuspect = false;
-      this.wantsAll = false;
     } else {
       this.counts.restarts++;
       this.begin(false);
@@ -277,8 +277,9 @@ export class KvHistory {
       return;
     }
     if (this.hasHole) {
-      this.begin(false);
+      this.beginReplayed(false);
       this.lastSeq = batch.seq;
+      this.memory.add(batch);
     }
     this.hasHole = false;
     this.host.sink.apply(events);
@@ -298,7 +299,7 @@ export class KvHistory {
       this.isBlind = false;
       this.begin(batch.seq === 0);
       if (batch.seq > 0 && this.host.canReplay()) {
-        this.lastSeq = undefined;
+        batch.asked = true;
         this.ask('start');
         return false;
       }
@@ -311,7 +312,8 @@ export class KvHistory {
 
   /** Whether a live batch is of this engine and was overtaken by the replay of it or of what came after it. */
   private isOld(batch: Batch): boolean {
-    return this.memory.has(batch) || (batch.seq < this.memory.first && !batch.isBack && !this.isSuspect);
+    if (this.memory.has(batch)) return true;
+    return batch.seq < this.memory.first && (batch.asked === true || (!batch.isBack && !this.isSuspect));
   }
 
   private placeAfterGap(batch: Batch, last: number): boolean {
@@ -327,7 +329,6 @@ export class KvHistory {
       return false;
     }
     this.counts.lost += batch.seq - last - 1;
-    this.wantsAll = !this.isBlind;
     this.begin(false);
     this.applyLive(batch);
     return true;
@@ -361,7 +362,15 @@ export class KvHistory {
     this.isComplete = complete;
     this.isSuspect = false;
     this.lastSeq = complete ? -1 : undefined;
+    this.wantsAll = !complete;
+    this.memory.clear();
     this.host.sink.begin(complete);
+  }
+
+  /** The same with the oldest batch that there is. */
+  private beginReplayed(complete: boolean): void {
+    this.begin(complete);
+    this.wantsAll = false;
   }
 
   /** Places the batches that came while an answer was awaited, in turns. */

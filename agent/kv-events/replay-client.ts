@@ -15,8 +15,10 @@ export interface ReplayListener {
   onDown(): void;
 }
 
-/** vLLM looks for questions at least each 100 ms, and sends its whole buffer in one go. */
+/** vLLM looks for questions at least each 100 ms, ms. */
 const ANSWER_MS = 1500;
+/** It sends its whole buffer in one go, and drops what a ROUTER socket has no room for, the end marker too: a pause of this length is the end, ms. */
+const REST_MS = 300;
 const TRIES = 2;
 const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 30_000;
@@ -79,10 +81,10 @@ export class ReplayClient {
   }
 
   private send(): void {
-    this.timer?.cancel();
-    this.timer = this.clock.after(ANSWER_MS, () => this.onTimer());
     const { asked } = this;
     if (!asked) return;
+    this.timer?.cancel();
+    this.timer = this.clock.after(REST_MS, () => this.onTimer());
     this.socket ??= this.connect();
     // Rejects only where the socket is closed meanwhile; silence is dealt with by the timer.
     this.socket?.send(replayRequest(asked.from)).catch(() => undefined);
@@ -139,9 +141,9 @@ export class ReplayClient {
   private onTimer(): void {
     const { asked } = this;
     if (!asked) return;
-    const waitMs = asked.lastMs + ANSWER_MS - this.clock.nowMs();
+    const waitMs = asked.lastMs + (asked.received > 0 ? REST_MS : ANSWER_MS) - this.clock.nowMs();
     if (waitMs > 0) {
-      this.timer = this.clock.after(waitMs, () => this.onTimer());
+      this.timer = this.clock.after(Math.min(waitMs, REST_MS), () => this.onTimer());
       return;
     }
     if (asked.received > 0) this.cut();
