@@ -7,6 +7,7 @@ import type { DoorInstance } from './door-instance.ts';
 import { Instances } from './instances.ts';
 import { AgentMetrics } from './metrics.ts';
 import { OutputEstimate } from './output-estimate.ts';
+import { TailEstimate } from './prefix/tail-estimate.ts';
 import { Receipts } from './receipts.ts';
 import { SampleQueue } from './samples.ts';
 import { Snapshots } from './snapshot.ts';
@@ -27,6 +28,7 @@ export interface AgentContext {
   readonly decider: Decider;
   readonly tokens: TokenEstimate;
   readonly outputs: OutputEstimate;
+  readonly tails: TailEstimate;
   readonly samples: SampleQueue;
   readonly receipts: Receipts;
   readonly watchdog: Watchdog;
@@ -42,17 +44,19 @@ export interface AgentContext {
 export function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
   const instances = new Instances(env.clock, config, config.id, epoch, doors);
   const tables = new TableState(config, env);
+  const tails = new TailEstimate();
   const context: AgentContext = {
     env,
     config,
     token,
     epoch,
     instances,
-    snapshots: new Snapshots(instances),
+    snapshots: new Snapshots(instances, tails),
     tables,
     decider: new Decider(tables, env),
     tokens: new TokenEstimate(),
     outputs: new OutputEstimate(),
+    tails,
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
     watchdog: new Watchdog(env.clock),

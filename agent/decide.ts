@@ -28,6 +28,8 @@ export interface Decision {
   predictedTtftP90Ms: number;
   promptTokens: number;
   hitTokens: number;
+  /** of the chosen candidate, for what learns from the engine's own count */
+  matchedTokens: number;
   ownTokens: number;
   regime: Regime;
   policy: PolicyName;
@@ -166,6 +168,7 @@ export class Decider {
       predictedTtftP90Ms: prediction.ttftP90Ms,
       promptTokens: request.promptTokens,
       hitTokens: candidate.hitTokens,
+      matchedTokens: candidate.matchedTokens,
       ownTokens: uncachedTokens(request, candidate),
       tableVersion: this.tables.table?.version ?? 0,
       candidates: snapshot.candidates.map((one, i) => ({

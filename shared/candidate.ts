@@ -32,13 +32,15 @@ export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens' | 
   linkMs: number;
   /** this entry's requests that the report has not counted */
   unseen: number;
-  /** tokens of this request's prompt that the instance has cached (longest prefix) */
+  /** tokens of this request's prompt that the instance has cached (longest prefix), as its engine counts them */
   hitTokens: number;
+  /** prompt tokens up to the end of the last whole prefix block that is cached there, or about to be */
+  matchedTokens: number;
 }
 
 /** A candidate that describes `report` alone: no reservations, no cached prefix. */
 export function candidateOf(report: InstanceReport): CandidateState {
-  const candidate = { hitTokens: 0, linkMs: 0, ageMs: 0, report } as CandidateState;
+  const candidate = { hitTokens: 0, matchedTokens: 0, linkMs: 0, ageMs: 0, report } as CandidateState;
   resetCandidate(candidate, report, 0, 0);
   return candidate;
 }
@@ -61,6 +63,7 @@ export function resetCandidate(candidate: CandidateState, report: InstanceReport
   candidate.usedTokens = ledger.usedTokens;
   candidate.workRatio = ledger.workRatio;
   candidate.hitTokens = 0;
+  candidate.matchedTokens = 0;
 }
 
 /** Adds a request that is under way to the instance but not in its report yet. */

@@ -1,5 +1,6 @@
 import { Decider } from '../../agent/decide.ts';
 import { Instances } from '../../agent/instances.ts';
+import { TailEstimate } from '../../agent/prefix/tail-estimate.ts';
 import { Snapshots } from '../../agent/snapshot.ts';
 import { TableState } from '../../agent/table-state.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
@@ -42,7 +43,7 @@ function measure(n: number): number[] {
     const view = instances.views.get(id);
     view?.reservations.push({ seq: 1e6, promptTokens: 1000, ownTokens: 700 });
   }
-  const snapshots = new Snapshots(instances);
+  const snapshots = new Snapshots(instances, new TailEstimate());
   const decider = new Decider(tables, env);
   const request = requestOf(2048);
   const none = new Set<string>();

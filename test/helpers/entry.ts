@@ -1,5 +1,6 @@
 import { Decider } from '../../agent/decide.ts';
 import { Instances } from '../../agent/instances.ts';
+import { TailEstimate } from '../../agent/prefix/tail-estimate.ts';
 import { Snapshots } from '../../agent/snapshot.ts';
 import { TableState } from '../../agent/table-state.ts';
 import type { RoutingRequest } from '../../shared/candidate.ts';
@@ -17,6 +18,7 @@ export class Entry {
   readonly clock = new VirtualClock();
   readonly config: AgentConfig;
   readonly instances: Instances;
+  readonly tails = new TailEstimate();
   readonly snapshots: Snapshots;
   readonly tables: TableState;
   readonly decider: Decider;
@@ -25,7 +27,7 @@ export class Entry {
     this.config = { ...defaultConfig('token-of-the-tests').agent, id: ENTRY, ...changes };
     const env = { clock: this.clock, rng: seededRng(seed), log: silentLog };
     this.instances = new Instances(this.clock, this.config, ENTRY, EPOCH, []);
-    this.snapshots = new Snapshots(this.instances);
+    this.snapshots = new Snapshots(this.instances, this.tails);
     this.tables = new TableState(this.config, env);
     this.decider = new Decider(this.tables, env);
   }
