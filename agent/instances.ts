@@ -8,7 +8,6 @@ import { Breaker } from './breaker.ts';
 import type { DoorInstance } from './door-instance.ts';
 import { BlockIndex } from './prefix/block-index.ts';
 import { Expectations } from './prefix/expectations.ts';
-import type { BlockDelta } from './prefix/shadow-pool.ts';
 import { Upstream } from './upstream.ts';
 
 /** A request of this entry that is on its way to an instance and not in its report yet. */
@@ -40,6 +39,14 @@ export interface InstanceView {
   /** incarnation and sequence of the block deltas applied last; −1 before any */
   blocksIncarnation: number;
   blocksSeq: number;
+}
+
+/** Changes of what an instance has cached; `reset`: `add` is all. `tokens` has one for each of `add`, or none. */
+interface ViewDelta {
+  reset: boolean;
+  add: ArrayLike<number>;
+  tokens: ArrayLike<number>;
+  remove: ArrayLike<number>;
 }
 
 /** Instances that have left and are remembered. */
@@ -119,14 +126,14 @@ export class Instances {
     }
     view.blocksIncarnation = message.incarnation;
     view.blocksSeq = message.seq;
-    this.applyDelta(view, message.reset, unpackHashes(message.add), unpackTokens(message.tokens), unpackHashes(message.remove));
+    this.applyDelta(view, { reset: message.reset, add: unpackHashes(message.add), tokens: unpackTokens(message.tokens), remove: unpackHashes(message.remove) });
     return true;
   }
 
   /** Mirrors the delta of a local instance into the index. */
-  applyLocalDelta(instance: string, { reset, add, tokens, remove }: BlockDelta): void {
+  applyLocalDelta(instance: string, delta: ViewDelta): void {
     const view = this.views.get(instance);
-    if (view) this.applyDelta(view, reset, add, tokens, remove);
+    if (view) this.applyDelta(view, delta);
   }
 
   /** The link is as fast as its fastest probes: what a busy host adds to others is no property of the link. */
@@ -149,7 +156,7 @@ export class Instances {
     await Promise.all([...this.upstreams.values()].map((upstream) => upstream.close()));
   }
 
-  private applyDelta(view: InstanceView, reset: boolean, add: ArrayLike<number>, tokens: ArrayLike<number>, remove: ArrayLike<number>): void {
+  private applyDelta(view: InstanceView, { reset, add, tokens, remove }: ViewDelta): void {
     if (reset) this.clearBlocks(view);
     this.index.removeAll(view.id, remove);
     this.index.addAll(view.id, add, tokens);

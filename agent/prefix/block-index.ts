@@ -8,9 +8,8 @@ const TABLES = 64;
 /** Blocks of a prompt that are located together; fewer at first, since most prompts match little. */
 const GROUP = 32;
 const FIRST_GROUP = 8;
-/** Chunks of rows swept at once, and changes between two sweeps of one: a reset of 32,768 blocks sweeps 2 million. */
-const SWEEP_CHUNKS = 4;
-const CHANGES_PER_SWEEP = 256;
+/** Changes after which one chunk of rows is swept: four resets of 32,768 blocks sweep 2 million. */
+const CHANGES_PER_SWEEP = 1024;
 /** Columns that wait to be swept; beyond, all are swept at once. */
 const MAX_LEFT = 16;
 /** Larger ones would not be positive in a row. */
@@ -139,7 +138,7 @@ export class BlockIndex {
     else {
       this.counts[column] = 0;
       this.left.push(column);
-      this.sweep(SWEEP_CHUNKS);
+      this.sweep(1);
     }
     if (!leave) this.column(instance);
   }

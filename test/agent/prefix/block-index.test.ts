@@ -141,10 +141,10 @@ describe('BlockIndex', () => {
       expect(index.blocksOf('a')).toBe(1);
     }
     const before = index.bytes;
-    for (let i = 0; i < 20_000; i++) index.add('a', first);
+    for (let i = 0; i < 40_000; i++) index.add('a', first);
     expect(index.blockCount).toBe(100_001);
     index.clear('b', true);
-    for (let i = 0; i < 20_000; i++) index.add('a', first);
+    for (let i = 0; i < 40_000; i++) index.add('a', first);
     expect(index.blockCount).toBe(1);
     expect(index.bytes).toBeLessThan(before / 2);
   });
