@@ -6,6 +6,8 @@ export const TOKENS = 2;
 export const TAG_MASK = 0x3fffff;
 export const HINT_SHIFT = 22;
 export const MAX_HINT = 1023;
+/** Larger counts would not be positive in a row. */
+const MAX_TOKENS = 0x7fffffff;
 
 /** A slot is a chunk and a row in it. */
 export const CHUNK_BITS = 14;
@@ -72,6 +74,29 @@ export class BlockRows {
     const used = (this.used[chunk] as number) - 1;
     this.used[chunk] = used;
     if (used === 0 && chunk !== this.growing && this.count < (this.capacity - CHUNK_ROWS) * USED_AFTER_RELEASE) this.release(chunk);
+  }
+
+  tokensAt(slot: number): number {
+    const chunk = slot >>> CHUNK_BITS;
+    return (this.chunks[chunk] as Int32Array)[(slot & ROW_MASK) * (this.strides[chunk] as number) + TOKENS] as number;
+  }
+
+  /** 0 (not known) overwrites nothing, nor does what no prompt has. */
+  setTokens(slot: number, tokens: number): void {
+    if (tokens <= 0 || tokens > MAX_TOKENS) return;
+    const chunk = slot >>> CHUNK_BITS;
+    (this.chunks[chunk] as Int32Array)[(slot & ROW_MASK) * (this.strides[chunk] as number) + TOKENS] = tokens;
+  }
+
+  /** Hash and tokens of every row in use, in the order of the rows. */
+  each(fn: (hash: number, tokens: number) => void): void {
+    for (const [chunk, rows] of this.chunks.entries()) {
+      const stride = this.strides[chunk] as number;
+      for (let at = 0; at < rows.length; at += stride) {
+        const tag = (rows[at + TAG] as number) & TAG_MASK;
+        if (tag !== 0) fn((tag - 1) * 4294967296 + ((rows[at] as number) >>> 0), rows[at + TOKENS] as number);
+      }
+    }
   }
 
   /** Makes the rows of one chunk `bitWords` wider than their heads. */

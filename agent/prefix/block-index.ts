@@ -12,8 +12,6 @@ const FIRST_GROUP = 8;
 const CHANGES_PER_SWEEP = 1024;
 /** Columns that wait to be swept; beyond, all are swept at once. */
 const MAX_LEFT = 16;
-/** Larger ones would not be positive in a row. */
-const MAX_TOKENS = 0x7fffffff;
 
 /** Result of `match`, by column. */
 export interface PrefixMatch {
@@ -119,10 +117,7 @@ export class BlockIndex {
   /** Prompt tokens up to the end of a block, if any instance holds it and they are known; else 0. */
   tokensAt(hash: number): number {
     const slot = isHash(hash) ? this.store.find(hash) : -1;
-    if (slot < 0) return 0;
-    const { chunks, strides } = this.store.rows;
-    const chunk = slot >>> CHUNK_BITS;
-    return (chunks[chunk] as Int32Array)[(slot & ROW_MASK) * (strides[chunk] as number) + TOKENS] as number;
+    return slot < 0 ? 0 : this.store.rows.tokensAt(slot);
   }
 
   /**
@@ -224,7 +219,7 @@ export class BlockIndex {
     if (word >= (rows.strides[chunk] as number)) rows.widen(chunk, word + 1 - HEAD_WORDS);
     const words = rows.chunks[chunk] as Int32Array;
     const row = (slot & ROW_MASK) * (rows.strides[chunk] as number);
-    if (tokens > 0 && tokens <= MAX_TOKENS) words[row + TOKENS] = tokens;
+    rows.setTokens(slot, tokens);
     const bit = 1 << (column & 31);
     const before = words[row + word] as number;
     if ((before & bit) === 0) {
