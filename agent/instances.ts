@@ -91,7 +91,8 @@ export class Instances {
     const known = view.report;
     if (known && (report.incarnation < known.incarnation || (report.incarnation === known.incarnation && report.seq <= known.seq))) return;
     if (known && report.incarnation > known.incarnation) {
-      this.clearBlocks(view);
+      // The new engine's blocks may have come before its first report: the brain passes them on at once, reports in batches.
+      if (view.blocksIncarnation < report.incarnation) this.clearBlocks(view);
       view.expected.forgetEnded();
     }
     this.setReport(view, report, this.clock.nowMs() - report.ageMs - heldMs);
@@ -118,7 +119,7 @@ export class Instances {
   /** Applies a block delta. False if deltas were missed: the caller asks for the whole view again. */
   applyBlocks(message: BlocksMessage): boolean {
     const view = this.views.get(message.instance);
-    if (!view || view.local) return true;
+    if (!view || view.local || message.incarnation < view.blocksIncarnation) return true;
     if (!message.reset) {
       if (message.incarnation !== view.blocksIncarnation) return false;
       if (message.seq <= view.blocksSeq) return true;

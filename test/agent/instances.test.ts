@@ -61,6 +61,19 @@ test('a restarted engine holds none of the old blocks', () => {
   expect(instances.index.blocksOf('a')).toBe(0);
 });
 
+test('blocks of a restarted engine that come before its first report stay; those of the old one that come late do not', () => {
+  const { instances } = new Entry();
+  instances.applyReport(reportOf('a'));
+  instances.applyBlocks(blocks({ reset: true }, [1, 2]));
+  instances.applyBlocks(blocks({ incarnation: 2, reset: true }));
+  instances.applyBlocks(blocks({ incarnation: 2, seq: 1 }, [3, 4, 5]));
+  instances.applyReport(reportOf('a', { incarnation: 2 }));
+  expect(instances.index.blocksOf('a')).toBe(3);
+  expect(instances.applyBlocks(blocks({ seq: 1 }, [6]))).toBe(true);
+  expect(instances.applyBlocks(blocks({ seq: 2, reset: true }, [7]))).toBe(true);
+  expect(instances.index.blocksOf('a')).toBe(3);
+});
+
 test('an instance that left is forgotten, but the count of requests to it goes on: its door remembers', () => {
   const { instances } = new Entry();
   instances.applyReport(reportOf('a'));
