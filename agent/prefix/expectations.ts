@@ -1,5 +1,5 @@
 import type { Clock } from '../../shared/env.ts';
-import { PrefixTree } from './prefix-tree.ts';
+import { ChainSet } from './chain-set.ts';
 
 /** By now the door has had its say on a request that has ended. */
 const SETTLED_MS = 200;
@@ -24,7 +24,7 @@ export interface Expectation {
  */
 export class Expectations {
   private readonly clock: Clock;
-  private readonly tree = new PrefixTree();
+  private readonly tree = new ChainSet();
   private readonly open = new Set<Expectation>();
   private readonly ended = new Set<Expectation>();
   private endedBlocks = 0;

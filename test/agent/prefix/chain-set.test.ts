@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { PrefixTree } from '../../../agent/prefix/prefix-tree.ts';
+import { ChainSet } from '../../../agent/prefix/chain-set.ts';
 import { seededRng } from '../../../shared/env.ts';
 import { below } from '../../helpers/random.ts';
 
@@ -17,7 +17,7 @@ function agreed(one: Float64Array, other: Float64Array): number {
 
 test('finds what a comparison with every chain finds, while chains come and go', () => {
   const rng = seededRng(5);
-  const tree = new PrefixTree();
+  const tree = new ChainSet();
   const held: Float64Array[] = [];
   const text = (): string => Array.from({ length: 1 + below(rng, 40) }, () => 'ab'[Number(rng() < 0.2)]).join('');
   for (let round = 0; round < 5000; round++) {
@@ -38,7 +38,7 @@ test('finds what a comparison with every chain finds, while chains come and go',
 });
 
 test('of two equal chains, one remains when the other is deleted', () => {
-  const tree = new PrefixTree();
+  const tree = new ChainSet();
   tree.add(chainOf('abc'));
   tree.add(chainOf('abc'));
   tree.delete(chainOf('abc'));
