@@ -18,6 +18,8 @@ const SAMPLES_PERIOD_MS = 100;
 const SILENCE_MS = 15_000;
 /** While this much is unsent, telemetry is left out: the next report carries the same news. */
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
+/** While this much is unsent, block deltas are left out, and the whole view follows once it is sent: as much as the largest caches have. */
+const MAX_BUFFERED_BLOCK_BYTES = 16 * 1024 * 1024;
 
 export interface BrainLinkOptions {
   url: string;
@@ -42,6 +44,8 @@ export class BrainLink implements TelemetrySink {
   private telemetrySeq = 0;
   private heardMs = 0;
   private closed = false;
+  /** instances of which a delta was left out */
+  private readonly blocksOwed = new Set<string>();
   /** the failure that was last logged: the same one again is no news */
   private loggedError = '';
 
@@ -59,12 +63,14 @@ export class BrainLink implements TelemetrySink {
   }
 
   sendReports(reports: Extract<AgentMessage, { t: 'telemetry' }>['reports']): void {
-    if ((this.socket?.bufferedAmount ?? 0) > MAX_BUFFERED_BYTES) return;
+    if (this.buffered > MAX_BUFFERED_BYTES) return;
     this.send({ t: 'telemetry', seq: this.telemetrySeq++, reports });
   }
 
   sendBlocks(message: Extract<AgentMessage, { t: 'blocks' }>): void {
-    this.send(message);
+    if (message.reset) this.blocksOwed.delete(message.instance);
+    if (this.buffered > MAX_BUFFERED_BLOCK_BYTES) this.blocksOwed.add(message.instance);
+    if (!this.blocksOwed.has(message.instance)) this.send(message);
   }
 
   resync(blocks: string[]): void {
@@ -79,8 +85,16 @@ export class BrainLink implements TelemetrySink {
     }
   }
 
+  private get buffered(): number {
+    return this.socket?.bufferedAmount ?? 0;
+  }
+
   private tick(): void {
     this.flushSamples();
+    if (this.blocksOwed.size > 0 && this.buffered === 0) {
+      // As the brain would ask when the next delta shows it the gap; but there may be none for long.
+      for (const instance of this.blocksOwed) this.options.onMessage({ t: 'resend-blocks', instance });
+    }
     if (this.connected && this.options.env.clock.nowMs() - this.heardMs > SILENCE_MS) this.socket?.terminate();
   }
 

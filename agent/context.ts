@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
+import { CACHE_SOURCES, type CacheFigures } from '../shared/instance.ts';
 import type { RoutingTable } from '../shared/table.ts';
 import { Decider } from './decide.ts';
 import type { DoorInstance } from './door-instance.ts';
 import { Instances } from './instances.ts';
-import { AgentMetrics } from './metrics.ts';
+import { AgentMetrics, type LabelledGauge } from './metrics.ts';
 import { OutputEstimate } from './output-estimate.ts';
 import { Receipts } from './receipts.ts';
 import { SampleQueue } from './samples.ts';
@@ -56,15 +57,7 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
     watchdog: new Watchdog(env.clock),
-    metrics: new AgentMetrics({
-      in_flight_requests: { help: 'Requests that this entry holds', read: () => context.inFlight },
-      samples_waiting: { help: 'Samples that wait for the brain', read: () => context.samples.size },
-      samples_dropped: { help: 'Samples lost because the queue was full', read: () => context.samples.dropped },
-      table_version: { help: 'Version of the routing table in force', read: () => tables.table?.version ?? 0 },
-      learned_in_force: { help: '1 while learned predictions route', read: () => (tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
-      outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
-      cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => instances.index.blockCount },
-    }),
+    metrics: makeMetrics(() => context, doors),
     salt: randomBytes(32).toString('hex'),
     draining: false,
     inFlight: 0,
@@ -79,4 +72,36 @@ export function applyTable(context: AgentContext, doors: ReadonlyMap<string, Doo
   context.outputs.applyTable(table);
   context.instances.applyRoster(table.roster);
   for (const door of doors.values()) door.setPriors(table.laws);
+}
+
+function makeMetrics(context: () => AgentContext, doors: readonly DoorInstance[]): AgentMetrics {
+  const gauges = {
+    in_flight_requests: { help: 'Requests that this entry holds', read: () => context().inFlight },
+    samples_waiting: { help: 'Samples that wait for the brain', read: () => context().samples.size },
+    samples_dropped: { help: 'Samples lost because the queue was full', read: () => context().samples.dropped },
+    table_version: { help: 'Version of the routing table in force', read: () => context().tables.table?.version ?? 0 },
+    learned_in_force: { help: '1 while learned predictions route', read: () => (context().tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
+    outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
+    cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => context().instances.index.blockCount },
+    cache_index_refused: { help: 'Prefix blocks that the full cache index has refused', read: () => context().instances.index.refused },
+  };
+  const caches = (): { instance: string; cache: CacheFigures }[] => {
+    const { instances, draining } = context();
+    instances.readLocal(draining);
+    return [...instances.views.values()].flatMap(({ id, local, report }) => (local && report?.cache ? [{ instance: id, cache: report.cache }] : []));
+  };
+  const ofCache = (help: string, value: (cache: CacheFigures) => number): LabelledGauge => ({
+    help,
+    labels: ['instance'],
+    read: () => caches().map(({ instance, cache }) => ({ labels: { instance }, value: value(cache) })),
+  });
+  return new AgentMetrics(gauges, {
+    cache_view_accuracy_ratio: ofCache('Share of answers whose cached tokens the door predicted within one engine block', (cache) => cache.accuracyRatio),
+    cache_view_blocks: ofCache('Prefix blocks in the view of the local engine', (cache) => cache.blocks),
+    cache_view_source: {
+      help: '1 for where the view of the local engine comes from',
+      labels: ['instance', 'source'],
+      read: () => caches().flatMap(({ instance, cache }) => CACHE_SOURCES.map((source) => ({ labels: { instance, source }, value: Number(source === cache.source) }))),
+    },
+  });
 }

@@ -1,5 +1,5 @@
 import type { AgentConfig } from '../shared/config/index.ts';
-import { unpackHashes } from '../shared/codec.ts';
+import { unpackHashes, unpackTokens } from '../shared/codec.ts';
 import type { Clock } from '../shared/env.ts';
 import { hasSeen, type InstanceReport } from '../shared/instance.ts';
 import type { BlocksMessage } from '../shared/protocol.ts';
@@ -7,6 +7,7 @@ import type { RosterEntry } from '../shared/table.ts';
 import { Breaker } from './breaker.ts';
 import type { DoorInstance } from './door-instance.ts';
 import { BlockIndex } from './prefix/block-index.ts';
+import { Expectations } from './prefix/expectations.ts';
 import { Upstream } from './upstream.ts';
 
 /** A request of this entry that is on its way to an instance and not in its report yet. */
@@ -33,9 +34,19 @@ export interface InstanceView {
   reservations: Reservation[];
   /** column in the block index */
   column: number;
+  /** what this entry's requests are about to bring into its cache */
+  readonly expected: Expectations;
   /** incarnation and sequence of the block deltas applied last; −1 before any */
   blocksIncarnation: number;
   blocksSeq: number;
+}
+
+/** Changes of what an instance has cached; `reset`: `add` is all. `tokens` has one for each of `add`, or none. */
+interface ViewDelta {
+  reset: boolean;
+  add: ArrayLike<number>;
+  tokens: ArrayLike<number>;
+  remove: ArrayLike<number>;
 }
 
 /** Instances that have left and are remembered. */
@@ -79,7 +90,11 @@ export class Instances {
     if (view.local) return;
     const known = view.report;
     if (known && (report.incarnation < known.incarnation || (report.incarnation === known.incarnation && report.seq <= known.seq))) return;
-    if (known && report.incarnation > known.incarnation) this.index.clear(report.instance);
+    if (known && report.incarnation > known.incarnation) {
+      // The new engine's blocks may have come before its first report: the brain passes them on at once, reports in batches.
+      if (view.blocksIncarnation < report.incarnation) this.clearBlocks(view);
+      view.expected.forgetEnded();
+    }
     this.setReport(view, report, this.clock.nowMs() - report.ageMs - heldMs);
   }
 
@@ -104,26 +119,22 @@ export class Instances {
   /** Applies a block delta. False if deltas were missed: the caller asks for the whole view again. */
   applyBlocks(message: BlocksMessage): boolean {
     const view = this.views.get(message.instance);
-    if (!view || view.local) return true;
-    if (message.reset) {
-      this.index.clear(message.instance);
-    } else {
+    if (!view || view.local || message.incarnation < view.blocksIncarnation) return true;
+    if (!message.reset) {
       if (message.incarnation !== view.blocksIncarnation) return false;
       if (message.seq <= view.blocksSeq) return true;
       if (message.seq !== view.blocksSeq + 1) return false;
     }
     view.blocksIncarnation = message.incarnation;
     view.blocksSeq = message.seq;
-    for (const hash of unpackHashes(message.remove)) this.index.remove(message.instance, hash);
-    for (const hash of unpackHashes(message.add)) this.index.add(message.instance, hash);
+    this.applyDelta(view, { reset: message.reset, add: unpackHashes(message.add), tokens: unpackTokens(message.tokens), remove: unpackHashes(message.remove) });
     return true;
   }
 
   /** Mirrors the delta of a local instance into the index. */
-  applyLocalDelta(instance: string, delta: { reset: boolean; add: readonly number[]; remove: readonly number[] }): void {
-    if (delta.reset) this.index.clear(instance);
-    for (const hash of delta.remove) this.index.remove(instance, hash);
-    for (const hash of delta.add) this.index.add(instance, hash);
+  applyLocalDelta(instance: string, delta: ViewDelta): void {
+    const view = this.views.get(instance);
+    if (view) this.applyDelta(view, delta);
   }
 
   /** The link is as fast as its fastest probes: what a busy host adds to others is no property of the link. */
@@ -144,6 +155,18 @@ export class Instances {
 
   async close(): Promise<void> {
     await Promise.all([...this.upstreams.values()].map((upstream) => upstream.close()));
+  }
+
+  private applyDelta(view: InstanceView, { reset, add, tokens, remove }: ViewDelta): void {
+    if (reset) this.clearBlocks(view);
+    this.index.removeAll(view.id, remove);
+    this.index.addAll(view.id, add, tokens);
+    if (view.expected.size > 0) view.expected.confirm((hash) => this.index.holds(view.id, hash));
+  }
+
+  private clearBlocks(view: InstanceView): void {
+    this.index.clear(view.id);
+    view.column = this.index.column(view.id);
   }
 
   /** Gives up the connections to a door behind which no instance is known any more; what runs on them ends by itself. */
@@ -174,6 +197,7 @@ export class Instances {
       nextSeq: this.nextSeqs.get(id) ?? 0,
       reservations: [],
       column: this.index.column(id),
+      expected: new Expectations(this.clock),
       blocksIncarnation: -1,
       blocksSeq: -1,
     };

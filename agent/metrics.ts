@@ -2,6 +2,13 @@ import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom
 
 const SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120];
 
+/** Values of a gauge with labels, read at each scrape. */
+export interface LabelledGauge {
+  help: string;
+  labels: readonly string[];
+  read(): Iterable<{ labels: Record<string, string>; value: number }>;
+}
+
 /** The agent's Prometheus series; docs/metrics.md lists them. */
 export class AgentMetrics {
   readonly registry = new Registry();
@@ -14,7 +21,7 @@ export class AgentMetrics {
   readonly decisionSeconds: Histogram;
   readonly hitTokens: Counter<'kind'>;
 
-  constructor(gauges: Record<string, { help: string; read: () => number }>) {
+  constructor(gauges: Record<string, { help: string; read: () => number }>, labelled: Record<string, LabelledGauge>) {
     const registers = [this.registry];
     this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance and how they ended', labelNames: ['instance', 'status'], registers });
     this.decisions = new Counter({ name: 'lodestar_agent_decisions_total', help: 'Decisions by policy and reason', labelNames: ['policy', 'reason'], registers });
@@ -35,6 +42,19 @@ export class AgentMetrics {
         registers: [],
         collect() {
           this.set(read());
+        },
+      });
+      this.registry.registerMetric(gauge);
+    }
+    for (const [name, { help, labels, read }] of Object.entries(labelled)) {
+      const gauge = new Gauge({
+        name: `lodestar_agent_${name}`,
+        help,
+        labelNames: labels,
+        registers: [],
+        collect() {
+          this.reset();
+          for (const { labels: of, value } of read()) this.set(of, value);
         },
       });
       this.registry.registerMetric(gauge);

@@ -1,6 +1,7 @@
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../shared/candidate.ts';
 import { guards, hardGuards, type Guard, type GuardContext } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
+import type { PrefixMatch } from './prefix/block-index.ts';
 import { engineHitTokens } from './prefix/cache-view.ts';
 
 /** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
@@ -18,7 +19,7 @@ export class Snapshots {
   private readonly instances: Instances;
   private readonly pool: CandidateState[] = [];
   private readonly snapshot: Snapshot = { views: [], candidates: [], relaxed: undefined, maxAgeMs: 0 };
-  private matched = new Uint32Array(32);
+  private matched = matchOf(32);
 
   constructor(instances: Instances) {
     this.instances = instances;
@@ -53,8 +54,7 @@ export class Snapshots {
     snapshot.maxAgeMs = 0;
     for (const view of snapshot.views) {
       const candidate = this.candidate(view, context.nowMs);
-      const blockTokens = candidate.report.limits.blockTokens;
-      candidate.hitTokens = hitTokens(this.matched[view.column] ?? 0, tokensPerBlock, context.request, blockTokens);
+      this.fillHit(candidate, view, context.request, hashes, tokensPerBlock);
       for (const reservation of view.reservations) addReservation(candidate, reservation.promptTokens, reservation.ownTokens);
       snapshot.maxAgeMs = Math.max(snapshot.maxAgeMs, candidate.ageMs);
       snapshot.candidates.push(candidate);
@@ -64,8 +64,25 @@ export class Snapshots {
   private match(hashes: Float64Array): void {
     let highest = 0;
     for (const view of this.snapshot.views) highest = Math.max(highest, view.column);
-    if (this.matched.length <= highest) this.matched = new Uint32Array(2 * (highest + 1));
+    if (this.matched.depth.length <= highest) this.matched = matchOf(2 * (highest + 1));
     this.instances.index.match(hashes, this.matched);
+  }
+
+  /** What of the prompt the candidate has cached, or is about to because of requests of this entry. Tokens are those the door told; where it did not, estimates. */
+  private fillHit(candidate: CandidateState, view: InstanceView, request: RoutingRequest, hashes: Float64Array, tokensPerBlock: number): void {
+    let depth = this.matched.depth[view.column] as number;
+    let told = this.matched.tokens[view.column] as number;
+    let tokens = told > 0 ? told : depth * tokensPerBlock;
+    const expected = view.expected.match(hashes);
+    if (expected > depth) {
+      told = this.instances.index.tokensAt(hashes[expected - 1] as number);
+      tokens = told > 0 ? told : tokens + (expected - depth) * tokensPerBlock;
+      depth = expected;
+    }
+    if (depth === 0) return;
+    // Told tokens correct the estimate of the whole prompt too.
+    const promptTokens = told > 0 && !request.exactTokens ? Math.max(request.promptTokens, told + (hashes.length - depth) * tokensPerBlock) : request.promptTokens;
+    candidate.hitTokens = engineHitTokens(tokens, promptTokens, candidate.report.limits.blockTokens);
   }
 
   private candidate(view: InstanceView, nowMs: number): CandidateState {
@@ -77,6 +94,6 @@ export class Snapshots {
   }
 }
 
-function hitTokens(blocks: number, tokensPerBlock: number, request: RoutingRequest, blockTokens: number): number {
-  return engineHitTokens(blocks * tokensPerBlock, request.promptTokens, blockTokens);
+function matchOf(columns: number): PrefixMatch {
+  return { depth: new Uint32Array(columns), tokens: new Uint32Array(columns) };
 }

@@ -22,6 +22,7 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
     routing: context.tables.status(),
     samples: { waiting: context.samples.size, dropped: context.samples.dropped },
     cacheIndexBlocks: context.instances.index.blockCount,
+    cacheIndexRefused: context.instances.index.refused,
     instances: [...context.instances.views.values()].map((view) => ({
       instance: view.id,
       local: view.local !== undefined,
@@ -33,6 +34,8 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
       linkMs: view.linkMs,
       reservations: view.reservations.length,
       cachedBlocks: context.instances.index.blocksOf(view.id),
+      expectedPrompts: view.expected.size,
+      cache: view.report?.cache ?? null,
       models: view.report?.models ?? [],
       kind: view.report?.kind ?? null,
       limits: view.report?.limits ?? null,

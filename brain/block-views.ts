@@ -1,11 +1,15 @@
-import { encode, packHashes, unpackHashes } from '../shared/codec.ts';
+import { BlockStore, isHash } from '../shared/block-store.ts';
+import { encode, packHashes, packTokens, unpackHashes, unpackTokens } from '../shared/codec.ts';
 import type { Clock } from '../shared/env.ts';
 import { type BlocksMessage, type BrainMessage, MAX_HASHES_PER_FRAME } from '../shared/protocol.ts';
 import type { Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 
-/** Hashes kept for joiners over the whole fleet. A view that no longer fits is passed on but not kept: its door is asked when somebody joins. */
-export const HASHES_MAX = 2_000_000;
+/**
+ * Hashes kept for joiners over the whole fleet: the caches of 256 instances with 32,768 blocks each, at some 20 bytes a hash. A view that no longer fits is passed on but not kept:
+ * when somebody joins, its door is asked, and sends it to everybody once more.
+ */
+export const HASHES_MAX = 8_388_608;
 const ASK_AGAIN_MS = 2_000;
 const ASK_AGAIN_MAX_MS = 60_000;
 
@@ -14,7 +18,7 @@ interface View {
   /** of the last delta applied; the next one must follow it */
   seq: number;
   /** null: too large to keep */
-  hashes: Set<number> | null;
+  blocks: BlockStore | null;
   /** false after a gap, until the door sends a reset */
   whole: boolean;
 }
@@ -86,7 +90,7 @@ export class BlockViews {
       peer.owed.blocks.delete(instance);
       const view = this.views.get(instance);
       if (!view || own(instance)) continue;
-      if (view.hashes && view.whole) for (const message of replay(instance, view, view.hashes)) peer.send(encode(message));
+      if (view.blocks && view.whole) for (const message of replay(instance, view, view.blocks)) peer.send(encode(message));
       else this.ask(instance);
     }
   }
@@ -106,7 +110,7 @@ export class BlockViews {
 
   forget(instance: string): void {
     const view = this.views.get(instance);
-    if (view?.hashes) this.kept -= view.hashes.size;
+    if (view?.blocks) this.kept -= view.blocks.count;
     this.views.delete(instance);
     this.asks.delete(instance);
   }
@@ -118,21 +122,29 @@ export class BlockViews {
 
   private start(delta: BlocksMessage): void {
     this.forget(delta.instance);
-    const hashes = this.kept < this.hashesMax ? new Set<number>() : null;
-    const view: View = { incarnation: delta.incarnation, seq: delta.seq, hashes, whole: true };
+    const blocks = this.kept < this.hashesMax ? new BlockStore(1, 0) : null;
+    const view: View = { incarnation: delta.incarnation, seq: delta.seq, blocks, whole: true };
     this.views.set(delta.instance, view);
     this.change(view, delta);
   }
 
   private change(view: View, delta: BlocksMessage): void {
-    if (!view.hashes) return;
-    const before = view.hashes.size;
-    for (const hash of unpackHashes(delta.add)) view.hashes.add(hash);
-    for (const hash of unpackHashes(delta.remove)) view.hashes.delete(hash);
-    this.kept += view.hashes.size - before;
+    const { blocks } = view;
+    if (!blocks) return;
+    const before = blocks.count;
+    for (const hash of unpackHashes(delta.remove)) {
+      const slot = isHash(hash) ? blocks.find(hash) : -1;
+      if (slot >= 0) blocks.remove(slot);
+    }
+    const tokens = unpackTokens(delta.tokens);
+    for (const [i, hash] of unpackHashes(delta.add).entries()) {
+      const slot = isHash(hash) ? blocks.put(hash) : -1;
+      if (slot >= 0) blocks.rows.setTokens(slot, tokens[i] ?? 0);
+    }
+    this.kept += blocks.count - before;
     if (this.kept <= this.hashesMax) return;
-    this.kept -= view.hashes.size;
-    view.hashes = null;
+    this.kept -= blocks.count;
+    view.blocks = null;
   }
 
   private brokeOff(instance: string, view: View | undefined): void {
@@ -151,19 +163,27 @@ export class BlockViews {
   }
 }
 
-function* replay(instance: string, view: View, kept: ReadonlySet<number>): Generator<BlocksMessage> {
-  const hashes = [...kept];
-  const frames = Math.max(1, Math.ceil(hashes.length / MAX_HASHES_PER_FRAME));
+function* replay(instance: string, view: View, blocks: BlockStore): Generator<BlocksMessage> {
+  const hashes = new Float64Array(blocks.count);
+  const tokens = new Uint32Array(blocks.count);
+  let n = 0;
+  blocks.rows.each((hash, count) => {
+    hashes[n] = hash;
+    tokens[n] = count;
+    n += 1;
+  });
+  const frames = Math.max(1, Math.ceil(n / MAX_HASHES_PER_FRAME));
   for (let i = 0; i < frames; i++) {
+    const [from, to] = [i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME];
     yield {
       t: 'blocks',
       instance,
       incarnation: view.incarnation,
       seq: view.seq - (frames - 1) + i,
       reset: i === 0,
-      add: packHashes(hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME)),
+      add: packHashes(hashes.subarray(from, to)),
       remove: new Uint8Array(0),
-      tokens: new Uint8Array(0),
+      tokens: packTokens(tokens.subarray(from, to)),
     };
   }
 }

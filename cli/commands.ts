@@ -7,6 +7,7 @@ import { addEngine } from './engine.ts';
 import { addFit } from './fit.ts';
 import { addReplay } from './replay.ts';
 import { addSim } from './sim.ts';
+import { addStatus } from './status.ts';
 
 /** Every command, one file each: a function that adds itself to the program. */
 export const commands: readonly ((program: Command) => void)[] = [
@@ -18,4 +19,5 @@ export const commands: readonly ((program: Command) => void)[] = [
   addFit,
   addReplay,
   addSim,
+  addStatus,
 ];

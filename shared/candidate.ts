@@ -32,7 +32,7 @@ export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens' | 
   linkMs: number;
   /** this entry's requests that the report has not counted */
   unseen: number;
-  /** tokens of this request's prompt that the instance has cached (longest prefix) */
+  /** tokens of this request's prompt that the instance has cached (longest prefix), as its engine counts them */
   hitTokens: number;
 }
 

@@ -22,7 +22,7 @@ export function decode(frame: Uint8Array, maxBytes: number): unknown {
 }
 
 /** Prefix-block hashes as little-endian doubles: they are integers below 2^53. */
-export function packHashes(hashes: readonly number[]): Uint8Array {
+export function packHashes(hashes: ArrayLike<number>): Uint8Array {
   return new Uint8Array(Float64Array.from(hashes).buffer);
 }
 
@@ -32,7 +32,7 @@ export function unpackHashes(bytes: Uint8Array): Float64Array {
 }
 
 /** Token counts as little-endian uint32. */
-export function packTokens(tokens: readonly number[]): Uint8Array {
+export function packTokens(tokens: ArrayLike<number>): Uint8Array {
   return new Uint8Array(Uint32Array.from(tokens).buffer);
 }
 

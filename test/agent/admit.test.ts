@@ -1,5 +1,7 @@
 import { expect, test } from 'vitest';
 import { admit } from '../../agent/admit.ts';
+import { packHashes, packTokens } from '../../shared/codec.ts';
+import type { BlocksMessage } from '../../shared/protocol.ts';
 import { ENTRY, Entry, EPOCH } from '../helpers/entry.ts';
 import { reportOf, requestOf } from '../helpers/reports.ts';
 
@@ -39,16 +41,64 @@ test('what a door saw of an earlier boot of this entry says nothing of this one'
   expect(entry.take().candidates[0]?.unseen).toBe(1);
 });
 
-test('released with failure, neither the place nor the expected blocks remain; a second release changes nothing', () => {
+/** Blocks of the prompt that the entry believes cached at the instance, by hits in tokens: half a block of 32 more is guessed. */
+function believed(entry: Entry, hashes = PRINT.hashes): number {
+  return Math.floor((entry.take(requestOf(1000), hashes).candidates[0]?.hitTokens ?? 0) / 32);
+}
+
+function delta(seq: number, changes: { add?: number[]; remove?: number[]; reset?: boolean; incarnation?: number }): BlocksMessage {
+  const { add = [], remove = [], reset = false, incarnation = 1 } = changes;
+  return { t: 'blocks', instance: 'a', incarnation, seq, reset, add: packHashes(add), tokens: packTokens([]), remove: packHashes(remove) };
+}
+
+test('released with failure, neither the place nor the expected prompt remain; a second release changes nothing', () => {
   const entry = entryWith('a');
-  entry.instances.index.add('a', 11);
+  entry.instances.applyBlocks(delta(0, { add: [11], reset: true }));
   const admission = admit(entry.instances, entry.decide(), PRINT);
-  expect(entry.instances.index.blocksOf('a')).toBe(3);
+  expect(believed(entry)).toBe(3);
+  expect(entry.instances.index.blocksOf('a')).toBe(1);
   expect(entry.instances.views.get('a')?.breaker.state).toBe('closed');
   admission.release(true);
   admission.release(false);
   expect(entry.take().candidates[0]).toMatchObject({ unseen: 0, inFlight: 0 });
-  expect(entry.instances.index.blocksOf('a')).toBe(1);
+  expect(believed(entry)).toBe(1);
+});
+
+test('once the door has what was expected, it alone says what becomes of it', () => {
+  const entry = entryWith('a');
+  entry.instances.applyBlocks(delta(0, { reset: true }));
+  const admission = admit(entry.instances, entry.decide(), PRINT);
+  entry.instances.applyBlocks(delta(1, { add: [11, 12, 13] }));
+  expect(believed(entry)).toBe(3);
+  entry.instances.applyBlocks(delta(2, { remove: [12, 13] }));
+  expect(believed(entry)).toBe(1);
+  admission.release(true);
+  expect(believed(entry)).toBe(1);
+});
+
+test('a request that was aborted in the queue is expected no more once its door has spoken', () => {
+  const entry = entryWith('a');
+  entry.instances.applyBlocks(delta(0, { reset: true }));
+  admit(entry.instances, entry.decide(), PRINT).release(false);
+  expect(believed(entry)).toBe(3);
+  entry.clock.advance(300);
+  entry.instances.applyBlocks(delta(1, { add: [99] }));
+  expect(believed(entry)).toBe(0);
+});
+
+test('neither a reset of the view nor a restart of the engine takes back what is in flight', () => {
+  const entry = entryWith('a');
+  entry.instances.applyBlocks(delta(0, { reset: true }));
+  const ended = admit(entry.instances, entry.decide(), { hashes: Float64Array.of(21, 22), bytes: 400 });
+  const inFlight = admit(entry.instances, entry.decide(), PRINT);
+  entry.instances.applyBlocks(delta(1, { reset: true, add: [31] }));
+  expect([believed(entry), believed(entry, Float64Array.of(21, 22))]).toEqual([3, 2]);
+  ended.release(false);
+  entry.instances.applyReport(reportOf('a', { incarnation: 2 }));
+  entry.instances.applyBlocks(delta(0, { reset: true, incarnation: 2 }));
+  expect([believed(entry), believed(entry, Float64Array.of(21, 22)), believed(entry, Float64Array.of(31))]).toEqual([3, 0, 0]);
+  inFlight.release(true);
+  expect(believed(entry)).toBe(0);
 });
 
 test('the requests of a burst see one another: load and prefix, before any report', () => {

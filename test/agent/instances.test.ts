@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { packHashes, packTokens } from '../../shared/codec.ts';
 import type { BlocksMessage } from '../../shared/protocol.ts';
 import { Entry } from '../helpers/entry.ts';
-import { reportOf } from '../helpers/reports.ts';
+import { reportOf, requestOf } from '../helpers/reports.ts';
 import { tableOf } from '../helpers/tables.ts';
 
 function blocks(changes: Partial<BlocksMessage>, add: number[] = [], remove: number[] = []): BlocksMessage {
@@ -42,12 +42,36 @@ test('block deltas are applied in order; a gap asks for the whole view', () => {
   expect(instances.applyBlocks(blocks({ instance: 'unknown', seq: 9 }, [1]))).toBe(true);
 });
 
+test('the tokens of a delta are those of its blocks', () => {
+  const entry = new Entry();
+  entry.instances.applyReport(reportOf('a'));
+  entry.instances.applyBlocks(blocks({ reset: true, tokens: packTokens([21, 0, 70]) }, [1, 2, 3]));
+  const matched = (...hashes: number[]): number | undefined => entry.take(requestOf(1000), Float64Array.from(hashes)).candidates[0]?.hitTokens;
+  expect([matched(1), matched(1, 2), matched(1, 2, 3), matched(9)]).toEqual([16, 64, 64, 0]);
+  // Of 1000 tokens believed, 70 tokens of the first three blocks leave 1000; of 50 believed they correct the estimate.
+  const hitOf = (promptTokens: number, exactTokens: boolean) => entry.take(requestOf(promptTokens, { exactTokens }), Float64Array.of(1, 2, 3)).candidates[0]?.hitTokens;
+  expect([hitOf(1000, false), hitOf(50, false), hitOf(50, true)]).toEqual([64, 64, 48]);
+});
+
 test('a restarted engine holds none of the old blocks', () => {
   const { instances } = new Entry();
   instances.applyReport(reportOf('a'));
   instances.applyBlocks(blocks({ reset: true }, [1, 2]));
   instances.applyReport(reportOf('a', { incarnation: 2 }));
   expect(instances.index.blocksOf('a')).toBe(0);
+});
+
+test('blocks of a restarted engine that come before its first report stay; those of the old one that come late do not', () => {
+  const { instances } = new Entry();
+  instances.applyReport(reportOf('a'));
+  instances.applyBlocks(blocks({ reset: true }, [1, 2]));
+  instances.applyBlocks(blocks({ incarnation: 2, reset: true }));
+  instances.applyBlocks(blocks({ incarnation: 2, seq: 1 }, [3, 4, 5]));
+  instances.applyReport(reportOf('a', { incarnation: 2 }));
+  expect(instances.index.blocksOf('a')).toBe(3);
+  expect(instances.applyBlocks(blocks({ seq: 1 }, [6]))).toBe(true);
+  expect(instances.applyBlocks(blocks({ seq: 2, reset: true }, [7]))).toBe(true);
+  expect(instances.index.blocksOf('a')).toBe(3);
 });
 
 test('an instance that left is forgotten, but the count of requests to it goes on: its door remembers', () => {

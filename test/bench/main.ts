@@ -1,4 +1,6 @@
 import { addedTtftFigures } from './added-ttft.ts';
+import { blockFlowFigures } from './block-flow.ts';
+import { cacheIndexFigures } from './cache-index.ts';
 import { decisionFigures } from './decision.ts';
 import { type Figure, printFigures } from './figure.ts';
 import { coldStartFigures, mixedFleetFigures } from './virtual-fleet.ts';
@@ -6,6 +8,8 @@ import { coldStartFigures, mixedFleetFigures } from './virtual-fleet.ts';
 /** `npm run bench [name …]`: runs the named benchmarks, or all. */
 const benches: Record<string, { title: string; run: () => Figure[] | Promise<Figure[]> }> = {
   decision: { title: 'Decision: snapshot, features, prediction, choice (one core)', run: decisionFigures },
+  'cache-index': { title: 'Index of all caches: look-ups, changes, memory (2 million blocks, one core)', run: cacheIndexFigures },
+  'block-flow': { title: 'Block changes from one door through the brain to 16 entries (one process)', run: blockFlowFigures },
   'added-ttft': { title: 'TTFT that the request path adds', run: addedTtftFigures },
   'cold-start': { title: 'Learning from cold (virtual time)', run: coldStartFigures },
   'mixed-fleet': { title: 'Policies on the demo\'s fleet and load (virtual time)', run: mixedFleetFigures },

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { BlockViews } from '../../brain/block-views.ts';
 import { newCounters } from '../../brain/counters.ts';
-import { decode, encode, packHashes, unpackHashes } from '../../shared/codec.ts';
+import { decode, encode, packHashes, packTokens, unpackHashes, unpackTokens } from '../../shared/codec.ts';
 import { type BlocksMessage, blocksSchema, type BrainMessage, MAX_HASHES_PER_FRAME } from '../../shared/protocol.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
 import { blocks, FakePeer } from './fixtures.ts';
@@ -77,12 +77,20 @@ describe('block deltas', () => {
     expect(mirror(frames(joiner))).toEqual({ seq: 9, hashes: [2, 3, 4] });
   });
 
+  it('reach a joiner with the tokens that were last known of each block, and without what no fingerprint gives', () => {
+    apply(blocks('i', 0, [1, 2, 0, 3], { reset: true, tokens: packTokens([17, 0, 5, 50]) }));
+    apply(blocks('i', 1, [1, 2], { tokens: packTokens([0, 33]), remove: packHashes([0, NaN]) }));
+    const [view] = frames(join());
+    expect([...unpackHashes(view!.add)]).toEqual([1, 2, 3]);
+    expect([...unpackTokens(view!.tokens)]).toEqual([17, 33, 50]);
+  });
+
   it('are replayed in frames of bounded size whose last has the present sequence number', () => {
     const total = 2 * MAX_HASHES_PER_FRAME + 10;
-    const hashes = Array.from({ length: total }, (_, i) => i);
+    const hashes = Array.from({ length: total }, (_, i) => i + 1);
     for (let i = 0; i < 3; i++) apply(blocks('i', i, hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME), { reset: i === 0 }));
     const joiner = join();
-    apply(blocks('i', 3, [-1]));
+    apply(blocks('i', 3, [total + 1]));
     expect(frames(joiner).map(({ seq, reset }) => `${seq} ${reset}`)).toEqual(['0 true', '1 false', '2 false', '3 false']);
     expect(mirror(frames(joiner)).hashes).toHaveLength(total + 1);
   });
@@ -132,7 +140,7 @@ describe('block deltas', () => {
   it('beyond the bound are passed on but not kept, and the door is asked when somebody joins', () => {
     views = makeViews(10);
     apply(blocks('i', 0, [1, 2, 3], { reset: true }));
-    apply(blocks('j', 0, Array.from({ length: 20 }, (_, i) => i), { reset: true }));
+    apply(blocks('j', 0, Array.from({ length: 20 }, (_, i) => i + 1), { reset: true }));
     expect(views.totals()).toEqual({ views: 2, hashes: 3 });
     const joiner = join();
     expect(frames(joiner).map(({ instance }) => instance)).toEqual(['i']);

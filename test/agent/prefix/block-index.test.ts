@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { BlockIndex } from '../../../agent/prefix/block-index.ts';
+import { BlockIndex, type PrefixMatch } from '../../../agent/prefix/block-index.ts';
 import { type Rng, seededRng } from '../../../shared/env.ts';
 import { below, pick } from '../../helpers/random.ts';
 
@@ -13,30 +13,35 @@ function hashPool(rng: Rng, n: number): number[] {
   return [...pool];
 }
 
+function matchOf(index: BlockIndex, hashes: readonly number[], columns = 256): PrefixMatch {
+  const into = { depth: new Uint32Array(columns), tokens: new Uint32Array(columns) };
+  index.match(Float64Array.from(hashes), into);
+  return into;
+}
+
+/** Tokens of a block, as a function of its hash; some are not known. */
+const tokensOf = (hash: number): number => hash % 5 && (hash % 1000) + 1;
+
 function expectSame(index: BlockIndex, model: Model, pool: readonly number[], rng: Rng): void {
-  const held = new Set([...model.values()].flatMap((set) => [...set]));
-  expect(index.blockCount).toBe(held.size);
+  const wrong: string[] = [];
   for (const [instance, set] of model) {
     expect(index.blocksOf(instance)).toBe(set.size);
-    const alone = new Uint32Array(index.column(instance) + 1);
-    for (const hash of pool) {
-      index.match(Float64Array.of(hash), alone);
-      expect(alone[index.column(instance)] === 1).toBe(set.has(hash));
-    }
+    for (const hash of pool) if (index.holds(instance, hash) !== set.has(hash)) wrong.push(`${instance} ${hash}`);
   }
+  expect(wrong).toEqual([]);
   const names = [...model.keys()];
   const columns = names.map((name) => index.column(name));
   expect(new Set(columns).size).toBe(columns.length);
-  const matched = new Uint32Array(Math.max(...columns) + 1);
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < 20; round++) {
     const owner = model.get(pick(rng, names)) as Set<number>;
-    const prompt = Float64Array.from([...owner].slice(0, below(rng, 12)).concat(pick(rng, pool)));
-    index.match(prompt, matched);
+    const prompt = [...owner].slice(0, below(rng, 100)).concat(pick(rng, pool));
+    const matched = matchOf(index, prompt);
     names.forEach((name, i) => {
       const set = model.get(name) as Set<number>;
-      let depth = 0;
-      while (depth < prompt.length && set.has(prompt[depth] as number)) depth += 1;
-      expect(matched[columns[i] as number]).toBe(depth);
+      const miss = prompt.findIndex((hash) => !set.has(hash));
+      const depth = miss < 0 ? prompt.length : miss;
+      const column = columns[i] as number;
+      expect([matched.depth[column], matched.tokens[column]]).toEqual([depth, depth > 0 ? tokensOf(prompt[depth - 1] as number) : 0]);
     });
   }
 }
@@ -58,13 +63,17 @@ describe('BlockIndex', () => {
       const set = model.get(name) as Set<number>;
       const hash = pick(rng, pool);
       const what = rng();
-      if (what < 0.6) {
-        expect(index.add(name, hash)).toBe(!set.has(hash));
+      if (what < 0.5) {
+        index.add(name, hash, tokensOf(hash));
         set.add(hash);
+      } else if (what < 0.6) {
+        const run = pool.slice(below(rng, pool.length)).slice(0, below(rng, 40));
+        index.addAll(name, run, run.map(tokensOf));
+        for (const one of run) set.add(one);
       } else if (what < 0.97) {
-        const gone = set.size > 0 && rng() < 0.7 ? ([...set][below(rng, set.size)] as number) : hash;
-        index.remove(name, gone);
-        set.delete(gone);
+        const gone = [...set].slice(rng() < 0.7 ? -1 - below(rng, 30) : below(rng, 1500)).concat(hash);
+        index.removeAll(name, gone);
+        for (const one of gone) set.delete(one);
       } else if (what < 0.985) {
         index.clear(name);
         set.clear();
@@ -73,9 +82,38 @@ describe('BlockIndex', () => {
         model.delete(name);
         make(`i${made++}`);
       }
-      if (round % 500 === 499) expectSame(index, model, pool, rng);
+      if (round % 1000 === 999) expectSame(index, model, pool, rng);
     }
-    expectSame(index, model, pool, rng);
+    for (const [name, set] of model) index.removeAll(name, [...set]);
+    expect(index.blockCount).toBe(0);
+  });
+
+  test('a hole ends a prefix, whatever comes after it', () => {
+    const index = new BlockIndex();
+    const chain = Array.from({ length: 300 }, (_, i) => i * 7 + 1);
+    index.addAll('a', chain, []);
+    index.addAll('b', chain, []);
+    index.remove('a', chain[0] as number);
+    index.remove('b', chain[200] as number);
+    const { depth } = matchOf(index, chain);
+    expect([depth[index.column('a')], depth[index.column('b')]]).toEqual([0, 200]);
+    index.add('b', chain[200] as number);
+    expect(matchOf(index, chain).depth[index.column('b')]).toBe(300);
+  });
+
+  test('tokens belong to the block: the last that are known hold for all instances, and what is not known overwrites nothing', () => {
+    const index = new BlockIndex();
+    index.addAll('a', [1, 2, 3], [17, 33]);
+    index.addAll('b', [1, 2], [0, 34]);
+    index.add('b', 1);
+    const { depth, tokens } = matchOf(index, [1, 2, 3]);
+    const [a, b] = [index.column('a'), index.column('b')];
+    expect([depth[a], tokens[a], depth[b], tokens[b]]).toEqual([3, 0, 2, 34]);
+    expect([1, 2, 3, 4].map((hash) => index.tokensAt(hash))).toEqual([17, 34, 0, 0]);
+    index.remove('a', 1);
+    expect(index.tokensAt(1)).toBe(17);
+    index.remove('b', 1);
+    expect(index.tokensAt(1)).toBe(0);
   });
 
   test('a column that an instance has left holds nothing for the next one', () => {
@@ -86,19 +124,53 @@ describe('BlockIndex', () => {
     index.clear('a', true);
     expect(index.column('c')).toBe(column);
     expect(index.blocksOf('c')).toBe(0);
-    const matched = new Uint32Array(2);
-    index.match(Float64Array.of(5), matched);
-    expect(matched[column]).toBe(0);
-    expect(matched[index.column('b')]).toBe(1);
+    const { depth } = matchOf(index, [5]);
+    expect([depth[column], depth[index.column('b')]]).toEqual([0, 1]);
   });
 
-  test('a hash that no fingerprint gives is not taken in: it would stand for an empty slot, or never be found again', () => {
+  test('large views are swept out a little at a time; nothing of them is seen meanwhile, and their room comes back', () => {
     const index = new BlockIndex();
-    for (const hash of [0, -0, Number.NaN, -1, Infinity, 0.5]) expect(index.add('a', hash)).toBe(false);
-    for (let i = 1; i <= 5000; i++) expect(index.add('a', i)).toBe(true);
+    const blocks = Array.from({ length: 150_000 }, (_, i) => (i + 1) * 4_000_000_007);
+    const first = blocks[0] as number;
+    index.addAll('a', blocks.slice(0, 100_000), []);
+    index.addAll('b', blocks.slice(50_000), []);
+    for (let round = 0; round < 40; round++) {
+      index.clear('a');
+      expect(matchOf(index, [first]).depth[index.column('a')]).toBe(0);
+      index.add('a', first);
+      expect(index.blocksOf('a')).toBe(1);
+    }
+    const before = index.bytes;
+    for (let i = 0; i < 40_000; i++) index.add('a', first);
+    expect(index.blockCount).toBe(100_001);
+    index.clear('b', true);
+    for (let i = 0; i < 40_000; i++) index.add('a', first);
+    expect(index.blockCount).toBe(1);
+    expect(index.bytes).toBeLessThan(before / 2);
+  });
+
+  test('beyond its bound it takes no block in and counts what it refuses', () => {
+    const index = new BlockIndex(3);
+    index.addAll('a', [1, 2, 3, 4], []);
+    index.addAll('b', [1, 4], []);
+    expect([index.blockCount, index.refused, index.blocksOf('a'), index.blocksOf('b')]).toEqual([3, 2, 3, 1]);
+    index.remove('a', 3);
+    index.add('b', 4);
+    expect(index.holds('b', 4)).toBe(true);
+  });
+
+  test('a hash that no fingerprint gives is not taken in: it would stand for an empty row, or never be found again', () => {
+    const index = new BlockIndex();
+    for (const hash of [0, -0, Number.NaN, -1, Infinity, 0.5, 2 ** 53]) {
+      index.add('a', hash);
+      index.remove('a', hash);
+      expect(index.holds('a', hash)).toBe(false);
+    }
+    expect(index.blockCount).toBe(0);
+    for (let i = 1; i <= 5000; i++) index.add('a', i);
     expect(index.blockCount).toBe(5000);
     for (let i = 1; i <= 5000; i++) index.remove('a', i);
-    for (const hash of [0, Number.NaN]) index.remove('a', hash);
     expect(index.blockCount).toBe(0);
+    expect(matchOf(index, [1, Number.NaN]).depth[0]).toBe(0);
   });
 });

@@ -38,13 +38,13 @@ const emulator = async (options: Partial<EmulatorOptions> = {}): Promise<Running
 };
 
 async function post(running: RunningEmulator, path: string, body: unknown = {}): Promise<number> {
-  let status = 0;
+  const answer = { status: 0 };
   void fetch(running.url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }).then(async (response) => {
     await response.text();
-    status = response.status;
+    answer.status = response.status;
   });
-  while (status === 0) await rig.clock.advanceWithIo(5);
-  return status;
+  while (answer.status === 0) await rig.clock.advanceWithIo(5);
+  return answer.status;
 }
 
 /** What the engine's pool must hold if the events are right: the hashes of every copy, by the rules of vllm.md for a subscriber. */
