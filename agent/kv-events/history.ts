@@ -94,6 +94,10 @@ export class KvHistory {
     if (this.host.canReplay()) this.ask('start');
   }
 
+  get isRunning(): boolean {
+    return !this.isStopped;
+  }
+
   /** Hears nothing more until `start`. */
   stop(): void {
     this.isStopped = true;

@@ -104,9 +104,12 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
   stop(): void {
     this.isRunning = false;
     this.timer?.cancel();
+    this.timer = undefined;
     this.history.stop();
     this.replay?.close();
     this.closeSocket();
+    this.failure = undefined;
+    this.replayProblem = undefined;
   }
 
   latest(): { value: KvStreamFigures; atMs: number } {
@@ -153,7 +156,8 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
       if (this.isRunning) this.fail({ kind: 'library', text });
       return;
     }
-    if (!this.isRunning) return;
+    // Stopped meanwhile, or stopped and started.
+    if (!this.isRunning || this.timer) return;
     if (replayEndpoint !== undefined) this.replay = this.makeReplay(this.zmq, replayEndpoint);
     this.connect();
     this.timer = env.clock.every(POLL_MS, () => this.tick());
@@ -212,12 +216,11 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
 
   private onUp(): void {
     this.isConnected = true;
-    const isFirst = !this.wasConnected;
     this.wasConnected = true;
     this.replay?.refresh();
     if (this.failure?.kind === 'endpoint') this.recover();
-    else if (this.failure === undefined && isFirst) this.history.start();
-    else if (this.failure === undefined) this.history.reconnected();
+    else if (this.history.isRunning) this.history.reconnected();
+    else if (this.failure === undefined) this.history.start();
   }
 
   private onDown(): void {

@@ -4,7 +4,9 @@ import { createServer as createTcpServer } from 'node:net';
 import { Packr } from 'msgpackr';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Publisher } from 'zeromq';
-import type { KvEventSubscriber } from '../../../agent/kv-events/subscriber.ts';
+import { type KvEventSubscriber, makeKvEventSubscriber } from '../../../agent/kv-events/subscriber.ts';
+import { loadConfig } from '../../../shared/config/index.ts';
+import { silentLog } from '../../../shared/env.ts';
 import { KvRig } from '../../helpers/kv-events.ts';
 
 let rig: KvRig;
@@ -201,6 +203,29 @@ test('a stop before or after the connection closes everything', async () => {
   publisher.publish([{ type: 'cleared' }]);
   await rig.clock.advanceWithIo(5000, 50);
   expect(rig.sink.calls).toHaveLength(heard);
+  subscriber.start();
+  await rig.until(() => rig.sink.now.hashes.at(-1) === -1);
+});
+
+test('an instance without kvEvents has no subscriber, and one of a rank listens at the ports of that rank', () => {
+  const env = { clock: rig.clock, log: silentLog };
+  const instances = loadConfig({
+    env: {},
+    overrides: {
+      token: 'x'.repeat(16),
+      agent: {
+        instances: [
+          { id: 'a', url: 'http://127.0.0.1:8000' },
+          { id: 'b', url: 'http://127.0.0.1:8001', dataParallelRank: 2, kvEvents: { endpoint: 'tcp://127.0.0.1:5557', replayEndpoint: 'tcp://[::1]:5657' } },
+          { id: 'c', url: 'http://127.0.0.1:8002', dataParallelRank: 2, kvEvents: { endpoint: 'ipc:///run/vllm-5557' } },
+        ],
+      },
+    },
+  }).agent.instances;
+  const figures = instances.map((instance) => makeKvEventSubscriber(instance, rig.sink, env)?.latest().value);
+  expect(figures[0]).toBeUndefined();
+  expect(figures[1]).toMatchObject({ endpoint: 'tcp://127.0.0.1:5559', replayEndpoint: 'tcp://[::1]:5659' });
+  expect(figures[2]).toMatchObject({ endpoint: 'ipc:///run/vllm-5557', replayEndpoint: undefined });
 });
 
 test('where ZeroMQ does not load, that is said once with the fix', async () => {

@@ -38,13 +38,13 @@ const emulator = async (options: Partial<EmulatorOptions> = {}): Promise<Running
 };
 
 async function post(running: RunningEmulator, path: string, body: unknown = {}): Promise<number> {
-  const answer = { status: 0 };
+  const answers: number[] = [];
   void fetch(running.url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }).then(async (response) => {
     await response.text();
-    answer.status = response.status;
+    answers.push(response.status);
   });
-  while (answer.status === 0) await rig.clock.advanceWithIo(5);
-  return answer.status;
+  while (answers.length === 0) await rig.clock.advanceWithIo(5);
+  return answers[0] as number;
 }
 
 /** What the engine's pool must hold if the events are right: the hashes of every copy, by the rules of vllm.md for a subscriber. */
