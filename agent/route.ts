@@ -56,6 +56,7 @@ export function routingRequest(context: AgentContext, client: ClientRequest): Ro
   return {
     model: client.model,
     promptTokens: context.tokens.promptTokens(client),
+    textTokens: context.tokens.promptTokens(client),
     exactTokens: client.promptIsTokens,
     maxTokens: client.maxTokens,
     outputTokens: context.outputs.expect(client),

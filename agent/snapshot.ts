@@ -50,6 +50,7 @@ export class Snapshots {
   private fill(context: GuardContext, hashes: Float64Array, tokensPerBlock: number): void {
     const { snapshot } = this;
     this.match(hashes);
+    if (!context.request.exactTokens) context.request.promptTokens = this.countPrompt(context.request, tokensPerBlock);
     snapshot.candidates.length = 0;
     snapshot.maxAgeMs = 0;
     for (const view of snapshot.views) {
@@ -68,21 +69,27 @@ export class Snapshots {
     this.instances.index.match(hashes, this.matched);
   }
 
+  /** Tokens of the prompt: as doors have counted them as far as anybody has it cached, the rest by the text's length. */
+  private countPrompt({ textTokens }: RoutingRequest, tokensPerBlock: number): number {
+    let depth = 0;
+    let told = 0;
+    for (const { column } of this.snapshot.views) {
+      const tokens = this.matched.tokens[column] as number;
+      if (tokens === 0 || (this.matched.depth[column] as number) <= depth) continue;
+      depth = this.matched.depth[column] as number;
+      told = tokens;
+    }
+    return depth === 0 ? textTokens : Math.max(1, Math.round(told + Math.max(0, textTokens - depth * tokensPerBlock)));
+  }
+
   /** What of the prompt the candidate has cached, or is about to because of requests of this entry. Tokens are those the door told; where it did not, estimates. */
   private fillHit(candidate: CandidateState, view: InstanceView, request: RoutingRequest, hashes: Float64Array, tokensPerBlock: number): void {
-    let depth = this.matched.depth[view.column] as number;
-    let told = this.matched.tokens[view.column] as number;
+    const depth = this.matched.depth[view.column] as number;
+    const told = this.matched.tokens[view.column] as number;
     let tokens = told > 0 ? told : depth * tokensPerBlock;
     const expected = view.expected.match(hashes);
-    if (expected > depth) {
-      told = this.instances.index.tokensAt(hashes[expected - 1] as number);
-      tokens = told > 0 ? told : tokens + (expected - depth) * tokensPerBlock;
-      depth = expected;
-    }
-    if (depth === 0) return;
-    // Told tokens correct the estimate of the whole prompt too.
-    const promptTokens = told > 0 && !request.exactTokens ? Math.max(request.promptTokens, told + (hashes.length - depth) * tokensPerBlock) : request.promptTokens;
-    candidate.hitTokens = engineHitTokens(tokens, promptTokens, candidate.report.limits.blockTokens);
+    if (expected > depth) tokens = this.instances.index.tokensAt(hashes[expected - 1] as number) || tokens + (expected - depth) * tokensPerBlock;
+    candidate.hitTokens = engineHitTokens(tokens, request.promptTokens, candidate.report.limits.blockTokens);
   }
 
   private candidate(view: InstanceView, nowMs: number): CandidateState {

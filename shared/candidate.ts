@@ -4,8 +4,10 @@ import type { InstanceReport, LedgerTotals } from './instance.ts';
 export interface RoutingRequest {
   /** model as the client named it; undefined = the instance's default */
   model: string | undefined;
-  /** estimate, from the text and the model's learned bytes per token */
+  /** estimate: as doors have counted its beginning, the rest by the text */
   promptTokens: number;
+  /** estimate by the text alone and the model's learned bytes per token */
+  textTokens: number;
   /** true: `promptTokens` is the engine's own count (a prompt of token ids) */
   exactTokens: boolean;
   /** upper bound on the answer that the client gave; 0 = none */

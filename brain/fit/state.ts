@@ -83,7 +83,7 @@ export class StateModel {
       const ratio = before.ratio * Math.exp(-Math.max(0, atMs - before.atMs) / WORK_WINDOW_MS);
       const candidate = this.candidate(account, ratio);
       const routing: RoutingRequest = {
-        model: undefined, promptTokens: request.promptTokens, exactTokens: true, maxTokens: 0, outputTokens: this.meanOutputTokens, stream: true, sloTtftMs: undefined, sloTpotMs: undefined, priority: 0, sequences: 1,
+        model: undefined, promptTokens: request.promptTokens, textTokens: request.promptTokens, exactTokens: true, maxTokens: 0, outputTokens: this.meanOutputTokens, stream: true, sloTtftMs: undefined, sloTpotMs: undefined, priority: 0, sequences: 1,
       };
       const prior = estimatePrior(routing, candidate, {} as PriorEstimate);
       work.set(request.instance, { ratio: ratio + prior.workMs / WORK_WINDOW_MS, atMs });

@@ -32,7 +32,7 @@ export function reportOf(instance: string, changes: Partial<InstanceReport> = {}
 
 /** A request of `promptTokens`, streamed, for the model that `reportOf` serves. */
 export function requestOf(promptTokens: number, changes: Partial<RoutingRequest> = {}): RoutingRequest {
-  return { model: 'm', promptTokens, exactTokens: false, maxTokens: 0, outputTokens: 200, stream: true, sloTtftMs: undefined, sloTpotMs: undefined, priority: 0, sequences: 1, ...changes };
+  return { model: 'm', promptTokens, textTokens: promptTokens, exactTokens: false, maxTokens: 0, outputTokens: 200, stream: true, sloTtftMs: undefined, sloTpotMs: undefined, priority: 0, sequences: 1, ...changes };
 }
 
 /** A candidate with the given ledger and cached prefix. */
