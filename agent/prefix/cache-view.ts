@@ -114,20 +114,22 @@ export class CacheView {
     let cached = this.enabled;
     let hit: PrefixNode | undefined;
     let evicted: PrefixNode | undefined;
+    // Events come a step late: what requests ahead of this one are about to take, only the door's own account knows.
+    const unheard = this.events.state === 'exact' && this.hasUnheard();
     let depth = 0;
     while (depth < hashes.length) {
       const node = this.tree.get(hashes[depth] as number);
       if (!node) break;
       ends[depth] = node.tokens;
       depth += 1;
-      if (cached && !this.tree.isHeld(node)) evicted = node;
+      if (cached && !(this.tree.isHeld(node) && (!unheard || node.shadowHeld || node.to === node.from))) evicted = node;
       cached &&= !evicted;
       if (cached) hit = node;
     }
     const { blockTokens } = this.pool;
     const promptTokens = this.layOut(prompt, ends, depth);
     // Where the engine has let go of the next block, no more of it is left than the view holds.
-    const left = evicted && ((hit?.to ?? 0) + this.tree.leftOf(evicted)) * blockTokens;
+    const left = evicted && ((hit?.to ?? 0) + (unheard ? Math.min(this.tree.leftOf(evicted), evicted.blocks.length) : this.tree.leftOf(evicted))) * blockTokens;
     const matched = left ?? Math.max(hit?.tokens ?? 0, this.partOf(prompt, depth, hit) ?? (hit ? this.tree.hitTokens(hit) : 0));
     return { promptTokens, ends, hit: evicted ? undefined : hit, hitTokens: engineHitTokens(matched, promptTokens, blockTokens) };
   }
@@ -235,6 +237,11 @@ export class CacheView {
     while (this.ended.length > MAX_ENDED || ((this.ended[0]?.closedMs as number | undefined) ?? Infinity) < sinceMs) {
       this.events.release(this.ended.shift() as Sequence);
     }
+  }
+
+  private hasUnheard(): boolean {
+    for (const { heard, tokens, promptTokens } of this.live) if (!heard && tokens <= promptTokens) return true;
+    return false;
   }
 
   /** Tokens up to where the prompt parts, inside its byte block `depth`, from what was seen there lately; undefined: nothing like it was. */

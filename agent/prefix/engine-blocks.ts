@@ -303,6 +303,7 @@ export class EngineBlocks implements KvEventSink {
 
   private assign(sequence: Sequence, run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined): void {
     const { engine } = sequence;
+    sequence.heard = true;
     for (let i = 0; i < run.length; i++) this.link(sequence, first + i, run[i] as EngineBlock);
     // What it found cached, as far as that is not yet known to be its text.
     for (let at = first - 1, block = parent; block && at >= 0 && engine[at] === undefined; at--, block = block.parent) this.link(sequence, at, block);

@@ -46,6 +46,8 @@ export interface Sequence {
   blocks: number[];
   /** its blocks as the engine's events tell them, by their place in the sequence; holes where they are not known */
   engine: (EngineBlock | undefined)[];
+  /** events have told of blocks that it took */
+  heard: boolean;
   /** how far the tokens of its events were followed through its text */
   alignment: Alignment | undefined;
   /** tokens in those events whose text is not known */

@@ -47,7 +47,7 @@ export class ShadowPool extends FreeBlocks {
     const tokens = promptTokens + generated;
     const blocks = this.touchCached(prompt, this.hitLimit(tokens));
     const hitBlocks = blocks.length;
-    const sequence: Sequence = { prompt, ends, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], alignment: undefined, unknownTokens: 0, closedMs: undefined };
+    const sequence: Sequence = { prompt, ends, promptTokens, tokens, nodes: [], firstNew: 0, blocks, engine: [], heard: false, alignment: undefined, unknownTokens: 0, closedMs: undefined };
     this.resize(blocks, tokens);
     for (let i = hitBlocks; i < blocks.length; i++) this.filled[blocks[i] as number] = (i + 1) * this.blockTokens <= tokens ? 1 : 0;
     // Only now: taking blocks may have made the tree forget nodes.
