@@ -283,8 +283,11 @@ export class EngineBlocks implements KvEventSink {
     const { prompt } = sequence;
     const { blockTokens } = this.context.pool();
     const token = first * blockTokens;
-    if (this.isBehindPrompt(sequence, first)) return 'unknown';
-    if (!prompt.exactTokens) return locate(pieces, prompt.text, this.byteOf(sequence, token), first === 0);
+    if (token >= sequence.promptTokens) return 'unknown';
+    if (!prompt.exactTokens) {
+      const place = locate(pieces, prompt.text, this.byteOf(sequence, token), first === 0);
+      return place === 'absent' && this.isBehindPrompt(sequence, first) ? 'unknown' : place;
+    }
     for (let i = 0; i < ids.length && token + i < sequence.promptTokens; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
     return undefined;
   }
