@@ -3,7 +3,7 @@ import type { Env } from '../shared/env.ts';
 import type { CacheFigures, GpuGauges, Health, InstanceReport } from '../shared/instance.ts';
 import { GENERIC_LAW, type LawState } from '../shared/predictor/step-law.ts';
 import type { RoutingTable } from '../shared/table.ts';
-import type { GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
+import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
 import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
 import { LawFit } from './law-fit.ts';
 import { Ledger } from './ledger.ts';
@@ -108,7 +108,7 @@ export class DoorInstance {
     if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
     this.readMetrics();
-    const gauges = collectors?.metrics.latest();
+    const gauges = this.gauges();
     if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
   }
 
@@ -128,7 +128,7 @@ export class DoorInstance {
   report(draining: boolean): InstanceReport {
     const { collectors, agentId, doorUrl, env } = this.options;
     const nowMs = env.clock.nowMs();
-    const metrics = collectors.instances.get(this.id)?.metrics.latest();
+    const metrics = this.gauges();
     const host = collectors.host.latest()?.value;
     const health = collectors.instances.get(this.id)?.health.state;
     this.reportSeq += 1;
@@ -191,13 +191,26 @@ export class DoorInstance {
     if (!metrics) return;
     if (this.startKey !== undefined && metrics.engineStartKey !== this.startKey) this.restarted();
     this.startKey = metrics.engineStartKey;
-    const kvTokens = metrics.kvTokens ?? this.kvTokens;
-    const blockTokens = metrics.blockSize ?? this.blockTokens;
-    if (metrics.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
+    const gauges = this.engineOf(metrics);
+    const kvTokens = gauges.kvTokens ?? this.kvTokens;
+    const blockTokens = gauges.blockSize ?? this.blockTokens;
+    this.cache.setCaching(gauges.prefixCaching ?? true);
+    if (gauges.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
     if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
     this.kvTokens = kvTokens;
     this.blockTokens = blockTokens;
     this.ledger.setLimits(this.limits());
+  }
+
+  private gauges(): { value: EngineGauges; atMs: number } | undefined {
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest();
+    return metrics && { value: this.engineOf(metrics.value), atMs: metrics.atMs };
+  }
+
+  /** Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank. */
+  private engineOf(metrics: VllmMetrics): EngineGauges {
+    const { dataParallelRank: rank } = this.config;
+    return (rank === undefined ? undefined : metrics.engines.get(String(rank))) ?? metrics;
   }
 
   private restarted(): void {

@@ -23,9 +23,7 @@ export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt
   instance.ledger.seen.note(id.entry, id.epoch, id.seq);
   const entry = instance.ledger.open(prompt);
   const observer = new DeliveryObserver(instance, entry, request, handler);
-  const { apiKey } = instance.config;
-  const headers = apiKey ? { ...request.headers, authorization: `Bearer ${apiKey}` } : request.headers;
-  const attempt = instance.upstream.dispatch({ ...request, headers }, observer);
+  const attempt = instance.upstream.dispatch({ ...request, headers: headersFor(instance, request.headers) }, observer);
   return {
     abort() {
       attempt.abort();
@@ -33,6 +31,12 @@ export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt
     },
     resume: () => attempt.resume(),
   };
+}
+
+/** The client's headers with what this engine asks for: its key, and which of the ranks behind the url it is (vllm/entrypoints/generate/base/serving.py). */
+function headersFor({ config }: DoorInstance, headers: UpstreamRequest['headers']): UpstreamRequest['headers'] {
+  const { apiKey, dataParallelRank: rank } = config;
+  return { ...headers, ...(apiKey ? { authorization: `Bearer ${apiKey}` } : {}), ...(rank === undefined ? {} : { 'x-data-parallel-rank': String(rank) }) };
 }
 
 /** Passes the answer on and keeps the ledger: tokens as they come, usage at the end. */

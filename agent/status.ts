@@ -12,6 +12,7 @@ export interface StatusSources {
 export function agentStatus(context: AgentContext, { collectors, brain }: StatusSources) {
   const nowMs = context.env.clock.nowMs();
   context.instances.readLocal(context.draining);
+  const views = [...context.instances.views.values()];
   return {
     agent: context.config.id,
     version: packageVersion,
@@ -23,7 +24,7 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
     samples: { waiting: context.samples.size, dropped: context.samples.dropped },
     cacheIndexBlocks: context.instances.index.blockCount,
     cacheIndexRefused: context.instances.index.refused,
-    instances: [...context.instances.views.values()].map((view) => ({
+    instances: views.map((view) => ({
       instance: view.id,
       local: view.local !== undefined,
       doorUrl: view.report?.doorUrl ?? view.doorUrl,
@@ -36,6 +37,7 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
       cachedBlocks: context.instances.index.blocksOf(view.id),
       expectedPrompts: view.expected.size,
       cache: view.report?.cache ?? null,
+      kvEvents: view.local?.kvEvents?.latest().value ?? null,
       models: view.report?.models ?? [],
       kind: view.report?.kind ?? null,
       limits: view.report?.limits ?? null,
@@ -44,6 +46,6 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
       engine: view.report?.engine ?? null,
       gpu: view.report?.gpu ?? null,
     })),
-    collectors: collectors.statuses(),
+    collectors: [...collectors.statuses(), ...views.flatMap((view) => view.local?.kvEvents?.status() ?? [])],
   };
 }

@@ -21,6 +21,8 @@ export interface EngineGauges {
   blockSize: number | undefined;
   /** Tokens the KV cache holds: numGpuBlocks · blockSize. */
   kvTokens: number | undefined;
+  /** Whether the engine keeps prefixes for later prompts; undefined where the page does not tell. */
+  prefixCaching: boolean | undefined;
 }
 
 /** The figures of one vLLM server: sums over its engines (the KV share is their mean), and each engine by its label. */
@@ -58,6 +60,7 @@ export function readGauges(text: string): VllmGauges {
     numGpuBlocks: sumKnown((engine) => engine.numGpuBlocks),
     blockSize: all[0]?.blockSize,
     kvTokens: sumKnown((engine) => engine.kvTokens),
+    prefixCaching: all[0]?.prefixCaching,
     processStartS: find(page, 'processStart')[0]?.value,
     engines,
   };
@@ -66,6 +69,7 @@ export function readGauges(text: string): VllmGauges {
 function readEngine(page: PrometheusPage, engine: string, engineCount: number): EngineGauges {
   const own = (key: MetricKey): PrometheusSample[] => find(page, key).filter((sample) => engineOf(sample) === engine);
   const value = (key: MetricKey): number => own(key).reduce((total, sample) => total + sample.value, 0);
+  const config = own('cacheConfig')[0]?.labels ?? {};
   return {
     running: value('running'),
     waiting: value('waiting'),
@@ -76,7 +80,8 @@ function readEngine(page: PrometheusPage, engine: string, engineCount: number): 
     generationTokens: value('generationTokens'),
     preemptions: value('preemptions'),
     sleeping: own('sleepState').some((sample) => sample.labels.sleep_state === 'awake' && sample.value === 0),
-    ...cacheSize(own('cacheConfig')[0]?.labels ?? {}, engineCount),
+    ...cacheSize(config, engineCount),
+    prefixCaching: truth(config.enable_prefix_caching),
   };
 }
 
@@ -100,6 +105,11 @@ function find(page: PrometheusPage, key: MetricKey): readonly PrometheusSample[]
 
 function engineOf(sample: PrometheusSample): string {
   return sample.labels.engine ?? '0';
+}
+
+/** Python's `"True"` and `"False"`. */
+function truth(text: string | undefined): boolean | undefined {
+  return text === 'True' ? true : text === 'False' ? false : undefined;
 }
 
 /** Info labels are Python texts: `"16"`, `"None"`. */

@@ -5,7 +5,7 @@ import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { errorMessage, LodestarError } from '../errors.ts';
 import { configKeys, keyAt, namesUnder } from './keys.ts';
 import { explainIssues, nearest, unknownKey } from './problems.ts';
-import { configSchema, type AgentConfig, type Config } from './schema.ts';
+import { configSchema, type AgentConfig, type Config, type InstanceConfig } from './schema.ts';
 
 /** Values set from code, in the shape of the file; keys left out keep what the layers below say. */
 export type ConfigOverrides = { readonly [key: string]: unknown };
@@ -173,7 +173,7 @@ function tokenFromFile(tokenFile: string | undefined, configFile: string | undef
 
 function completeAgent(agent: AgentConfig): AgentConfig {
   const agentId = agent.id || hostname();
-  const instances = agent.instances.map((instance) => ({ ...instance, url: instance.url.replace(/\/+$/, ''), id: instance.id || `${agentId}:${portOf(instance.url)}` }));
+  const instances = agent.instances.map((instance) => ({ ...instance, url: instance.url.replace(/\/+$/, ''), id: instance.id || defaultId(agentId, instance) }));
   const seen = new Set<string>();
   for (const [at, instance] of instances.entries()) {
     if (seen.has(instance.id)) throw invalid([`agent.instances[${at}].id: ${JSON.stringify(instance.id)} is used twice; give each instance its own id`]);
@@ -181,6 +181,12 @@ function completeAgent(agent: AgentConfig): AgentConfig {
   }
   const advertiseUrl = (agent.advertiseUrl || `http://${hostname()}:${agent.port}`).replace(/\/+$/, '');
   return { ...agent, id: agentId, advertiseUrl, instances };
+}
+
+/** Ranks of one data-parallel engine share its url, and with it the port. */
+function defaultId(agentId: string, { url, dataParallelRank: rank }: InstanceConfig): string {
+  const id = `${agentId}:${portOf(url)}`;
+  return rank === undefined ? id : `${id}:${rank}`;
 }
 
 function portOf(url: string): string {

@@ -19,7 +19,7 @@ const policy = z.enum(POLICY_NAMES);
 const objective = z.enum(OBJECTIVE_NAMES);
 
 const instance = z.strictObject({
-  id: id.default('').describe('Name of the instance in the fleet. Empty: `<agent id>:<port of url>`.'),
+  id: id.default('').describe('Name of the instance in the fleet. Empty: `<agent id>:<port of url>`, and `:<dataParallelRank>` behind it where one is set.'),
   url: httpUrl.describe('Base URL of the vLLM server, for example http://127.0.0.1:8000.'),
   apiKey: z.string().min(1).optional().describe('Key that this vLLM asks for (its `--api-key`).'),
   gpus: z.array(z.int().min(0)).optional().describe('nvidia-smi indices of the GPUs it runs on. Absent: all of the host, if this is its only instance.'),

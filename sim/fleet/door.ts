@@ -287,7 +287,7 @@ class SimReadings {
     const value: VllmMetrics = {
       running, waiting, kvUsageRatio,
       prefixQueries: 0, prefixHits: 0, promptTokens: 0, generationTokens: 0, preemptions: engine.scheduler.preemptionCount,
-      sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens,
+      sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens, prefixCaching: undefined,
       processStartS: this.clock.wallMs() / 1000, engines: new Map(), engineStartKey: startKey,
     };
     this.metrics = { value, atMs: this.clock.nowMs() };

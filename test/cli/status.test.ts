@@ -50,6 +50,18 @@ describe('of a real agent', () => {
     expect(page.instances[0]?.cache.blocks).toBeGreaterThan(0);
   });
 
+  test('has the KV events of its own engine, where they are configured, under the instance and among the collectors', async () => {
+    const engine = await fleet.startEngine();
+    const endpoint = 'tcp://127.0.0.1:1';
+    const agent = await fleet.startAgent('reader', [engine.url], { 'agent.instances': `[{url: "${engine.url}", kvEvents: {endpoint: "${endpoint}"}}]` });
+    const page = JSON.parse(await fleet.during(status({ url: urlOf(agent), json: true }))) as { instances: { kvEvents: object | null }[]; collectors: { name: string; ok: boolean }[] };
+    expect(page.instances[0]?.kvEvents).toMatchObject({ endpoint, connected: false, history: 'none', events: 0 });
+    expect(page.collectors).toContainEqual(expect.objectContaining({ name: `kv-events ${endpoint}`, ok: false }));
+    const without = JSON.parse(await shown({ json: true })) as typeof page;
+    expect(without.instances[0]?.kvEvents).toBeNull();
+    expect(without.collectors.some(({ name }) => name.startsWith('kv-events'))).toBe(false);
+  });
+
   test('its metrics say where the view of its own engine comes from, how large and how right it is', async () => {
     const text = await entry.context.metrics.registry.metrics();
     const instance = instanceOf(entry);

@@ -54,6 +54,15 @@ describe('gauges', () => {
     });
   });
 
+  it('knows whether prefixes are kept, where the page tells', () => {
+    const text = fixture('v0.29.txt');
+    expect(readGauges(text)).toMatchObject({ prefixCaching: true });
+    expect(readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="False"'))).toMatchObject({ prefixCaching: false });
+    expect(readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="None"')).prefixCaching).toBeUndefined();
+    expect(readGauges(fixture('rust-front-end.txt')).prefixCaching).toBeUndefined();
+    expect(readGauges(fixture('dp2-two-api-servers.txt')).engines.get('1')).toMatchObject({ prefixCaching: true });
+  });
+
   it('sees a sleeping engine', () => {
     const text = fixture('dp1.txt').replace('sleep_state="awake"} 1.0', 'sleep_state="awake"} 0.0');
     expect(readGauges(text).sleeping).toBe(true);

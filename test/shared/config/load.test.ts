@@ -54,6 +54,8 @@ describe('layers', () => {
   it('names instances after agent and port, and refuses the same name twice', () => {
     const config = loadConfig({ env: {}, overrides: { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000/' }] } } });
     expect(config.agent.instances[0]).toMatchObject({ id: 'g7:8000', url: 'http://127.0.0.1:8000', maxNumSeqs: 256 });
+    const ranks = { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000', dataParallelRank: 0 }, { url: 'http://127.0.0.1:8000', dataParallelRank: 1 }] } };
+    expect(loadConfig({ env: {}, overrides: ranks }).agent.instances.map(({ id }) => id)).toEqual(['g7:8000:0', 'g7:8000:1']);
     const twice = { token, agent: { instances: [{ id: 'x', url: 'http://a:1' }, { id: 'x', url: 'http://b:2' }] } };
     expect(problem(() => loadConfig({ env: {}, overrides: twice }))).toContain('agent.instances[1].id: "x" is used twice');
   });
