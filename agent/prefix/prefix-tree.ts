@@ -156,6 +156,7 @@ export class PrefixTree {
     node.from = from;
     node.to = to;
     this.lead(node);
+    this.publish(node);
   }
 
   setTokens(node: PrefixNode, tokens: number, exact: boolean): void {
@@ -232,6 +233,8 @@ export class PrefixTree {
   }
 
   private publish(node: PrefixNode): void {
+    // Requests and engine blocks may still speak of a node that was forgotten.
+    if (this.nodes.get(node.hash) !== node) return;
     const held = node.hash > 0 && this.isHeld(node);
     if (held === node.published) return;
     node.published = held;
@@ -284,7 +287,10 @@ export class PrefixTree {
     node.leader = undefined;
     if (!node.thin) return;
     // What it led is led by the one before it.
-    for (const thin of node.thin) follow(thin, wideAt(node.parent));
+    for (const thin of node.thin) {
+      follow(thin, wideAt(node.parent));
+      this.publish(thin);
+    }
     node.thin = undefined;
   }
 
