@@ -108,6 +108,7 @@ export class EngineBlocks implements KvEventSink {
       for (const node of nodes) {
         node.engine = [];
         this.say(node, 'unknown');
+        this.context.tree.prune(node);
       }
     }
     this.blocks.clear();
@@ -132,7 +133,7 @@ export class EngineBlocks implements KvEventSink {
     const blocks: (EngineBlock | undefined)[] = [];
     for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] ??= engine[i];
     this.context.pool().restack(nodes);
-    for (const node of nodes) this.give(node, blocks.slice(node.from, node.to));
+    for (const node of nodes) if (this.context.tree.get(node.hash) === node) this.give(node, blocks.slice(node.from, node.to));
   }
 
   /** The sequence is over, and late events of it are too. */
@@ -367,6 +368,8 @@ export class EngineBlocks implements KvEventSink {
       else if (block.copies === 0) held = false;
     }
     this.say(node, !held ? 'gone' : known ? 'held' : 'unknown');
+    // Of several blocks, each may be the last.
+    if (!held) this.context.tree.prune(node);
   }
 
   private say(node: PrefixNode, events: PrefixNode['events']): void {

@@ -148,7 +148,7 @@ test.each([[1], [2], [3], [4]])('whatever requests and events do, both accounts 
   expect(pool.usedTokens).toBe(0);
   expect(new Set(pool.freeOrder()).size).toBe(COUNT - 1);
   // Held by either account, kept as the way to what is held, or thin.
-  expect(largest).toBeLessThan(8 * COUNT);
+  expect(largest).toBeLessThan(6 * COUNT);
   expect(bySource).toBeGreaterThan(OPERATIONS / 10);
   expect(bySource).toBeLessThan(OPERATIONS);
 });
