@@ -261,9 +261,16 @@ export class EngineBlocks implements KvEventSink {
     if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > MAX_EXCESS * sequence.tokens + MIN_EXCESS) return false;
     if (event.loraName !== undefined) this.loras.add(event.loraName);
     if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
-    if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
+    if (!parent) return event.extraKeys === undefined || this.hasSalt(event.extraKeys[0] ?? [], prompt.cacheSalt);
     // The block before it may end in a prefix block that this prompt does not share: the tokens decide.
     return engine[first - 1] === undefined || engine[first - 1] === parent;
+  }
+
+  /** Whether the keys of a prompt's first block are those of the salt. Those of images are strings too in some versions: without a salt, no other request's is among them. */
+  private hasSalt(keys: readonly unknown[], salt: string): boolean {
+    if (salt !== '') return keys.includes(salt);
+    if (keys.length > 0) for (const { prompt } of this.context.sequences()) if (prompt.cacheSalt !== '' && keys.includes(prompt.cacheSalt)) return false;
+    return true;
   }
 
   /** Whether the block is the request's own at that place, as far as is known. */
