@@ -108,6 +108,7 @@ export class EngineBlocks implements KvEventSink {
       for (const node of nodes) {
         node.engine = [];
         this.say(node, 'unknown');
+        this.context.tree.prune(node);
       }
     }
     this.blocks.clear();
@@ -132,7 +133,7 @@ export class EngineBlocks implements KvEventSink {
     const blocks: (EngineBlock | undefined)[] = [];
     for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] ??= engine[i];
     this.context.pool().restack(nodes);
-    for (const node of nodes) this.give(node, blocks.slice(node.from, node.to));
+    for (const node of nodes) if (this.context.tree.get(node.hash) === node) this.give(node, blocks.slice(node.from, node.to));
   }
 
   /** The sequence is over, and late events of it are too. */
@@ -260,9 +261,16 @@ export class EngineBlocks implements KvEventSink {
     if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > MAX_EXCESS * sequence.tokens + MIN_EXCESS) return false;
     if (event.loraName !== undefined) this.loras.add(event.loraName);
     if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
-    if (!parent) return event.extraKeys === undefined || (event.extraKeys[0]?.includes(prompt.cacheSalt) ?? false) === (prompt.cacheSalt !== '');
+    if (!parent) return event.extraKeys === undefined || this.hasSalt(event.extraKeys[0] ?? [], prompt.cacheSalt);
     // The block before it may end in a prefix block that this prompt does not share: the tokens decide.
     return engine[first - 1] === undefined || engine[first - 1] === parent;
+  }
+
+  /** Whether the keys of a prompt's first block are those of the salt. Those of images are strings too in some versions: without a salt, no other request's is among them. */
+  private hasSalt(keys: readonly unknown[], salt: string): boolean {
+    if (salt !== '') return keys.includes(salt);
+    if (keys.length > 0) for (const { prompt } of this.context.sequences()) if (prompt.cacheSalt !== '' && keys.includes(prompt.cacheSalt)) return false;
+    return true;
   }
 
   /** Whether the block is the request's own at that place, as far as is known. */
@@ -371,6 +379,8 @@ export class EngineBlocks implements KvEventSink {
       else if (block.copies === 0) held = false;
     }
     this.say(node, !held ? 'gone' : known ? 'held' : 'unknown');
+    // Of several blocks, each may be the last.
+    if (!held) this.context.tree.prune(node);
   }
 
   private say(node: PrefixNode, events: PrefixNode['events']): void {

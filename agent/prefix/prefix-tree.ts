@@ -156,6 +156,7 @@ export class PrefixTree {
     node.from = from;
     node.to = to;
     this.lead(node);
+    this.publish(node);
   }
 
   setTokens(node: PrefixNode, tokens: number, exact: boolean): void {
@@ -185,13 +186,14 @@ export class PrefixTree {
   /** Forgets the node, and those before it that nobody holds any more, if nothing continues them. */
   prune(node: PrefixNode): void {
     let one: PrefixNode | undefined = node;
-    while (one && one.children === 0 && isEmpty(one) && this.nodes.get(one.hash) === one) {
-      if (one.thin) for (const thin of one.thin) if (thin.children === 0) this.remove(thin);
+    while (one && !leadsOn(one) && isEmpty(one) && this.nodes.get(one.hash) === one) {
+      // The ends of thin runs first: those before them are then free to go.
+      if (one.thin) for (const thin of [...one.thin].toReversed()) if (thin.children === 0) this.remove(thin);
       if (one.children > 0) return;
       const { parent }: PrefixNode = one;
       this.remove(one);
-      // A thin node is held by its leader; one without a leader by what continues it.
-      one = parent && (!isThin(parent) || !parent.leader) ? parent : undefined;
+      // A thin node is kept by its leader; one whose leader holds nothing, or that has none, by what continues it.
+      one = parent && (!isThin(parent) || !parent.leader || isEmpty(parent.leader)) ? parent : undefined;
     }
   }
 
@@ -232,6 +234,8 @@ export class PrefixTree {
   }
 
   private publish(node: PrefixNode): void {
+    // Requests and engine blocks may still speak of a node that was forgotten.
+    if (this.nodes.get(node.hash) !== node) return;
     const held = node.hash > 0 && this.isHeld(node);
     if (held === node.published) return;
     node.published = held;
@@ -276,7 +280,8 @@ export class PrefixTree {
   }
 
   private lead(node: PrefixNode): void {
-    if (isThin(node)) follow(node, wideAt(node.parent));
+    // A forgotten node, which a request in flight may still lay out, is led by nobody.
+    if (isThin(node) && this.nodes.get(node.hash) === node) follow(node, wideAt(node.parent));
   }
 
   private unlead(node: PrefixNode): void {
@@ -284,7 +289,10 @@ export class PrefixTree {
     node.leader = undefined;
     if (!node.thin) return;
     // What it led is led by the one before it.
-    for (const thin of node.thin) follow(thin, wideAt(node.parent));
+    for (const thin of node.thin) {
+      follow(thin, wideAt(node.parent));
+      this.publish(thin);
+    }
     node.thin = undefined;
   }
 
@@ -319,6 +327,14 @@ function sharedLength(a: string, b: string): number {
   let at = 0;
   while (at < length && a.charCodeAt(at) === b.charCodeAt(at)) at += 1;
   return at;
+}
+
+/** Something continues it that is not thin and led by it alone. */
+function leadsOn(node: PrefixNode): boolean {
+  if (node.children === 0) return false;
+  let thinLast = 0;
+  if (node.thin) for (const thin of node.thin) if (thin.parent === node) thinLast += 1;
+  return thinLast < node.children;
 }
 
 function isEmpty(node: PrefixNode): boolean {

@@ -251,6 +251,9 @@ export class ShadowPool extends FreeBlocks {
       else node.shadowHeld = node.blocks.length > 0 && node.blocks.length === node.to - node.from;
       this.tree.settle(node);
     }
+    // One that has become thin, or holds nothing any more, may be the last of its path.
+    const last = nodes.at(-1);
+    if (last) this.tree.prune(last);
   }
 
   /** Moves the end of a node that this account has brought itself. */

@@ -3,23 +3,22 @@ import { EngineDoor } from '../../helpers/engine-door.ts';
 import { below } from '../../helpers/random.ts';
 
 describe('the account of the engine\'s blocks', () => {
-  test.each([[4096], [8192], [24_000]])('finds what the engine finds, with sessions that grow and a cache of %i tokens', (kvTokens) => {
+  test.each([[4096, 0.9], [8192, 1], [24_000, 1]])('finds what the engine finds, with sessions that grow and a cache of %i tokens: within one block for a share of %d', (kvTokens, least) => {
     const door = new EngineDoor('A30', { kvTokens, seed: 5 });
     const system = door.prompt(200);
     const sessions = Array.from({ length: 12 }, () => door.prompt(1200));
     const turns = sessions.map(() => 0);
-    const seen: { hit: number; real: number; waited: boolean }[] = [];
+    const seen: { hit: number; real: number }[] = [];
     door.traffic(120_000, 4, () => {
       const which = below(door.rng, sessions.length);
       const turn = (turns[which] = ((turns[which] as number) + 1) % 12);
       const prompt = Int32Array.from([...system, ...(sessions[which] as Int32Array).subarray(0, 60 + turn * 90)]);
       const { entry, request } = door.send(prompt, 5 + below(door.rng, 60));
-      const waited = door.ledger.totals().waiting > 0;
-      seen.push({ hit: entry.hitTokens, get real() { return Math.max(0, request.hitTokens); }, waited });
+      seen.push({ hit: entry.hitTokens, get real() { return Math.max(0, request.hitTokens); } });
     });
     door.clock.advance(60_000);
     const right = seen.filter(({ hit, real }) => Math.abs(hit - real) <= 16);
-    console.log(kvTokens, seen.length, right.length / seen.length, 'waited', seen.filter((s) => s.waited).length, seen.filter(({ hit, real }) => Math.abs(hit - real) > 16).slice(0, 8).map(({ hit, real, waited }) => `${hit}/${real}${waited ? 'w' : ''}`).join(' '), 'preempt', door.engine.scheduler.preemptionCount);
-    expect(right.length / seen.length).toBeGreaterThan(0.5);
+    expect(seen.length).toBeGreaterThan(400);
+    expect(right.length / seen.length).toBeGreaterThanOrEqual(least);
   });
 });
