@@ -4,7 +4,7 @@ import { ENGINE_BLOCK_TOKENS } from '../../sim/fleet/plan.ts';
 import { DoorRecord, type DoorRow, REASONS } from './view/door-record.ts';
 import { measureFaults } from './view/faults.ts';
 import { viewLoads } from './view/loads.ts';
-import { ViewRig } from './view/rig.ts';
+import { BLOCKS, ViewRig } from './view/rig.ts';
 
 /** A row, and what its entry believed. */
 interface Row extends DoorRow {
@@ -41,7 +41,7 @@ async function main(views: readonly string[], only: readonly string[], withFault
       await rig.stop();
     }
   }
-  console.log(`\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with 600 blocks; requests outside by reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`);
+  console.log(`\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with ${BLOCKS} blocks; requests outside by reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`);
   console.log(table([[...HEADER], ...rows]));
   for (const line of faults) console.log(line);
 }

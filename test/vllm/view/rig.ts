@@ -15,8 +15,8 @@ import { until } from '../until.ts';
 
 const TOKEN = 'bench-fleet-token-0123456789';
 const ID = 'a30';
-/** vLLM's null block included: some four prompts fill it. */
-const BLOCKS = 600;
+/** vLLM's null block included: a few seconds of traffic fill it. */
+export const BLOCKS = 1200;
 const MAX_SEQUENCES = 32;
 const MAX_BATCHED_TOKENS = 2048;
 const MAX_MODEL_TOKENS = 8000;
