@@ -153,7 +153,6 @@ class KvFlow {
   /** A step's events are applied: its requests end, others come. */
   private step(): void {
     for (const { sequence, look } of this.live.shift() ?? []) {
-      // One request in so many is asked for its tokens: the first of all tells the vocabulary.
       const source = sequence.prompt.exactTokens ? undefined : { path: '', headers: {}, body: Buffer.alloc(0) };
       this.view.finish(sequence, { promptTokens: PROMPT_TOKENS, outputTokens: 1, cachedTokens: look.hitTokens, answer: undefined, source }, look);
     }
@@ -177,10 +176,10 @@ class KvFlow {
   }
 }
 
-/** Every other prompt is text, the others token ids. */
+/** Every other prompt is text, the others token ids; the 64th, which the view asks the tokens of, is text. */
 function promptOf(at: number): CachePrompt {
   const ids = tokensOf(at);
-  const exactTokens = at % 2 === 1;
+  const exactTokens = at % 2 === 0;
   const text = exactTokens ? Buffer.from(Int32Array.from(ids).buffer) : Buffer.from(ids.map(wordOf).join(''));
   const { hashes, end } = fingerprint(text, SCOPE);
   return { hashes, end, text, model: SCOPE.model, cacheSalt: '', promptTokens: ids.length, tokensPerBlock: (64 * ids.length) / text.length, exactTokens };
