@@ -3,6 +3,7 @@ import { OBJECTIVE_NAMES, type ObjectiveName } from '../shared/choice/objectives
 import { POLICY_NAMES } from '../shared/choice/policies/index.ts';
 import { LodestarError } from '../shared/errors.ts';
 import { packageVersion } from '../shared/package-root.ts';
+import { CACHE_SOURCES, type CacheSourceName } from '../sim/fleet/cache-source.ts';
 import { type Cluster, readCluster } from '../sim/fleet/cluster.ts';
 import { type ClusterSummary, summarizeCluster } from '../sim/fleet/cluster-summary.ts';
 import { simPage } from '../sim/fleet/html.ts';
@@ -42,6 +43,7 @@ export interface SimFlags {
   sloTtftMs?: number;
   sloTpotMs?: number;
   json?: string;
+  cacheView: CacheSourceName;
   html?: string;
   jobs: number;
   quiet?: boolean;
@@ -88,6 +90,7 @@ export function addSim(program: Command): void {
     .addOption(new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'))
     .option('--slo-ttft-ms <ms>', `SLO that goodput counts against; sent with each request where given or if goodput is the objective (default: ${DEFAULT_SLO.ttftMs})`, positive)
     .option('--slo-tpot-ms <ms>', `the same for time per output token (default: ${DEFAULT_SLO.tpotMs})`, positive)
+    .addOption(new Option('--cache-view <source>', "what doors know of their engines' caches: neither size nor events, the size, or every event").choices(CACHE_SOURCES).default('shadow'))
     .option('--json <file>', 'write the figures there as JSON; - is standard output')
     .option('--html <file>', 'write a page with plots there')
     .option('--jobs <n>', 'threads', whole, 1)
@@ -145,11 +148,11 @@ function traceOf(flags: SimFlags, file: string): TraceSpec {
 }
 
 function jobOf(flags: SimFlags, cluster: Cluster, trace: TraceSpec, policy: SimPolicy, seed: number): RunJob {
-  const { entries, objective, warmup: warmupS, html } = flags;
+  const { entries, objective, warmup: warmupS, html, cacheView: cacheSource } = flags;
   const standard = objective === 'goodput' ? DEFAULT_SLO : { ttftMs: undefined, tpotMs: undefined };
   const { sloTtftMs = standard.ttftMs, sloTpotMs = standard.tpotMs } = flags;
   const sendSlo = sloTtftMs !== undefined || sloTpotMs !== undefined;
-  return { kind: 'run', cluster, trace, policy, seed, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, plots: html !== undefined && seed === flags.seeds[0] };
+  return { kind: 'run', cluster, trace, policy, seed, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, plots: html !== undefined && seed === flags.seeds[0], cacheSource };
 }
 
 function outputOf(flags: SimFlags, cluster: Cluster, trace: TraceSpec, done: readonly RunDone[]): SimOutput {

@@ -13,6 +13,7 @@ import type { EngineRequest } from '../engine/request.ts';
 import type { StepBatch } from '../engine/step.ts';
 import { makeStepTime, type StepLawName } from '../engine/step-laws.ts';
 import type { StepTimeModel } from '../engine/step-time.ts';
+import { agentEvents, type CacheSourceName } from './cache-source.ts';
 import type { SimClock } from './clock.ts';
 import type { ClusterInstance } from './cluster.ts';
 import type { SimHub, SimLink } from './network.ts';
@@ -28,7 +29,8 @@ const EPOCH = 1;
 export interface DeliveryHandler {
   /** `report`: the door's own, as it travels in the answer's header */
   onFirstToken(report: InstanceReport): void;
-  onEnd(usage: { promptTokens: number; outputTokens: number; cachedTokens: number }): void;
+  /** `doorHitTokens`: what the door's view told at dispatch that would be found cached */
+  onEnd(usage: { promptTokens: number; outputTokens: number; cachedTokens: number }, doorHitTokens: number): void;
   onError(): void;
   /** the engine answers 400: it can never hold the request */
   onRefused(): void;
@@ -39,6 +41,7 @@ export interface DoorOptions {
   frontEndMs: number;
   seed: number;
   tamper: Tamper | undefined;
+  cacheSource: CacheSourceName;
 }
 
 /** An agent on virtual time as the door of one simulated engine: the agent's own ledger, cache view, step clock and telemetry. */
@@ -56,6 +59,7 @@ export class SimDoor implements SimLink {
   private readonly readings: SimReadings;
   private trueStepTime: StepTimeModel;
   private readonly tamper: Tamper | undefined;
+  private readonly cacheSource: CacheSourceName;
   private readonly instances: Instances;
   private readonly telemetryMinMs: number;
   private telemetry: Telemetry | undefined;
@@ -72,6 +76,7 @@ export class SimDoor implements SimLink {
     this.frontEndMs = options.frontEndMs;
     this.seed = options.seed;
     this.tamper = options.tamper;
+    this.cacheSource = options.cacheSource;
     this.trueStepTime = this.stepTimeWithoutNoise();
     this.engine = this.startEngine();
     this.readings = new SimReadings(clock, this);
@@ -86,6 +91,8 @@ export class SimDoor implements SimLink {
       collectors: this.readings.sources(spec.id),
       env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
     });
+    // The size goes on to be known where requests are routed: it is the view alone that goes without.
+    if (options.cacheSource === 'estimate') this.instance.cache.setSize = () => undefined;
     this.instances = new Instances(clock, config, this.agent, EPOCH, [this.instance]);
     this.telemetryMinMs = config.telemetryMinMs;
   }
@@ -102,6 +109,7 @@ export class SimDoor implements SimLink {
   /** Joins the fleet: telemetry flows from now on. */
   start(): void {
     this.readings.start();
+    this.followEvents();
     this.hub.join(this, EPOCH);
     const sink = {
       sendReports: (reports: InstanceReport[]) => this.hub.send(this.agent, { t: 'telemetry', seq: 0, reports }),
@@ -140,7 +148,7 @@ export class SimDoor implements SimLink {
       onFinish: (one) => {
         const usage = { promptTokens: request.prompt.length, outputTokens: one.outputCount, cachedTokens: Math.max(0, one.hitTokens) };
         ledger.close(entry, usage);
-        handler.onEnd(usage);
+        handler.onEnd(usage, entry.hitTokens);
       },
       onDeath: () => {
         instance.noteFailure();
@@ -161,6 +169,7 @@ export class SimDoor implements SimLink {
     this.before.busyMs += this.engine.busyMs(this.clock.nowMs());
     this.before.preemptions += scheduler.preemptionCount;
     this.engine = this.startEngine();
+    this.followEvents();
     // It is the GPU that is throttled, not the process.
     this.engine.slowFactor = slowFactor;
   }
@@ -185,6 +194,11 @@ export class SimDoor implements SimLink {
 
   get startKey(): string {
     return `${this.starts}`;
+  }
+
+  /** A new engine's events are heard from its first on. */
+  private followEvents(): void {
+    if (this.cacheSource === 'exact') this.instance.cache.events.begin(true);
   }
 
   private tellFirstToken(handler: DeliveryHandler): void {
@@ -213,6 +227,7 @@ export class SimDoor implements SimLink {
       asyncScheduling,
       maxModelLen: kvTokens,
       sample: sampleToken,
+      onKvEvents: this.cacheSource === 'exact' ? (events) => this.instance.cache.events.apply(agentEvents(events)) : undefined,
     });
   }
 }

@@ -27,6 +27,9 @@ export interface ClientOutcome {
   e2eMs: number;
   outputTokens: number;
   cachedTokens: number;
+  /** tokens that were believed to be found cached: when the entry chose, and when the door sent it on */
+  entryHitTokens: number;
+  doorHitTokens: number;
   instance: string;
   policy: string;
   predictedTtftMs: number;
@@ -148,12 +151,12 @@ class Routing {
           context.instances.applyReport(report);
         });
       },
-      onEnd: (usage) => {
+      onEnd: (usage, doorHitTokens) => {
         clock.after(hopMs, () => {
           observed.lastTokenMs = clock.nowMs() - startMs;
           observed.tokens = usage.outputTokens;
           observed.usage = { ...usage, engineTtftMs: undefined };
-          this.finish(decision, admission, observed, startMs, regretMs);
+          this.finish(decision, admission, observed, startMs, { regretMs, doorHitTokens });
         });
       },
       onRefused: () => void clock.after(hopMs, () => this.refused(decision, admission, observed, startMs)),
@@ -161,7 +164,7 @@ class Routing {
     });
   }
 
-  private finish(decision: Decision, admission: Admission, observed: Observed, startMs: number, regretMs: number): void {
+  private finish(decision: Decision, admission: Admission, observed: Observed, startMs: number, seen: { regretMs: number; doorHitTokens: number }): void {
     const { clock, arrivedMs } = this;
     this.book(decision, admission, { status: 'ok', begun: true, httpStatus: 200, error: undefined, refusal: undefined, observed, e2eMs: clock.nowMs() - startMs });
     this.done({
@@ -171,11 +174,12 @@ class Routing {
       e2eMs: clock.nowMs() - arrivedMs,
       outputTokens: observed.tokens,
       cachedTokens: observed.usage?.cachedTokens ?? 0,
+      entryHitTokens: decision.hitTokens,
       instance: decision.view.id,
       policy: decision.policy,
       predictedTtftMs: decision.predictedTtftMs,
       predictedTtftP90Ms: decision.predictedTtftP90Ms,
-      regretMs,
+      ...seen,
     });
   }
 
@@ -202,7 +206,7 @@ class Routing {
   }
 
   private fail(): void {
-    const none = { ttftMs: NaN, e2eMs: NaN, outputTokens: 0, cachedTokens: 0, instance: '', policy: '', predictedTtftMs: NaN, predictedTtftP90Ms: NaN, regretMs: NaN };
+    const none = { ttftMs: NaN, e2eMs: NaN, outputTokens: 0, cachedTokens: 0, entryHitTokens: 0, doorHitTokens: 0, instance: '', policy: '', predictedTtftMs: NaN, predictedTtftP90Ms: NaN, regretMs: NaN };
     this.done({ request: this.request, ok: false, ...none });
   }
 }

@@ -1,4 +1,5 @@
 import type { ObjectiveName } from '../../shared/choice/objectives/index.ts';
+import type { CacheSourceName } from './cache-source.ts';
 import { capacityOf } from './capacity.ts';
 import type { Cluster } from './cluster.ts';
 import { type RunPlots, runPlots } from './plots.ts';
@@ -21,6 +22,8 @@ export interface RunJob {
   sendSlo: boolean;
   warmupS: number;
   plots: boolean;
+  /** as in RunOptions */
+  cacheSource?: CacheSourceName | undefined;
 }
 
 /** A measurement of capacity. */
@@ -65,9 +68,9 @@ export async function runJob(job: Job): Promise<JobDone> {
   }
   const { requests, dropped } = last.scenario;
   if (job.kind === 'capacity') return { kind: 'capacity', capacityRps: await capacityOf(cluster, requests, seed), requests: requests.length };
-  const { policy, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS } = job;
+  const { policy, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, cacheSource } = job;
   const sent = sendSlo ? { sloTtftMs, sloTpotMs } : { sloTtftMs: undefined, sloTpotMs: undefined };
-  const record = await runPolicy({ cluster, requests, policy, objective, ...sent, entries, seed });
+  const record = await runPolicy({ cluster, requests, policy, objective, ...sent, entries, seed, cacheSource });
   const lastMs = requests.at(-1)?.arrivalMs ?? 0;
   return {
     kind: 'run',

@@ -1,7 +1,7 @@
 import { quantile } from '../../shared/quantile.ts';
 import type { ClientOutcome } from './entry.ts';
 import type { RunRecord, SimPolicy } from './run.ts';
-import type { SimRequest } from './plan.ts';
+import { ENGINE_BLOCK_TOKENS, type SimRequest } from './plan.ts';
 
 /** Service levels that goodput is counted against where none are given. */
 export const DEFAULT_SLO = { ttftMs: 1000, tpotMs: 100 } as const;
@@ -25,6 +25,8 @@ export interface Figures {
   e2eMs: Latency;
   /** cached prompt tokens / prompt tokens */
   kvHitRatio: number | null;
+  /** share of completed requests whose cached tokens were told to within one block: when the entry chose, and when the door sent it on */
+  cachePredicted: { entry: number | null; door: number | null };
   /** share of all requests that completed within both service levels */
   goodput: number | null;
   /** mean over the decisions that were looked at, ms behind the best instance */
@@ -104,6 +106,7 @@ function figuresOf(outcomes: readonly ClientOutcome[], requests: number, options
     tpotMs: latency(done.map(tpotMs)),
     e2eMs: latency(done.map((one) => one.e2eMs)),
     kvHitRatio: hitRatio(done),
+    cachePredicted: { entry: withinBlock(done, (one) => one.entryHitTokens), door: withinBlock(done, (one) => one.doorHitTokens) },
     goodput: requests === 0 ? null : good.length / requests,
     regretMs: mean(done.map((one) => one.regretMs)),
     predictor: predictorFigures(done),
@@ -141,6 +144,10 @@ function hitRatio(outcomes: readonly ClientOutcome[]): number | null {
     prompt += request.prompt.length;
   }
   return prompt === 0 ? null : cached / prompt;
+}
+
+function withinBlock(done: readonly ClientOutcome[], predicted: (outcome: ClientOutcome) => number): number | null {
+  return mean(done.map((one) => (Math.abs(predicted(one) - one.cachedTokens) <= ENGINE_BLOCK_TOKENS ? 1 : 0)));
 }
 
 function latency(values: readonly number[]): Latency {

@@ -4,6 +4,7 @@ import type { ObjectiveName } from '../../shared/choice/objectives/index.ts';
 import { policies, type Policy, type PolicyKind, type PolicyName } from '../../shared/choice/policies/index.ts';
 import { type BrainConfig, defaultConfig } from '../../shared/config/index.ts';
 import { type Env, type Rng, seededRng, silentLog } from '../../shared/env.ts';
+import type { CacheSourceName } from './cache-source.ts';
 import { SimClock } from './clock.ts';
 import type { Cluster, ClusterEvent } from './cluster.ts';
 import { SimDoor } from './door.ts';
@@ -33,6 +34,8 @@ export interface RunOptions {
   brain?: Partial<BrainConfig> | undefined;
   /** falsifies what agents tell */
   tamper?: Tamper | undefined;
+  /** what doors know of their caches; `shadow` if absent */
+  cacheSource?: CacheSourceName | undefined;
 }
 
 /** What a run leaves behind. */
@@ -82,7 +85,7 @@ class World {
     this.brain = this.makeBrain();
     const { hub } = this.brain;
     cluster.instances.forEach((spec, i) => {
-      const door = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i, tamper: options.tamper };
+      const door = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i, tamper: options.tamper, cacheSource: options.cacheSource ?? 'shadow' };
       this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, door));
     });
     this.oracle = new Oracle(this.clock, [...this.doors.values()], cluster.frontEndMs);

@@ -50,7 +50,7 @@ export async function collect(cell: Cell): Promise<{ samples: Arrived[]; busyRat
   const store = new KeepingStore();
   const brain = makeBrain(clock, store, cell);
   const { frontEndMs, stepLaw, network } = cell.cluster;
-  const doors = cell.cluster.instances.map((spec, i) => new SimDoor(clock, brain.hub, spec, { stepLaw, frontEndMs, seed: SEED * 104_729 + 31 * i, tamper: undefined }));
+  const doors = cell.cluster.instances.map((spec, i) => new SimDoor(clock, brain.hub, spec, { stepLaw, frontEndMs, seed: SEED * 104_729 + 31 * i, tamper: undefined, cacheSource: 'shadow' }));
   for (const door of doors) door.start();
   const byId = new Map(doors.map((door) => [door.spec.id, door]));
   const entry = new SimEntry('entry', envOf(clock, 2), clock, brain.hub, byId, { policy: 'learned', objective: 'ttft', sloTtftMs: undefined, sloTpotMs: undefined, hopMs: network.hopMs });
