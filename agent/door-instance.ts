@@ -82,7 +82,9 @@ export class DoorInstance {
     this.outside = new OutsideTraffic(config.id, env.log);
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
-    this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey));
+    this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey), (problem) =>
+      env.log.warn({ instance: config.id }, problem),
+    );
     this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
     this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
@@ -107,6 +109,7 @@ export class DoorInstance {
     const health = this.health;
     if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
+    if (this.kvEvents) this.cache.setEventsLive(this.kvEvents.isConnected);
     this.readMetrics();
     const gauges = this.gauges();
     if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);

@@ -63,7 +63,8 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
   private replay: ReplayClient | undefined;
   private timer: Timer | undefined;
   private isRunning = false;
-  private isConnected = false;
+  /** The link to the stream is there. */
+  isConnected = false;
   private wasConnected = false;
   private isAccepted = false;
   private openedMs = 0;

@@ -54,6 +54,7 @@ export class CacheView {
   private readonly words = new WordTokens();
   private readonly probe: TokenProbe | undefined;
   private pool: ShadowPool;
+  private eventsLive = true;
   private sizeKnown = false;
   private enabled = true;
   /** in order of admission */
@@ -67,8 +68,8 @@ export class CacheView {
   private hitSum = 0;
   private promptSum = 0;
 
-  /** `probe`: how to ask the engine for exact tokens; undefined: never asked. */
-  constructor(clock: Clock, kvTokens: number, blockTokens: number, probe: TokenProbe | undefined) {
+  /** `probe`: how to ask the engine for exact tokens; undefined: never asked. `warn` hears of events that cannot be right, once each time. */
+  constructor(clock: Clock, kvTokens: number, blockTokens: number, probe: TokenProbe | undefined, warn: (problem: string) => void = () => undefined) {
     this.clock = clock;
     this.probe = probe;
     this.pool = this.makePool(kvTokens, blockTokens);
@@ -77,6 +78,7 @@ export class CacheView {
       vocabulary: this.vocabulary,
       pool: () => this.pool,
       nowMs: () => clock.nowMs(),
+      warn,
       sequences: () => this.sequences(),
       onState: () => this.chooseSource(),
     });
@@ -90,6 +92,13 @@ export class CacheView {
   /** Prefix blocks that the view holds. */
   get blockCount(): number {
     return this.enabled ? this.tree.blockCount : 0;
+  }
+
+  /** Whether events arrive: while their link is down, what is evicted meanwhile is known to the door's own account only. */
+  setEventsLive(live: boolean): void {
+    if (live === this.eventsLive) return;
+    this.eventsLive = live;
+    this.chooseSource();
   }
 
   /** The engine has told its cache's size. Another size is another cache: what was known is forgotten. */
@@ -115,7 +124,7 @@ export class CacheView {
     let hit: PrefixNode | undefined;
     let evicted: PrefixNode | undefined;
     // Events come a step late: what requests ahead of this one are about to take, only the door's own account knows.
-    const unheard = this.events.state === 'exact' && this.hasUnheard();
+    const unheard = this.byEvents && this.hasUnheard();
     let depth = 0;
     while (depth < hashes.length) {
       const node = this.tree.get(hashes[depth] as number);
@@ -193,7 +202,7 @@ export class CacheView {
   }
 
   figures(): CacheFigures {
-    const source: CacheSource = this.events.state === 'exact' ? 'events' : this.sizeKnown ? 'shadow' : 'estimate';
+    const source: CacheSource = this.byEvents ? 'events' : this.sizeKnown ? 'shadow' : 'estimate';
     return {
       source,
       problem: this.problem(source),
@@ -224,6 +233,10 @@ export class CacheView {
     if (this.events.problem !== '') return this.events.problem;
     if (source === 'estimate') return "the size of the KV cache is not known: vllm:cache_config_info is missing in the engine's metrics; set the instance's kvTokens";
     return this.probe?.problem ?? '';
+  }
+
+  private get byEvents(): boolean {
+    return this.eventsLive && this.events.state === 'exact';
   }
 
   private *sequences(): Generator<Sequence> {
@@ -325,7 +338,7 @@ export class CacheView {
   }
 
   private chooseSource(): void {
-    this.tree.setSource(this.events.state === 'exact');
+    this.tree.setSource(this.byEvents);
   }
 
   private forget(): void {

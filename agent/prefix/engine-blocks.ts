@@ -1,7 +1,6 @@
 import type { BlocksRemoved, BlocksStored, KvEvent, KvEventSink } from '../kv-events/kv-event.ts';
-import { BLOCK_BYTES } from '../fingerprint.ts';
 import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
-import { nodeAt, type Sequence } from './sequence.ts';
+import { byteOfToken, nodeAt, type Sequence } from './sequence.ts';
 import type { ShadowPool } from './shadow-pool.ts';
 import { Alignment, locate, type TokenPlace, type Vocabulary } from './token-text.ts';
 
@@ -24,6 +23,7 @@ export interface EngineBlock {
 /** What the account of events rests on. `turning`: events before it were lost, and the engine may hold blocks that were never heard of. */
 export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
 
+const LOST = 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over';
 /** A history that began this shortly before a restart of the engine was noticed is the new engine's: the stream may be heard before its health is. */
 const SAME_START_MS = 5000;
 /** A run may end this far beyond what a request is believed to have: factor and tokens. */
@@ -42,6 +42,8 @@ export interface EngineBlocksContext {
   vocabulary: Vocabulary;
   pool(): ShadowPool;
   nowMs(): number;
+  /** Says a problem of the events' content, with its fix. */
+  warn(problem: string): void;
   /** sequences in order of their admission, those that have just ended included */
   sequences(): Iterable<Sequence>;
   /** called when state or problem may have changed */
@@ -64,6 +66,7 @@ export class EngineBlocks implements KvEventSink {
   private beganMs = -Infinity;
   private storedSince = 0;
   private sizeSeen = false;
+  private mismatched = false;
 
   constructor(context: EngineBlocksContext) {
     this.context = context;
@@ -80,7 +83,8 @@ export class EngineBlocks implements KvEventSink {
   begin(complete: boolean): void {
     this.forget();
     this.beganMs = this.context.nowMs();
-    this.enter(complete ? 'exact' : 'turning', complete ? '' : 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over');
+    this.enter(complete ? 'exact' : 'turning', complete ? '' : LOST);
+    this.mismatched = false;
   }
 
   fail(problem: string): void {
@@ -168,11 +172,22 @@ export class EngineBlocks implements KvEventSink {
     if (event.specKind === undefined ? !this.groups.has(event.group) : !WHOLE_PROMPT_KINDS.has(event.specKind)) return false;
     const { blockTokens } = this.context.pool();
     if (event.blockSize !== blockTokens) {
-      if (!this.sizeSeen) this.enter('failed', `KV events speak of blocks of ${event.blockSize} tokens, vllm:cache_config_info of ${blockTokens}: is the events' endpoint that of this instance?`);
+      if (!this.sizeSeen) this.mismatch(`KV events speak of blocks of ${event.blockSize} tokens, vllm:cache_config_info of ${blockTokens}: is the events' endpoint that of this instance?`);
       return false;
     }
     this.sizeSeen = true;
+    if (this.mismatched) {
+      this.mismatched = false;
+      // What came before, in blocks of another size, was not taken.
+      this.enter('turning', LOST);
+    }
     return event.tokenIds.length === event.hashes.length * event.blockSize;
+  }
+
+  private mismatch(problem: string): void {
+    if (!this.mismatched) this.context.warn(problem);
+    this.mismatched = true;
+    this.enter('failed', problem);
   }
 
   private ensure(hash: number, parent: EngineBlock | undefined, index: number): EngineBlock {
@@ -229,8 +244,8 @@ export class EngineBlocks implements KvEventSink {
     const owner = this.ownerOf(first, parent, event, pieces);
     if (!owner) return;
     this.assign(owner.sequence, run, first, parent);
+    for (const piece of pieces) if (!piece) owner.sequence.unknownTokens += 1;
     if (owner.place) this.align(owner.sequence, first, pieces, owner.place);
-    else for (const piece of pieces) if (!piece) owner.sequence.unknownTokens += 1;
   }
 
   /** The request whose text or tokens the event has; where too little is known to tell, the only one that it can be. */
@@ -293,23 +308,11 @@ export class EngineBlocks implements KvEventSink {
     const token = first * blockTokens;
     if (token >= sequence.promptTokens) return 'unknown';
     if (!prompt.exactTokens) {
-      const place = locate(pieces, prompt.text, this.byteOf(sequence, token), first === 0);
+      const place = locate(pieces, prompt.text, byteOfToken(sequence, token), first === 0);
       return place === 'absent' && this.isBehindPrompt(sequence, first) ? 'unknown' : place;
     }
     for (let i = 0; i < ids.length && token + i < sequence.promptTokens; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
     return undefined;
-  }
-
-  /** Where so many tokens of a prompt end in its text, as well as is known. */
-  private byteOf({ nodes, prompt, promptTokens }: Sequence, tokens: number): number {
-    let before = 0;
-    for (let k = 0; k < nodes.length; k++) {
-      const node = nodes[k] as PrefixNode;
-      if (node.tokens >= tokens) return Math.floor(BLOCK_BYTES * (k + (tokens - before) / Math.max(1, node.tokens - before)));
-      before = node.tokens;
-    }
-    const at = BLOCK_BYTES * Math.min(nodes.length, prompt.hashes.length);
-    return Math.min(prompt.text.length, Math.floor(at + ((tokens - before) / Math.max(1, promptTokens - before)) * (prompt.text.length - at)));
   }
 
   private assign(sequence: Sequence, run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined): void {
@@ -345,7 +348,6 @@ export class EngineBlocks implements KvEventSink {
     const pool = this.context.pool();
     const { nodes, prompt, firstNew } = sequence;
     const token = first * pool.blockTokens;
-    for (const piece of pieces) if (!piece) sequence.unknownTokens += 1;
     let fed = pieces;
     if (sequence.alignment?.tokens !== token) {
       sequence.alignment = new Alignment(prompt.text, place.byte, token + place.piece);

@@ -1,3 +1,4 @@
+import { BLOCK_BYTES } from '../fingerprint.ts';
 import type { EngineBlock } from './engine-blocks.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 import type { Alignment } from './token-text.ts';
@@ -75,4 +76,16 @@ export function nodeAt(nodes: readonly PrefixNode[], index: number): PrefixNode 
   }
   const node = nodes[low];
   return node && node.from <= index ? node : undefined;
+}
+
+/** Where so many tokens of a prompt end in its text, as well as is known. */
+export function byteOfToken({ nodes, prompt, promptTokens }: Sequence, tokens: number): number {
+  let before = 0;
+  for (let k = 0; k < nodes.length; k++) {
+    const node = nodes[k] as PrefixNode;
+    if (node.tokens >= tokens) return Math.floor(BLOCK_BYTES * (k + (tokens - before) / Math.max(1, node.tokens - before)));
+    before = node.tokens;
+  }
+  const at = BLOCK_BYTES * Math.min(nodes.length, prompt.hashes.length);
+  return Math.min(prompt.text.length, Math.floor(at + ((tokens - before) / Math.max(1, promptTokens - before)) * (prompt.text.length - at)));
 }

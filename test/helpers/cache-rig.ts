@@ -20,6 +20,7 @@ export class CacheRig {
   /** what the drained deltas add up to */
   readonly mirror = new Set<number>();
   nowMs = 0;
+  readonly warnings: string[] = [];
 
   constructor(count = 65, blockTokens = 16) {
     this.pool = new ShadowPool(this.tree, count, blockTokens);
@@ -29,6 +30,7 @@ export class CacheRig {
       pool: () => this.pool,
       nowMs: () => this.nowMs,
       sequences: () => [...this.live, ...this.ended],
+      warn: (problem) => void this.warnings.push(problem),
       onState: () => this.tree.setSource(this.events.state === 'exact'),
     });
   }

@@ -193,8 +193,18 @@ describe('the state of the account', () => {
     rig.events.apply([storedRun([1, 2], undefined, tokenIds(a.text), { blockSize: 32 })]);
     expect(rig.events.state).toBe('failed');
     expect(rig.events.problem).toBe("KV events speak of blocks of 32 tokens, vllm:cache_config_info of 16: is the events' endpoint that of this instance?");
+    rig.events.apply([storedRun([3, 4], undefined, tokenIds(a.text), { blockSize: 32 })]);
+    expect(rig.warnings).toEqual([rig.events.problem]);
     rig.events.begin(true);
     expect([rig.events.state, rig.events.problem]).toEqual(['exact', '']);
+  });
+
+  test('blocks of the right size after others begin a history that has to turn over', () => {
+    const a = textPrompt(text(256));
+    rig.events.begin(true);
+    rig.events.apply([storedRun([1, 2], undefined, tokenIds(a.text), { blockSize: 32 })]);
+    rig.events.apply([storedRun([3], undefined, tokenIds(a.text).slice(0, 16))]);
+    expect(rig.events.state).toBe('turning');
   });
 
   test('a restart voids what was heard, unless the new stream was heard before', () => {
