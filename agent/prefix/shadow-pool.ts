@@ -69,7 +69,7 @@ export class ShadowPool extends FreeBlocks {
     // The last sampled token is never computed.
     if (end.outputTokens !== undefined) sequence.tokens = sequence.promptTokens + Math.max(0, end.outputTokens - 1);
     this.resize(blocks, sequence.tokens);
-    this.trim(blocks, sequence.tokens);
+    this.trim(sequence);
     if (end.answer) this.addAnswer(sequence, end.answer);
     else if (!prompt.exactTokens && sequence.nodes.length === prompt.hashes.length) this.addTail(sequence, prompt.text.toString('latin1', prompt.hashes.length * BLOCK_BYTES), sequence.promptTokens);
     this.own(sequence, sequence.nodes[sequence.firstNew]?.from ?? blocks.length);
@@ -159,8 +159,10 @@ export class ShadowPool extends FreeBlocks {
     return true;
   }
 
-  /** Gives back blocks that an estimate had taken too many. */
-  private trim(blocks: number[], tokens: number): void {
+  /** Gives back blocks that an estimate had taken too many. What the sequence has brought lies in the others: `own` tells where. */
+  private trim({ blocks, tokens, nodes, firstNew }: Sequence): void {
+    if (blocks.length === 0 || (blocks.length - 1) * this.blockTokens < tokens) return;
+    for (let k = firstNew; k < nodes.length; k++) this.disownBlocks(nodes[k] as PrefixNode);
     while (blocks.length > 0 && (blocks.length - 1) * this.blockTokens >= tokens) {
       const block = blocks.pop() as number;
       if (this.refs[block] === 1) this.lose(block);

@@ -8,7 +8,7 @@ import { InThreadTrainer } from '../../brain/train.ts';
 import { type Config, loadConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import type { GpuProfile } from '../../sim/engine/gpus.ts';
-import { type RunningEmulator, startEmulator } from '../../sim/engine/server.ts';
+import { type EmulatorOptions, type RunningEmulator, startEmulator } from '../../sim/engine/server.ts';
 import { VirtualClock } from './virtual-clock.ts';
 
 export const TOKEN = 'test-fleet-token-0123456789';
@@ -20,8 +20,8 @@ export const TEST_GPU: GpuProfile = {
   hardware: { name: 'Test GPU', memoryMb: 24_000, maxClockMhz: 1500, maxPowerW: 200 },
 } as unknown as GpuProfile;
 
-/** URL of a vLLM server, with the key that it asks for, or the GPU that it runs on. */
-export type VllmServer = string | { url: string; apiKey?: string; kind?: { gpu: string } };
+/** URL of a vLLM server, with the key that it asks for, the GPU that it runs on, or where it publishes KV events. */
+export type VllmServer = string | { url: string; apiKey?: string; kind?: { gpu: string }; kvEvents?: { endpoint: string; replayEndpoint: string | undefined } };
 
 /** Emulated engines, agents and a brain in this process, on one virtual clock, talking over real sockets. */
 export class TestFleet {
@@ -51,10 +51,10 @@ export class TestFleet {
   }
 
   /** `gpu`: its step times, noise and front end as of a real engine; without one, fixed steps of TEST_GPU. */
-  async startEngine(port = 0, gpu?: GpuProfile): Promise<RunningEmulator> {
+  async startEngine(port = 0, gpu?: GpuProfile, options: Partial<EmulatorOptions> = {}): Promise<RunningEmulator> {
     const real = gpu ? { frontEndMs: 8, noise: 0.02, maxNumSeqs: 256 } : { frontEndMs: 0, noise: 0, maxNumSeqs: 64 };
     const engine = await startEmulator({
-      clock: this.clock, gpu: gpu ?? TEST_GPU, host: '127.0.0.1', port, model: MODEL, maxBatchedTokens: 2048, maxModelLen: 32_768, seed: this.engines.length + 1, ...real,
+      clock: this.clock, gpu: gpu ?? TEST_GPU, host: '127.0.0.1', port, model: MODEL, maxBatchedTokens: 2048, maxModelLen: 32_768, seed: this.engines.length + 1, ...real, ...options,
     });
     this.engines.push(engine);
     return engine;
