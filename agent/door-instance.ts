@@ -109,10 +109,17 @@ export class DoorInstance {
     const health = this.health;
     if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
-    if (this.kvEvents) this.cache.setEventsLive(this.kvEvents.isConnected);
     this.readMetrics();
+    this.followEvents();
     const gauges = this.gauges();
     if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
+  }
+
+  /** Events are followed once the engine has told the size of its blocks: before, they cannot be judged. */
+  private followEvents(): void {
+    if (!this.kvEvents) return;
+    if (this.options.collectors.instances.get(this.id)?.metrics.latest()) this.kvEvents.start();
+    this.cache.setEventsLive(this.kvEvents.isConnected);
   }
 
   /** A better starting point for the law: that of its kind, else the fleet's. */

@@ -65,7 +65,6 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   // Port 0 asks for any free port: what is advertised must name the real one.
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
-  for (const door of doors.values()) door.kvEvents?.start();
 
   const sink = {
     sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => runtime.link?.sendReports(reports),

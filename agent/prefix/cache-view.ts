@@ -106,6 +106,8 @@ export class CacheView {
     this.sizeKnown = true;
     if (this.pool.blockTokens === blockTokens && this.pool.count === blocksOf(kvTokens, blockTokens)) return;
     this.forget();
+    // What the engine holds by its events it holds whatever was assumed of its size.
+    this.events.detach();
     this.pool = this.makePool(kvTokens, blockTokens);
   }
 
@@ -188,11 +190,15 @@ export class CacheView {
   /** The engine's cache was emptied on purpose. */
   resetCached(): void {
     this.pool.resetCached();
+    // The engine's own word comes with its next step.
+    this.events.clearAll();
   }
 
   /** The engine restarted: nothing of what was known holds. */
   clear(): void {
+    this.events.restarted();
     this.forget();
+    this.events.detach();
     this.pool = this.makePool((this.pool.count - 1) * this.pool.blockTokens, this.pool.blockTokens);
     this.probe?.reset();
     this.checked = 0;
@@ -345,7 +351,6 @@ export class CacheView {
     this.live.clear();
     for (const sequence of this.ended) this.events.release(sequence);
     this.ended.length = 0;
-    this.events.restarted();
     this.tree.clear();
   }
 

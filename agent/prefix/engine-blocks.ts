@@ -1,24 +1,9 @@
 import type { BlocksRemoved, BlocksStored, KvEvent, KvEventSink } from '../kv-events/kv-event.ts';
+import type { EngineBlock } from './engine-block.ts';
 import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
 import { byteOfToken, nodeAt, type Sequence } from './sequence.ts';
 import type { ShadowPool } from './shadow-pool.ts';
 import { Alignment, locate, type TokenPlace, type Vocabulary } from './token-text.ts';
-
-/** One KV block of an engine as its events tell of it. */
-export interface EngineBlock {
-  readonly hash: number;
-  readonly parent: EngineBlock | undefined;
-  /** blocks before it in its sequence; −1: one of them was never heard of */
-  readonly index: number;
-  /** physical copies that the engine holds */
-  copies: number;
-  /** blocks that follow it */
-  children: number;
-  /** the prefix blocks that it ends in: more than one where prompts part inside a prefix block; none: not known yet whose text it is */
-  readonly nodes: Set<PrefixNode>;
-  /** the request in flight that brought it or found it last */
-  sequence: Sequence | undefined;
-}
 
 /** What the account of events rests on. `turning`: events before it were lost, and the engine may hold blocks that were never heard of. */
 export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
@@ -216,16 +201,28 @@ export class EngineBlocks implements KvEventSink {
     }
   }
 
-  private cleared(): void {
-    const state = this.state;
+  /** All that it held is gone: its cache was reset. */
+  clearAll(): void {
     for (const block of this.blocks.values()) block.copies = 0;
     for (const block of this.blocks.values()) {
       for (const node of block.nodes) this.judge(node);
       this.prune(block);
     }
+  }
+
+  /** The tree was emptied: what the blocks stand for is not known any more. */
+  detach(): void {
+    for (const block of this.blocks.values()) {
+      block.nodes.clear();
+      block.sequence = undefined;
+    }
+  }
+
+  private cleared(): void {
+    this.clearAll();
     this.context.pool().resetCached();
     // Whatever was not heard of is gone too.
-    if (state === 'turning') this.enter('exact', '');
+    if (this.state === 'turning') this.enter('exact', '');
   }
 
   /** Forgets a block that the engine no longer holds, and those before it that only led to it. One whose text is known stays for its return: it has the same hash then. */

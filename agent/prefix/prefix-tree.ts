@@ -1,4 +1,4 @@
-import type { EngineBlock } from './engine-blocks.ts';
+import type { EngineBlock } from './engine-block.ts';
 
 /** One byte block of some prompt, with everything before it: what the fleet calls a prefix block, and how it lies in the engine's own blocks. */
 export interface PrefixNode {

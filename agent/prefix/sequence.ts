@@ -1,5 +1,5 @@
 import { BLOCK_BYTES } from '../fingerprint.ts';
-import type { EngineBlock } from './engine-blocks.ts';
+import type { EngineBlock } from './engine-block.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 import type { Alignment } from './token-text.ts';
 
