@@ -11,7 +11,7 @@ interface Row extends DoorRow {
   entryHitTokens: number | undefined;
 }
 
-const HEADER = ['load', 'view', 'part', 'requests', 'hit', 'door', 'entry', ...REASONS] as const;
+const HEADER = ['load', 'view', 'part', 'requests', 'hit', 'door', 'entry', 'told less', 'told more', ...REASONS] as const;
 const TARGETS = { events: 0.97, shadow: 0.92 } as const;
 
 /**
@@ -41,7 +41,7 @@ async function main(views: readonly string[], only: readonly string[], withFault
       await rig.stop();
     }
   }
-  console.log(`\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with ${BLOCKS} blocks; requests outside by reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`);
+  console.log(`\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with ${BLOCKS} blocks; requests outside at the door by direction and reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`);
   console.log(table([[...HEADER], ...rows]));
   for (const line of faults) console.log(line);
 }
@@ -56,6 +56,8 @@ function linesOf(load: string, view: 'events' | 'shadow', rows: readonly Row[]):
       percent(sum((row) => row.cachedTokens) / sum((row) => row.promptTokens)),
       percent(1 - outside.length / some.length),
       percent(told.filter((row) => isWithin(row.entryHitTokens as number, row)).length / told.length),
+      String(outside.filter((row) => row.doorHitTokens < row.cachedTokens).length),
+      String(outside.filter((row) => row.doorHitTokens > row.cachedTokens).length),
       ...REASONS.map((reason) => String(outside.filter((row) => row.reason === reason).length)),
     ];
   };
