@@ -2,7 +2,7 @@ import type { Clock } from '../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../shared/predictor/step-law.ts';
 import { LawFit } from './law-fit.ts';
-import type { CacheLook, CacheOutcome, CacheView } from './prefix/cache-view.ts';
+import { type CacheLook, type CacheOutcome, type CacheView, engineHitTokens } from './prefix/cache-view.ts';
 import type { CachePrompt, Sequence } from './prefix/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './step-clock.ts';
@@ -90,7 +90,7 @@ export class Ledger {
   /** A request goes to the engine. Its cached prefix is what the view holds at this moment. */
   open(prompt: LedgerPrompt): LedgerRequest {
     const nowMs = this.clock.nowMs();
-    const look = this.cache.look(prompt);
+    const look = this.look(prompt);
     const { promptTokens, hitTokens } = look;
     const request: LedgerRequest = {
       prompt,
@@ -112,6 +112,15 @@ export class Ledger {
     this.admitWaiting();
     this.onChange();
     return request;
+  }
+
+  /** What the engine will find cached: what it holds, or what requests that wait ahead will have brought by then. */
+  private look(prompt: LedgerPrompt): CacheLook {
+    const look = this.cache.look(prompt);
+    let shared = 0;
+    for (const { prompt: ahead } of this.queue) shared = Math.max(shared, sharedBlocks(ahead.hashes, prompt.hashes));
+    const hitTokens = shared === 0 ? 0 : engineHitTokens(look.ends[shared - 1] as number, look.promptTokens, this.limits.blockTokens);
+    return hitTokens > look.hitTokens ? { ...look, hitTokens, hit: undefined } : look;
   }
 
   /** `tokens` more of a streamed answer came, the first with `tokens` = 1 at the latest. */
@@ -291,4 +300,16 @@ export class Ledger {
     const share = (nowMs - stepStartMs) / stepMs(inStep);
     return done + inStep * Math.min(MAX_STEP_SHARE, Math.max(0, share));
   }
+}
+
+/** Leading blocks that two prompts share. A hash stands for its block and all before it, so it is found by halving. */
+function sharedBlocks(a: Float64Array, b: Float64Array): number {
+  let low = 0;
+  let high = Math.min(a.length, b.length);
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (a[middle] === b[middle]) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
