@@ -28,6 +28,11 @@ export interface CacheOutcome extends SequenceEnd {
 /** Events of a request may come after its end. */
 const LATE_EVENTS_MS = 2000;
 const MAX_ENDED = 256;
+/** Blocks of the largest cache that is accounted for: 64 million tokens. */
+const MAX_BLOCKS = 4_194_304;
+/** No tokenizer makes more tokens of a text than this a byte, its template's aside, nor fewer than one of so many bytes. */
+const TEMPLATE_TOKENS = 65_536;
+const MAX_BYTES_PER_TOKEN = 64;
 const RATE = 0.02;
 const TAIL_RATE = 0.02;
 const ANSWER_RATE = 0.1;
@@ -103,6 +108,8 @@ export class CacheView {
 
   /** The engine has told its cache's size. Another size is another cache: what was known is forgotten. */
   setSize(kvTokens: number, blockTokens: number): void {
+    // No engine has such a cache: what it says is not believed, and what was known stays.
+    if (!(blockTokens >= 1 && kvTokens >= blockTokens && kvTokens / blockTokens <= MAX_BLOCKS)) return;
     this.sizeKnown = true;
     if (this.pool.blockTokens === blockTokens && this.pool.count === blocksOf(kvTokens, blockTokens)) return;
     this.forget();
@@ -172,8 +179,12 @@ export class CacheView {
   }
 
   /** The request is over; `predicted`: what the view said of it at its dispatch. */
-  finish(sequence: Sequence, outcome: CacheOutcome, predicted: CacheLook): void {
-    if (!this.live.delete(sequence)) return;
+  finish(sequence: Sequence, told: CacheOutcome, predicted: CacheLook): void {
+    if (!this.live.has(sequence)) return;
+    // The engine has seen another text than the client's (`truncate_prompt_tokens`), or counts what is none.
+    if (told.promptTokens !== undefined && told.promptTokens * MAX_BYTES_PER_TOKEN < sequence.prompt.text.length) return this.cancel(sequence);
+    this.live.delete(sequence);
+    const outcome = this.plausible(sequence, told);
     const believed = this.answersKept >= MIN_ANSWERS_KEPT || this.finished % ANSWER_SAMPLED === 0;
     this.pool.finish(sequence, believed ? outcome : { ...outcome, answer: undefined });
     this.events.relink(sequence);
@@ -287,6 +298,15 @@ export class CacheView {
     return Math.max(1, Math.round(ends[blocks] as number));
   }
 
+  /** What an engine can have told: counts that no cache of its size holds are left out, and an answer that its count of tokens cannot spell. */
+  private plausible({ prompt, tokens }: Sequence, told: CacheOutcome): CacheOutcome {
+    const most = this.pool.count * this.pool.blockTokens;
+    const { promptTokens, outputTokens, cachedTokens, answer, source } = told;
+    const isPossible = (promptTokens ?? 0) <= Math.min(most, prompt.text.length + TEMPLATE_TOKENS) && (outputTokens ?? 0) <= most && (cachedTokens ?? 0) <= (promptTokens ?? most);
+    if (!isPossible) return { promptTokens: undefined, outputTokens: undefined, cachedTokens: undefined, answer: undefined, source };
+    return { ...told, answer: answer && answer.length <= MAX_BYTES_PER_TOKEN * Math.max(outputTokens ?? 0, tokens - prompt.promptTokens) ? answer : undefined };
+  }
+
   /** Compares what was predicted with what the engine found. True: it was wrong where it can be mended by knowing the prompt's tokens. */
   private check(sequence: Sequence, { cachedTokens, promptTokens }: CacheOutcome, { hit, hitTokens }: CacheLook): boolean {
     if (cachedTokens === undefined) return false;
@@ -361,7 +381,7 @@ export class CacheView {
 
 /** Physical blocks: those that requests can use, and the null block. */
 function blocksOf(kvTokens: number, blockTokens: number): number {
-  return Math.max(1, Math.floor(kvTokens / blockTokens)) + 1;
+  return Math.min(MAX_BLOCKS, Math.max(1, Math.floor(kvTokens / blockTokens))) + 1;
 }
 
 /** Cached tokens as the engine counts them: whole blocks, at most (promptTokens − 1) rounded down to a block. */

@@ -10,8 +10,8 @@ import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
 export class ShadowPool extends FreeBlocks {
   readonly blockTokens: number;
   private readonly tree: PrefixTree;
-  /** node that a block belongs to, where it still counts */
-  private readonly owner: (PrefixNode | undefined)[];
+  /** nodes that lie in a block, where it still counts: several where prompts part inside a prefix block */
+  private readonly owners: (PrefixNode[] | undefined)[];
   /** 1: full, so that the engine could hit it, whether or not its text is known */
   private readonly filled: Uint8Array;
 
@@ -20,7 +20,7 @@ export class ShadowPool extends FreeBlocks {
     super(count);
     this.tree = tree;
     this.blockTokens = blockTokens;
-    this.owner = Array.from({ length: count });
+    this.owners = Array.from({ length: count });
     this.filled = new Uint8Array(count);
   }
 
@@ -91,9 +91,9 @@ export class ShadowPool extends FreeBlocks {
     for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
       const node = sequence.nodes[k] as PrefixNode;
       // Another request may have come to share it, and will compute it.
-      if (node.blocks.every((block) => this.refs[block] === 1)) for (const block of node.blocks.toReversed()) this.lose(block);
+      if (node.blocks.every((block) => this.refs[block] === 1)) this.keep(node, []);
     }
-    for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owner[block]) this.filled[block] = 0;
+    for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owners[block]?.length) this.filled[block] = 0;
     this.leave(sequence);
   }
 
@@ -297,7 +297,7 @@ export class ShadowPool extends FreeBlocks {
   private give(node: PrefixNode, blocks: readonly number[]): void {
     const mine = node.to <= blocks.length ? blocks.slice(node.from, node.to) : [];
     node.blocks = mine;
-    for (const block of mine) this.owner[block] = node;
+    for (const block of mine) (this.owners[block] ??= []).push(node);
     node.shadowHeld = mine.length > 0;
     this.tree.settle(node);
   }
@@ -310,17 +310,22 @@ export class ShadowPool extends FreeBlocks {
   }
 
   private disownBlocks(node: PrefixNode): void {
-    for (const block of node.blocks) if (this.owner[block] === node) this.owner[block] = undefined;
+    for (const block of node.blocks) {
+      const owners = this.owners[block];
+      if (owners) this.owners[block] = owners.length === 1 && owners[0] === node ? undefined : owners.filter((one) => one !== node);
+    }
   }
 
-  /** The block's content is gone. Of a node that lay in it, the blocks before it are left. */
+  /** The block's content is gone. Of the nodes that lay in it, the blocks before it are left. */
   private lose(block: number): void {
     this.filled[block] = 0;
-    const node = this.owner[block];
-    if (!node) return;
-    const left = node.blocks.slice(0, node.blocks.indexOf(block));
+    for (const node of this.owners[block] ?? []) this.keep(node, node.blocks.slice(0, node.blocks.indexOf(block)));
+  }
+
+  /** Of the node's blocks these are left. */
+  private keep(node: PrefixNode, left: readonly number[]): void {
     this.disownBlocks(node);
-    for (const one of left) this.owner[one] = node;
+    for (const one of left) (this.owners[one] ??= []).push(node);
     node.blocks = left;
     node.shadowHeld = false;
     this.tree.settle(node);

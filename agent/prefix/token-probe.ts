@@ -59,7 +59,8 @@ export class TokenProbe {
 
   /** The engine's answer; undefined: it was not asked, or has none. */
   async ask(source: ProbeSource): Promise<TokenizedPrompt | undefined> {
-    const question = this.isReady && source.body.length <= MAX_BODY_BYTES ? questionOf(source) : undefined;
+    if (!this.isReady || source.body.length > MAX_BODY_BYTES) return undefined;
+    const question = questionOf(source);
     if (!question) return undefined;
     this.busy = true;
     this.nextMs = this.clock.nowMs() + MIN_GAP_MS;
@@ -97,12 +98,20 @@ export class TokenProbe {
   }
 }
 
-/** The engine's question for the prompt of a request; undefined where the request has no text of one prompt. */
+/** The engine's question for the prompt of a request; undefined where the request has no text of one prompt, or is none that can be read here. */
 function questionOf({ path, body }: ProbeSource): Buffer | undefined {
-  const json = JSON.parse(body.toString('utf8')) as Record<string, unknown>;
+  const isChat = /^\/v1\/chat\/completions(\?|$)/.test(path);
+  if (!isChat && !/^\/v1\/completions(\?|$)/.test(path)) return undefined;
+  let json: Record<string, unknown>;
+  try {
+    json = JSON.parse(body.toString('utf8')) as Record<string, unknown>;
+  } catch {
+    // An engine may read more than JSON (`NaN`).
+    return undefined;
+  }
   const question: Record<string, unknown> = { return_token_strs: true };
   for (const field of FIELDS) if (json[field] !== undefined) question[field] = json[field];
-  if (/^\/v1\/completions(\?|$)/.test(path) && typeof json['prompt'] === 'string') question['prompt'] = json['prompt'];
-  else if (!/^\/v1\/chat\/completions(\?|$)/.test(path) || !Array.isArray(json['messages'])) return undefined;
+  if (isChat ? !Array.isArray(json['messages']) : typeof json['prompt'] !== 'string') return undefined;
+  if (!isChat) question['prompt'] = json['prompt'];
   return Buffer.from(JSON.stringify(question));
 }
