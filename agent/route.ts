@@ -53,10 +53,11 @@ export function neverComputed({ status, begun, httpStatus }: Pick<AttemptResult,
 
 /** What the choice needs to know of the request. */
 export function routingRequest(context: AgentContext, client: ClientRequest): RoutingRequest {
+  const textTokens = context.tokens.promptTokens(client);
   return {
     model: client.model,
-    promptTokens: context.tokens.promptTokens(client),
-    textTokens: context.tokens.promptTokens(client),
+    promptTokens: textTokens,
+    textTokens,
     exactTokens: client.promptIsTokens,
     maxTokens: client.maxTokens,
     outputTokens: context.outputs.expect(client),
