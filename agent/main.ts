@@ -5,15 +5,15 @@ import type { Env } from '../shared/env.ts';
 import { listen } from '../shared/listen.ts';
 import { packageVersion } from '../shared/package-root.ts';
 import type { RoutingTable } from '../shared/table.ts';
-import { BrainLink } from './brain-link.ts';
-import { type Collectors, makeCollectors } from './collectors/index.ts';
-import { type AgentContext, applyTable, makeContext } from './context.ts';
-import { DoorInstance } from './door-instance.ts';
-import { makeBrainReader } from './brain-reader.ts';
-import { ReportRefresh } from './report-refresh.ts';
+import { BrainLink } from './link/brain-link.ts';
+import { type Collectors, makeCollectors } from './door/collectors/index.ts';
+import { type AgentContext, applyTable, makeContext } from './entry/context.ts';
+import { DoorInstance } from './door/door-instance.ts';
+import { makeBrainReader } from './link/brain-reader.ts';
+import { ReportRefresh } from './link/report-refresh.ts';
 import { makeServer } from './server.ts';
-import { TableStore } from './table-store.ts';
-import { Telemetry } from './telemetry.ts';
+import { TableStore } from './link/table-store.ts';
+import { Telemetry } from './link/telemetry.ts';
 
 const DRAIN_POLL_MS = 20;
 

@@ -3,14 +3,14 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { encode } from '../shared/codec.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { isFleetToken } from '../shared/token.ts';
-import { ClientAnswer, errorBody } from './client-answer.ts';
-import type { AgentContext } from './context.ts';
-import type { DoorInstance } from './door-instance.ts';
-import { serveHop } from './hop-server.ts';
-import { HOP_HEADER } from './hop.ts';
-import { readRequest } from './read.ts';
-import { REPORT_PATH } from './report-refresh.ts';
-import { route } from './route.ts';
+import { ClientAnswer, errorBody } from './wire/client-answer.ts';
+import type { AgentContext } from './entry/context.ts';
+import type { DoorInstance } from './door/door-instance.ts';
+import { serveHop } from './door/hop-server.ts';
+import { HOP_HEADER } from './wire/hop.ts';
+import { readRequest } from './request/read.ts';
+import { REPORT_PATH } from './link/report-refresh.ts';
+import { route } from './entry/route.ts';
 import { agentStatus, type StatusSources } from './status.ts';
 
 /** vLLM's administration under /v1: never proxied from outside. */

@@ -1,6 +1,6 @@
 import { packageVersion } from '../shared/package-root.ts';
-import type { Collectors } from './collectors/index.ts';
-import type { AgentContext } from './context.ts';
+import type { Collectors } from './door/collectors/index.ts';
+import type { AgentContext } from './entry/context.ts';
 
 /** Where the status page reads from besides the context. */
 export interface StatusSources {

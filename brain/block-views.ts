@@ -1,4 +1,4 @@
-import { BlockStore, isHash } from '../shared/block-store.ts';
+import { BlockStore, isHash } from '../shared/blocks/block-store.ts';
 import { encode, packHashes, packTokens, unpackHashes, unpackTokens } from '../shared/codec.ts';
 import type { Clock } from '../shared/env.ts';
 import { type BlocksMessage, type BrainMessage, MAX_HASHES_PER_FRAME } from '../shared/protocol.ts';

@@ -1,4 +1,4 @@
-import type { PrometheusPage } from '../../agent/collectors/prometheus-text.ts';
+import type { PrometheusPage } from '../../agent/door/collectors/prometheus-text.ts';
 import type { FleetClient } from './fleet-client.ts';
 
 const AGENT_SERIES = new Set([

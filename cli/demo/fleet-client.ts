@@ -1,6 +1,6 @@
 import { request } from 'undici';
 import { z } from 'zod';
-import { parsePrometheus, type PrometheusPage } from '../../agent/collectors/prometheus-text.ts';
+import { parsePrometheus, type PrometheusPage } from '../../agent/door/collectors/prometheus-text.ts';
 import type { PolicyName } from '../../shared/choice/policies/index.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import { trustSchema } from '../../shared/table.ts';

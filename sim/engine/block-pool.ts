@@ -1,4 +1,4 @@
-import { FreeBlocks } from '../../shared/kv/free-blocks.ts';
+import { FreeBlocks } from '../../shared/blocks/free-blocks.ts';
 import { HashIndex } from './hash-index.ts';
 import type { KvEvent } from './kv-events.ts';
 

@@ -1,4 +1,4 @@
-import type { KvEvent } from '../../agent/kv-events/kv-event.ts';
+import type { KvEvent } from '../../agent/door/kv-events/kv-event.ts';
 import type { KvEvent as EngineEvent } from '../engine/kv-events.ts';
 import { ENGINE_BLOCK_TOKENS } from './plan.ts';
 

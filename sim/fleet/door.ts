@@ -1,9 +1,9 @@
-import type { GpuSample, VllmMetrics } from '../../agent/collectors/index.ts';
-import type { DeliveryId } from '../../agent/door.ts';
-import { DoorInstance, type DoorSources } from '../../agent/door-instance.ts';
-import { Instances } from '../../agent/instances.ts';
-import type { LedgerPrompt } from '../../agent/ledger.ts';
-import { Telemetry } from '../../agent/telemetry.ts';
+import type { GpuSample, VllmMetrics } from '../../agent/door/collectors/index.ts';
+import type { DeliveryId } from '../../agent/door/deliver.ts';
+import { DoorInstance, type DoorSources } from '../../agent/door/door-instance.ts';
+import { Instances } from '../../agent/entry/instances.ts';
+import type { LedgerPrompt } from '../../agent/door/ledger.ts';
+import { Telemetry } from '../../agent/link/telemetry.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import type { InstanceReport } from '../../shared/instance.ts';

@@ -1,10 +1,10 @@
-import { type AgentContext, applyTable, makeContext } from '../../agent/context.ts';
-import { admit, type Admission } from '../../agent/admit.ts';
-import type { Decision } from '../../agent/decide.ts';
-import type { AttemptResult } from '../../agent/forward.ts';
-import type { Observed } from '../../agent/observe.ts';
-import type { ClientRequest } from '../../agent/read.ts';
-import { decideOn, ledgerPrompt, neverComputed, observe, routingRequest } from '../../agent/route.ts';
+import { type AgentContext, applyTable, makeContext } from '../../agent/entry/context.ts';
+import { admit, type Admission } from '../../agent/entry/admit.ts';
+import type { Decision } from '../../agent/entry/decide.ts';
+import type { AttemptResult } from '../../agent/entry/forward.ts';
+import type { Observed } from '../../agent/entry/answer-observer.ts';
+import type { ClientRequest } from '../../agent/request/read.ts';
+import { decideOn, ledgerPrompt, neverComputed, observe, routingRequest } from '../../agent/entry/route.ts';
 import type { AgentConfig } from '../../shared/config/index.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { LodestarError } from '../../shared/errors.ts';
@@ -47,7 +47,7 @@ export interface SimEntryOptions {
   hopMs: number;
 }
 
-/** An agent on virtual time as an entry without instances of its own: the request path of agent/route.ts, with engines instead of sockets at its end. */
+/** An agent on virtual time as an entry without instances of its own: the request path of agent/entry/route.ts, with engines instead of sockets at its end. */
 export class SimEntry implements SimLink {
   readonly agent: string;
   readonly context: AgentContext;
@@ -96,7 +96,7 @@ export class SimEntry implements SimLink {
   }
 }
 
-/** The life of one request at its entry, as agent/route.ts has it. */
+/** The life of one request at its entry, as agent/entry/route.ts has it. */
 class Routing {
   private readonly entry: SimEntry;
   private readonly context: AgentContext;

@@ -1,4 +1,4 @@
-import type { Decision } from '../../agent/decide.ts';
+import type { Decision } from '../../agent/entry/decide.ts';
 import type { SimClock } from './clock.ts';
 import type { SimDoor } from './door.ts';
 import type { SimEntry } from './entry.ts';

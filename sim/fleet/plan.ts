@@ -1,4 +1,4 @@
-import { fingerprint, type Fingerprint } from '../../agent/fingerprint.ts';
+import { fingerprint, type Fingerprint } from '../../agent/request/fingerprint.ts';
 import { chainRoot, promptBlockHashes } from '../engine/block-hash.ts';
 
 /** Tokens of an engine's KV block. */

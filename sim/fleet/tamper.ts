@@ -1,4 +1,4 @@
-import { decodeReport, encodeReport } from '../../agent/report-wire.ts';
+import { decodeReport, encodeReport } from '../../agent/wire/report-wire.ts';
 import type { HubHandlers } from '../../brain/hub.ts';
 import { parseSampleBatch } from '../../brain/sample-batch.ts';
 import type { Clock } from '../../shared/env.ts';

@@ -1,8 +1,8 @@
 import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { BLOCK_BYTES } from '../../agent/fingerprint.ts';
-import { signHop } from '../../agent/hop.ts';
+import { BLOCK_BYTES } from '../../agent/request/fingerprint.ts';
+import { signHop } from '../../agent/wire/hop.ts';
 import type { RunningAgent } from '../../agent/main.ts';
 import type { RunningEmulator } from '../../sim/engine/server.ts';
 import { MODEL, TOKEN } from '../helpers/fleet.ts';

@@ -1,11 +1,11 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BrainLink } from '../../agent/brain-link.ts';
-import { makeBrainReader } from '../../agent/brain-reader.ts';
-import { type AgentContext, applyTable, makeContext } from '../../agent/context.ts';
-import { SampleQueue } from '../../agent/samples.ts';
-import { TableStore } from '../../agent/table-store.ts';
+import { BrainLink } from '../../agent/link/brain-link.ts';
+import { makeBrainReader } from '../../agent/link/brain-reader.ts';
+import { type AgentContext, applyTable, makeContext } from '../../agent/entry/context.ts';
+import { SampleQueue } from '../../agent/entry/samples.ts';
+import { TableStore } from '../../agent/link/table-store.ts';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { packHashes, packTokens } from '../../shared/codec.ts';
 import { loadConfig } from '../../shared/config/index.ts';

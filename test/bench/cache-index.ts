@@ -1,5 +1,5 @@
-import { BlockIndex, type PrefixMatch } from '../../agent/prefix/block-index.ts';
-import { Expectations } from '../../agent/prefix/expectations.ts';
+import { BlockIndex, type PrefixMatch } from '../../agent/entry/cache-index/block-index.ts';
+import { Expectations } from '../../agent/entry/cache-index/expectations.ts';
 import { realClock, type Rng, seededRng } from '../../shared/env.ts';
 import { type Figure, quantileOf } from './figure.ts';
 

@@ -1,7 +1,7 @@
-import { Decider } from '../../agent/decide.ts';
-import { Instances } from '../../agent/instances.ts';
-import { Snapshots } from '../../agent/snapshot.ts';
-import { TableState } from '../../agent/table-state.ts';
+import { Decider } from '../../agent/entry/decide.ts';
+import { Instances } from '../../agent/entry/instances.ts';
+import { Snapshots } from '../../agent/entry/snapshot.ts';
+import { TableState } from '../../agent/entry/table-state.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { realClock, seededRng, silentLog } from '../../shared/env.ts';
 import { FEATURE_COUNT, FEATURE_SCHEMA } from '../../shared/features.ts';

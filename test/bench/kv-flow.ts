@@ -1,10 +1,10 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { fingerprint } from '../../agent/fingerprint.ts';
-import { KvEventSubscriber } from '../../agent/kv-events/subscriber.ts';
-import { type CacheLook, CacheView } from '../../agent/prefix/cache-view.ts';
-import type { CachePrompt, Sequence } from '../../agent/prefix/sequence.ts';
-import type { TokenProbe } from '../../agent/prefix/token-probe.ts';
+import { fingerprint } from '../../agent/request/fingerprint.ts';
+import { KvEventSubscriber } from '../../agent/door/kv-events/subscriber.ts';
+import { type CacheLook, CacheView } from '../../agent/door/cache/cache-view.ts';
+import type { CachePrompt, Sequence } from '../../agent/door/cache/sequence.ts';
+import type { TokenProbe } from '../../agent/door/cache/token-probe.ts';
 import { realClock, silentLog } from '../../shared/env.ts';
 import type { Figure } from './figure.ts';
 import { BLOCK_TOKENS, EVENTS_PER_STEP, HELD, type Order, PER_STEP, PROMPTS, promptsOf, RUN, tokensOf, VOCABULARY, wordOf } from './kv-flow-load.ts';

@@ -1,10 +1,10 @@
-import { BLOCK_BYTES, fingerprint } from '../../agent/fingerprint.ts';
-import type { BlocksStored } from '../../agent/kv-events/kv-event.ts';
-import { EngineBlocks } from '../../agent/prefix/engine-blocks.ts';
-import { type PrefixNode, PrefixTree } from '../../agent/prefix/prefix-tree.ts';
-import type { CachePrompt, Layout, Sequence } from '../../agent/prefix/sequence.ts';
-import { ShadowPool } from '../../agent/prefix/shadow-pool.ts';
-import { Vocabulary } from '../../agent/prefix/token-text.ts';
+import { BLOCK_BYTES, fingerprint } from '../../agent/request/fingerprint.ts';
+import type { BlocksStored } from '../../agent/door/kv-events/kv-event.ts';
+import { EngineBlocks } from '../../agent/door/cache/engine-blocks.ts';
+import { type PrefixNode, PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
+import type { CachePrompt, Layout, Sequence } from '../../agent/door/cache/sequence.ts';
+import { ShadowPool } from '../../agent/door/cache/shadow-pool.ts';
+import { Vocabulary } from '../../agent/door/cache/token-text.ts';
 
 /** The rig's tokenizer: four bytes of text are one token. */
 const TOKEN_BYTES = 4;

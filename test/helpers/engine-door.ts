@@ -1,7 +1,7 @@
-import { BLOCK_BYTES, fingerprint } from '../../agent/fingerprint.ts';
-import { LawFit } from '../../agent/law-fit.ts';
-import { Ledger, type LedgerRequest } from '../../agent/ledger.ts';
-import { CacheView } from '../../agent/prefix/cache-view.ts';
+import { BLOCK_BYTES, fingerprint } from '../../agent/request/fingerprint.ts';
+import { LawFit } from '../../agent/door/law/law-fit.ts';
+import { Ledger, type LedgerRequest } from '../../agent/door/ledger.ts';
+import { CacheView } from '../../agent/door/cache/cache-view.ts';
 import { type Rng, seededRng } from '../../shared/env.ts';
 import { decodeStepMs, prefillBaseMs, GENERIC_LAW, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { Engine } from '../../sim/engine/engine.ts';

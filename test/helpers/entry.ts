@@ -1,7 +1,7 @@
-import { Decider } from '../../agent/decide.ts';
-import { Instances } from '../../agent/instances.ts';
-import { Snapshots } from '../../agent/snapshot.ts';
-import { TableState } from '../../agent/table-state.ts';
+import { Decider } from '../../agent/entry/decide.ts';
+import { Instances } from '../../agent/entry/instances.ts';
+import { Snapshots } from '../../agent/entry/snapshot.ts';
+import { TableState } from '../../agent/entry/table-state.ts';
 import type { RoutingRequest } from '../../shared/candidate.ts';
 import { type AgentConfig, defaultConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';

@@ -1,5 +1,5 @@
-import type { KvEvent, KvEventSink } from '../../agent/kv-events/kv-event.ts';
-import { KvEventSubscriber, type KvEventSubscriberOptions } from '../../agent/kv-events/subscriber.ts';
+import type { KvEvent, KvEventSink } from '../../agent/door/kv-events/kv-event.ts';
+import { KvEventSubscriber, type KvEventSubscriberOptions } from '../../agent/door/kv-events/subscriber.ts';
 import { KvPublisher, type KvPublisherOptions } from '../../sim/engine/kv-publisher.ts';
 import { LodestarError } from '../../shared/errors.ts';
 import { logSpy } from './log-spy.ts';

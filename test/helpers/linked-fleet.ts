@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import type { Ledger } from '../../agent/ledger.ts';
+import type { Ledger } from '../../agent/door/ledger.ts';
 import type { RunningAgent } from '../../agent/main.ts';
-import { TableStore } from '../../agent/table-store.ts';
+import { TableStore } from '../../agent/link/table-store.ts';
 import { silentLog } from '../../shared/env.ts';
 import { sealTable } from '../../shared/table.ts';
 import type { RunningEmulator } from '../../sim/engine/server.ts';

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { TableStore } from '../../agent/table-store.ts';
+import { TableStore } from '../../agent/link/table-store.ts';
 import { Store } from '../../brain/store.ts';
 import { silentLog } from '../../shared/env.ts';
 import { LodestarError } from '../../shared/errors.ts';

@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DoorInstance } from '../../agent/door-instance.ts';
-import type { InstanceView } from '../../agent/instances.ts';
+import type { DoorInstance } from '../../agent/door/door-instance.ts';
+import type { InstanceView } from '../../agent/entry/instances.ts';
 import { type RunningAgent, startAgent } from '../../agent/main.ts';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { InThreadTrainer } from '../../brain/train.ts';

@@ -1,4 +1,4 @@
-import { readGauges, type VllmGauges } from '../../agent/collectors/vllm-gauges.ts';
+import { readGauges, type VllmGauges } from '../../agent/door/collectors/vllm-gauges.ts';
 
 /** Model that every server of the rig answers to. */
 export const MODEL = 'tiny';

@@ -4,7 +4,7 @@ import { defaultConfig } from '../../../shared/config/index.ts';
 import { type Env, seededRng, silentLog } from '../../../shared/env.ts';
 import { FEATURES } from '../../../shared/features.ts';
 import type { Sample } from '../../../shared/sample.ts';
-import type { Decision } from '../../../agent/decide.ts';
+import type { Decision } from '../../../agent/entry/decide.ts';
 import { SimClock } from '../../../sim/fleet/clock.ts';
 import { SimDoor } from '../../../sim/fleet/door.ts';
 import { SimEntry } from '../../../sim/fleet/entry.ts';

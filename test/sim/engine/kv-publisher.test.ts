@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { Dealer, Subscriber } from 'zeromq';
-import { decodeBatch } from '../../../agent/kv-events/decode.ts';
-import type { BlocksStored, KvEvent } from '../../../agent/kv-events/kv-event.ts';
+import { decodeBatch } from '../../../agent/door/kv-events/decode.ts';
+import type { BlocksStored, KvEvent } from '../../../agent/door/kv-events/kv-event.ts';
 import { KvPublisher } from '../../../sim/engine/kv-publisher.ts';
 import { findGpu, loadGpus } from '../../../sim/engine/gpus.ts';
 import { startEmulator, type EmulatorOptions, type RunningEmulator } from '../../../sim/engine/server.ts';

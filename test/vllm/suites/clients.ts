@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import Anthropic, { BadRequestError as AnthropicBadRequest, NotFoundError as AnthropicNotFound } from '@anthropic-ai/sdk';
 import OpenAI, { BadRequestError, NotFoundError } from 'openai';
 import { describe, expect, it } from 'vitest';
-import { parsePrometheus } from '../../../agent/collectors/prometheus-text.ts';
+import { parsePrometheus } from '../../../agent/door/collectors/prometheus-text.ts';
 import { packageRoot } from '../../../shared/package-root.ts';
 import { send } from '../../helpers/http.ts';
 import { NEAR_MODEL, type RealFleet } from '../real-fleet.ts';

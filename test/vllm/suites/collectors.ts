@@ -1,7 +1,7 @@
 import { Agent } from 'undici';
 import { describe, expect, it } from 'vitest';
-import { VllmHealthCollector } from '../../../agent/collectors/vllm-health.ts';
-import { VllmMetricsCollector } from '../../../agent/collectors/vllm-metrics.ts';
+import { VllmHealthCollector } from '../../../agent/door/collectors/vllm-health.ts';
+import { VllmMetricsCollector } from '../../../agent/door/collectors/vllm-metrics.ts';
 import { realClock, silentLog } from '../../../shared/env.ts';
 import { send } from '../../helpers/http.ts';
 import { ADAPTER, door, FAR_LOAD, NEAR_MODEL, NEAR_SEQUENCES, type Node, type RealFleet, view } from '../real-fleet.ts';

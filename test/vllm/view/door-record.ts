@@ -1,5 +1,5 @@
-import type { DoorInstance } from '../../../agent/door-instance.ts';
-import type { LedgerRequest } from '../../../agent/ledger.ts';
+import type { DoorInstance } from '../../../agent/door/door-instance.ts';
+import type { LedgerRequest } from '../../../agent/door/ledger.ts';
 
 /** Why a request's cached tokens were not told to within a block. */
 export type Reason = 'sibling in flight' | 'evicted while waiting' | 'tokens not known exactly' | 'rest';

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { KvEventSink } from '../../../agent/kv-events/kv-event.ts';
-import { KvEventSubscriber } from '../../../agent/kv-events/subscriber.ts';
+import type { KvEventSink } from '../../../agent/door/kv-events/kv-event.ts';
+import { KvEventSubscriber } from '../../../agent/door/kv-events/subscriber.ts';
 import { realClock, silentLog } from '../../../shared/env.ts';
 import { ENGINE_BLOCK_TOKENS } from '../../../sim/fleet/plan.ts';
 import { until } from '../until.ts';

@@ -1,0 +1,57 @@
+import { endOfString } from '../../request/json-splice.ts';
+
+const CHAT = /^\/v1\/chat\/completions(\?|$)/;
+const COMPLETIONS = /^\/v1\/completions(\?|$)/;
+/** Longer answers are not kept: their blocks stay without a name. */
+const MAX_BYTES = 512 * 1024;
+/** What of an answer is not sent back as it came: its place in the next prompt is not known. */
+const NOT_REPEATED = [Buffer.from('"tool_calls":[{'), Buffer.from('"reasoning":"'), Buffer.from('"reasoning_content":"')];
+
+/**
+ * The text of an answer as it goes by, in the form that the next turn's canonical prompt has it (agent/request/read.ts): the engine keeps the answer's blocks cached, and a
+ * conversation comes back with them.
+ */
+export class AnswerText {
+  private readonly key: Buffer;
+  private readonly before: string;
+  private parts: string[] | undefined = [];
+  private bytes = 0;
+
+  private constructor(key: string, before: string) {
+    this.key = Buffer.from(key);
+    this.before = before;
+  }
+
+  /** Undefined: answers of this route do not come back as text, or there are several of them. */
+  static of(path: string, sequences: number): AnswerText | undefined {
+    if (sequences !== 1) return undefined;
+    if (CHAT.test(path)) return new AnswerText('"content":"', '\u0001assistant\u0002');
+    return COMPLETIONS.test(path) ? new AnswerText('"text":"', '') : undefined;
+  }
+
+  /** A `data:` event of a stream, or the body of an answer that is not one. */
+  push(event: Buffer): void {
+    if (!this.parts) return;
+    if (NOT_REPEATED.some((mark) => event.includes(mark))) {
+      this.parts = undefined;
+      return;
+    }
+    const at = event.indexOf(this.key);
+    if (at < 0) return;
+    const start = at + this.key.length;
+    const end = endOfString(event, start - 1) - 1;
+    this.bytes += end - start;
+    if (this.bytes > MAX_BYTES) this.parts = undefined;
+    else this.parts.push(event.toString('utf8', start, end));
+  }
+
+  /** The whole text; undefined where it is not known or would not be repeated. */
+  text(): Buffer | undefined {
+    if (!this.parts) return undefined;
+    try {
+      return Buffer.from(this.before + (JSON.parse(`"${this.parts.join('')}"`) as string));
+    } catch {
+      return undefined;
+    }
+  }
+}

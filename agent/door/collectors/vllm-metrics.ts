@@ -1,0 +1,49 @@
+import type { Dispatcher } from 'undici';
+import type { Env } from '../../../shared/env.ts';
+import { PeriodicCollector } from './collector.ts';
+import { getOk } from './http-get.ts';
+import { readGauges, type VllmGauges } from './vllm-gauges.ts';
+
+/** Gauges with the key of the engine's incarnation: another key means that the engine has restarted and its caches are gone. */
+export interface VllmMetrics extends VllmGauges {
+  engineStartKey: string;
+}
+
+export interface VllmMetricsOptions {
+  /** Base URL of the server. */
+  url: string;
+  periodMs: number;
+  dispatcher: Dispatcher;
+  env: Pick<Env, 'clock' | 'log'>;
+}
+
+const MAX_PAGE_BYTES = 8 * 1024 * 1024;
+const MIN_TIMEOUT_MS = 1000;
+const COUNTERS = ['prefixQueries', 'promptTokens', 'generationTokens', 'preemptions'] as const;
+
+/**
+ * Reads vLLM's /metrics each period. vLLM answers on the event loop that also serves requests, so once a second is often enough: the
+ * door's own ledger is fresher for everything it can know.
+ */
+export class VllmMetricsCollector extends PeriodicCollector<VllmMetrics> {
+  constructor(options: VllmMetricsOptions) {
+    const get = { dispatcher: options.dispatcher, clock: options.env.clock, timeoutMs: Math.max(MIN_TIMEOUT_MS, options.periodMs), maxBytes: MAX_PAGE_BYTES };
+    const startKeyOf = incarnations();
+    super(`vllm-metrics ${options.url}`, options.periodMs, options.env, async () => {
+      const gauges = readGauges(await getOk(`${options.url}/metrics`, get));
+      return { ...gauges, engineStartKey: startKeyOf(gauges) };
+    });
+  }
+}
+
+/** Names incarnations by the start of the process, which some pages lack, and by counters that went backwards. */
+function incarnations(): (gauges: VllmGauges) => string {
+  let previous: VllmGauges | undefined;
+  let resets = 0;
+  return (gauges) => {
+    const before = previous;
+    if (before && COUNTERS.some((name) => gauges[name] < before[name])) resets++;
+    previous = gauges;
+    return `start-${gauges.processStartS ?? 'unknown'}-reset-${resets}`;
+  };
+}

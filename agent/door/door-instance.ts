@@ -1,0 +1,262 @@
+import type { InstanceConfig } from '../../shared/config/index.ts';
+import type { Env } from '../../shared/env.ts';
+import type { CacheFigures, GpuGauges, Health, InstanceReport } from '../../shared/instance.ts';
+import { GENERIC_LAW, type LawState } from '../../shared/predictor/step-law.ts';
+import type { RoutingTable } from '../../shared/table.ts';
+import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
+import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
+import { LawFit } from './law/law-fit.ts';
+import { Ledger } from './ledger.ts';
+import { OutsideTraffic } from './outside-traffic.ts';
+import { CacheView } from './cache/cache-view.ts';
+import { TokenProbe } from './cache/token-probe.ts';
+import { Upstream } from '../wire/upstream.ts';
+
+/** Capacity assumed until the engine or the config tells it. */
+const UNKNOWN_KV_TOKENS = 100_000;
+const DEFAULT_BLOCK_TOKENS = 16;
+/** Reports travel in headers too. */
+const MAX_PROBLEM_CHARS = 256;
+
+/** The newest reading of something, and when it was read. */
+export interface Reading<T> {
+  latest(): { value: T; atMs: number } | undefined;
+}
+
+/** What a door looks at beside the requests themselves: the agent's collectors, or a simulation's. */
+export interface DoorSources {
+  readonly gpu: Reading<readonly GpuSample[]>;
+  readonly gpuInventory: Reading<readonly GpuDevice[]>;
+  readonly host: Reading<HostSample>;
+  /** By instance id. */
+  readonly instances: ReadonlyMap<
+    string,
+    {
+      readonly metrics: Reading<VllmMetrics> & { readNow(): Promise<void> };
+      readonly health: { readonly state: VllmHealth; noteFailure(): void };
+    }
+  >;
+}
+
+export interface DoorInstanceOptions {
+  config: InstanceConfig;
+  agentId: string;
+  /** boot epoch of this agent */
+  epoch: number;
+  doorUrl: string;
+  connectTimeoutMs: number;
+  collectors: DoorSources;
+  env: Env;
+}
+
+/** One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it. */
+export class DoorInstance {
+  readonly id: string;
+  readonly upstream: Upstream;
+  readonly ledger: Ledger;
+  readonly cache: CacheView;
+  readonly config: InstanceConfig;
+  /** undefined: not configured. Started and stopped with the agent. */
+  readonly kvEvents: KvEventSubscriber | undefined;
+  readonly outside: OutsideTraffic;
+  incarnation: number;
+  /** counts the block deltas of this incarnation */
+  blockSeq = 0;
+  private readonly options: DoorInstanceOptions;
+  private readonly fit: LawFit;
+  private startKey: string | undefined;
+  private reportSeq = 0;
+  private kvTokens: number;
+  private blockTokens = DEFAULT_BLOCK_TOKENS;
+  private lastHealth: Health = 'starting';
+  private wasUp = false;
+  private priorLaw: LawState = GENERIC_LAW;
+
+  constructor(options: DoorInstanceOptions) {
+    const { config, env } = options;
+    this.options = options;
+    this.config = config;
+    this.id = config.id;
+    // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
+    this.incarnation = options.epoch;
+    this.outside = new OutsideTraffic(config.id, env.log);
+    this.upstream = new Upstream(config.url, options.connectTimeoutMs);
+    this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
+    this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey), (problem) =>
+      env.log.warn({ instance: config.id }, problem),
+    );
+    this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
+    this.fit = new LawFit(GENERIC_LAW);
+    this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
+  }
+
+  get health(): Health {
+    return this.options.collectors.instances.get(this.id)?.health.state.health ?? 'starting';
+  }
+
+  get models(): string[] {
+    return this.options.collectors.instances.get(this.id)?.health.state.models.map((model) => model.id) ?? [];
+  }
+
+  /** A request failed on the way to the engine: look at its health now instead of at the next period. */
+  noteFailure(): void {
+    this.options.collectors.instances.get(this.id)?.health.noteFailure();
+  }
+
+  /** Takes what the collectors have read; called each telemetry tick. Detects restarts and learns the cache's size. */
+  refresh(): void {
+    const collectors = this.options.collectors.instances.get(this.id);
+    const health = this.health;
+    if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
+    this.lastHealth = health;
+    this.readMetrics();
+    this.followEvents();
+    const gauges = this.gauges();
+    if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
+  }
+
+  /** Events are followed once the engine has told the size of its blocks: before, they cannot be judged. */
+  private followEvents(): void {
+    if (!this.kvEvents) return;
+    if (this.options.collectors.instances.get(this.id)?.metrics.latest()) this.kvEvents.start();
+    this.cache.setEventsLive(this.kvEvents.isConnected);
+  }
+
+  /** A better starting point for the law: that of its kind, else the fleet's. */
+  setPriors(laws: RoutingTable['laws']): void {
+    const prior = laws.kinds[this.kind()] ?? laws.fleet;
+    if (prior === this.priorLaw) return;
+    this.priorLaw = prior;
+    this.fit.setPrior(prior);
+  }
+
+  /** The engine's prefix cache was emptied on purpose. */
+  resetPrefixCache(): void {
+    this.cache.resetCached();
+  }
+
+  report(draining: boolean): InstanceReport {
+    const { collectors, agentId, doorUrl, env } = this.options;
+    const nowMs = env.clock.nowMs();
+    const metrics = this.gauges();
+    const host = collectors.host.latest()?.value;
+    const health = collectors.instances.get(this.id)?.health.state;
+    this.reportSeq += 1;
+    return {
+      instance: this.id,
+      agent: agentId,
+      doorUrl,
+      incarnation: this.incarnation,
+      seq: this.reportSeq,
+      ageMs: 0,
+      // Asleep, an engine answers health checks, shows no load, and hangs on requests.
+      health: metrics?.value.sleeping ? 'down' : this.health,
+      draining,
+      models: this.models,
+      kind: this.kind(),
+      limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
+      ledger: this.ledger.totals(),
+      law: this.fit.state(),
+      cache: this.cacheFigures(),
+      engine: metrics
+        ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
+        : null,
+      gpu: this.gpu(nowMs),
+      host: host ? { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio } : null,
+      seen: this.ledger.seenBy(),
+    };
+  }
+
+  private cacheFigures(): CacheFigures {
+    const figures = this.cache.figures();
+    const problem = figures.source === 'events' || figures.problem !== '' ? figures.problem : (this.kvEvents?.status().error ?? '');
+    return { ...figures, problem: problem.slice(0, MAX_PROBLEM_CHARS) };
+  }
+
+  /** Model, quantisation, GPU × tensor parallelism and engine version in one string. */
+  private kind(): string {
+    const { kind } = this.config;
+    const health = this.options.collectors.instances.get(this.id)?.health.state;
+    const model = health?.models[0]?.id ?? '?';
+    const gpu = kind.gpu ?? this.gpuName() ?? '?';
+    return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(0, 256);
+  }
+
+  private limits() {
+    const { maxNumSeqs, maxBatchedTokens } = this.config;
+    return { kvTokens: this.kvTokens, blockTokens: this.blockTokens, maxNumSeqs, maxBatchedTokens };
+  }
+
+  /** Back from down. Several API servers hide when the engine started; then an outage counts as a restart. */
+  private recovered(): void {
+    const before = this.incarnation;
+    this.readMetrics();
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest()?.value;
+    if (this.wasUp && this.incarnation === before && metrics?.processStartS === undefined) this.restarted();
+    this.wasUp = true;
+  }
+
+  private readMetrics(): void {
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest()?.value;
+    if (!metrics) return;
+    if (this.startKey !== undefined && metrics.engineStartKey !== this.startKey) this.restarted();
+    this.startKey = metrics.engineStartKey;
+    const gauges = this.engineOf(metrics);
+    const kvTokens = gauges.kvTokens ?? this.kvTokens;
+    const blockTokens = gauges.blockSize ?? this.blockTokens;
+    this.cache.setCaching(gauges.prefixCaching ?? true);
+    if (gauges.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
+    if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
+    this.kvTokens = kvTokens;
+    this.blockTokens = blockTokens;
+    this.ledger.setLimits(this.limits());
+  }
+
+  private gauges(): { value: EngineGauges; atMs: number } | undefined {
+    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest();
+    return metrics && { value: this.engineOf(metrics.value), atMs: metrics.atMs };
+  }
+
+  /** Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank. */
+  private engineOf(metrics: VllmMetrics): EngineGauges {
+    const { dataParallelRank: rank } = this.config;
+    return (rank === undefined ? undefined : metrics.engines.get(String(rank))) ?? metrics;
+  }
+
+  private restarted(): void {
+    const { env } = this.options;
+    env.log.warn({ instance: this.id }, 'the engine has restarted: its cache view and step-time law start anew');
+    this.incarnation = Math.max(this.incarnation + 1, env.clock.wallMs());
+    this.blockSeq = 0;
+    this.ledger.reset();
+    this.fit.reset(this.priorLaw);
+  }
+
+  private gpuName(): string | undefined {
+    const inventory = this.options.collectors.gpuInventory.latest()?.value ?? [];
+    return this.mine(inventory)[0]?.name;
+  }
+
+  /** The GPUs of this instance: by config, else all of the host when it is the only instance there. */
+  private mine<G extends { index: number }>(gpus: readonly G[]): readonly G[] {
+    const { gpus: chosen } = this.config;
+    if (chosen) return gpus.filter((gpu) => chosen.includes(gpu.index));
+    return this.options.collectors.instances.size === 1 ? gpus : [];
+  }
+
+  private gpu(nowMs: number): GpuGauges | null {
+    const samples = this.mine(this.options.collectors.gpu.latest()?.value ?? []);
+    const atMs = this.options.collectors.gpu.latest()?.atMs;
+    if (samples.length === 0 || atMs === undefined) return null;
+    const mean = (pick: (sample: GpuSample) => number | undefined): number =>
+      samples.reduce((sum, sample) => sum + (pick(sample) ?? 0), 0) / samples.length;
+    return {
+      utilRatio: mean((s) => s.utilRatio),
+      memUsedRatio: mean((s) => s.memUsedRatio),
+      smClockRatio: mean((s) => s.smClockRatio),
+      powerRatio: mean((s) => s.powerRatio),
+      temperatureC: mean((s) => s.temperatureC),
+      ageMs: nowMs - atMs,
+    };
+  }
+}

@@ -1,0 +1,50 @@
+import type { ServerResponse } from 'node:http';
+import type { AgentContext } from '../entry/context.ts';
+import { ClientAnswer } from '../wire/client-answer.ts';
+import { deliver } from './deliver.ts';
+import type { DoorInstance } from './door-instance.ts';
+import { FAILURE_HEADER, openHop, REPORT_HEADER } from '../wire/hop.ts';
+import { encodeReport } from '../wire/report-wire.ts';
+import { ledgerPrompt, printOf } from '../entry/route.ts';
+import type { ClientRequest } from '../request/read.ts';
+import { passableHeaders } from '../wire/upstream.ts';
+
+/**
+ * Delivers a request that another entry has routed here. False if the header is not the fleet's: then it is a client's request with a header that means
+ * nothing. The answer's headers carry the door's load report; a failure of the door or engine is marked, so that the entry may try elsewhere.
+ */
+export function serveHop(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, header: string, client: ClientRequest, response: ServerResponse): boolean {
+  const hop = openHop(header, context.token);
+  if (!hop) return false;
+  const door = doors.get(hop.instance);
+  const answer = new ClientAnswer(response);
+  if (!door) {
+    answer.fail(503, 'ServiceUnavailableError', `This agent is not the door of ${hop.instance}.`, { headers: { [FAILURE_HEADER]: 'unknown-instance' } });
+    return true;
+  }
+  const request = { method: client.method, path: client.path, headers: passableHeaders(client.headers), body: client.body };
+  const attempt = deliver(door, request, ledgerPrompt(context, client, printOf(context, client)), hop, {
+    onHeaders(status, headers) {
+      answer.begin(status, headers, reportHeader(door, context.draining));
+      // The entry reads the report now, long before the first token.
+      response.flushHeaders();
+    },
+    onData: (chunk) => answer.write(chunk),
+    onEnd: () => answer.end(),
+    onError(error) {
+      // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
+      if (answer.begun) response.destroy();
+      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: 'engine', ...reportHeader(door, context.draining) } });
+    },
+  });
+  response.on('drain', () => attempt.resume());
+  response.on('close', () => {
+    if (!response.writableFinished) attempt.abort();
+  });
+  return true;
+}
+
+function reportHeader(door: DoorInstance, draining: boolean): Record<string, string> {
+  const text = encodeReport([door.report(draining)]);
+  return text ? { [REPORT_HEADER]: text } : {};
+}
