@@ -1,6 +1,7 @@
 import type { LodestarError } from '../../shared/errors.ts';
 import type { DoorInstance } from './door-instance.ts';
-import type { LedgerPrompt, LedgerRequest } from './ledger.ts';
+import type { LedgerPrompt } from '../request/prompt.ts';
+import type { LedgerRequest } from './ledger.ts';
 import { AnswerText } from './cache/answer-text.ts';
 import { classifyEvent, readUsage, SseReader, type Usage } from '../wire/sse.ts';
 import type { Attempt, AttemptHandler, UpstreamRequest } from '../wire/upstream.ts';

@@ -5,7 +5,7 @@ import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
 import { FAILURE_HEADER, openHop, REPORT_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
-import { ledgerPrompt, printOf } from '../entry/route.ts';
+import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
 import { passableHeaders } from '../wire/upstream.ts';
 

@@ -3,16 +3,10 @@ import type { EntrySeen, LedgerTotals } from '../../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { LawFit } from './law/law-fit.ts';
 import { type CacheLook, type CacheOutcome, type CacheView, engineHitTokens } from './cache/cache-view.ts';
-import type { CachePrompt, Sequence } from './cache/sequence.ts';
+import type { LedgerPrompt } from '../request/prompt.ts';
+import type { Sequence } from './cache/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './law/step-clock.ts';
-
-/** What the door must know of a request to account for it. */
-export interface LedgerPrompt extends CachePrompt {
-  readonly stream: boolean;
-  /** sequences that the call asks for; the prompt is that of the first */
-  readonly sequences: number;
-}
 
 /** What the engine told of a request at its end; undefined where it did not. */
 export interface LedgerOutcome extends Pick<CacheOutcome, 'outputTokens' | 'cachedTokens'>, Partial<Omit<CacheOutcome, 'outputTokens' | 'cachedTokens'>> {}

@@ -7,10 +7,10 @@ import { ClientAnswer } from '../wire/client-answer.ts';
 import type { AgentContext } from './context.ts';
 import type { Decision } from './decide.ts';
 import { deliver } from '../door/deliver.ts';
-import { BLOCK_BYTES, fingerprint, type Fingerprint } from '../request/fingerprint.ts';
+import type { Fingerprint } from '../request/fingerprint.ts';
+import { ledgerPrompt, printOf, tokensPerBlock } from '../request/prompt.ts';
 import { type AttemptResult, forward } from './forward.ts';
 import { HOP_HEADER, REPORT_HEADER, signHop } from '../wire/hop.ts';
-import type { LedgerPrompt } from '../door/ledger.ts';
 import type { ClientRequest } from '../request/read.ts';
 import { decodeReport } from '../wire/report-wire.ts';
 import { makeSample } from './samples.ts';
@@ -67,31 +67,6 @@ export function routingRequest(context: AgentContext, client: ClientRequest): Ro
     priority: client.priority,
     sequences: client.sequences,
   };
-}
-
-/** Fingerprint of a prompt, the same at its entry and at its door. */
-export function printOf(context: Pick<AgentContext, 'salt'>, client: ClientRequest): Fingerprint {
-  return fingerprint(client.prompt, { salt: context.salt, model: client.model ?? '', cacheSalt: client.cacheSalt });
-}
-
-/** The prompt as the door's ledger accounts for it. */
-export function ledgerPrompt(context: Pick<AgentContext, 'tokens'>, client: ClientRequest, print: Fingerprint): LedgerPrompt {
-  return {
-    hashes: print.hashes,
-    end: print.end,
-    text: client.prompt,
-    model: client.model ?? '',
-    cacheSalt: client.cacheSalt,
-    exactTokens: client.promptIsTokens,
-    promptTokens: context.tokens.promptTokens(client),
-    tokensPerBlock: tokensPerBlock(context, client),
-    stream: client.stream,
-    sequences: client.sequences,
-  };
-}
-
-function tokensPerBlock(context: Pick<AgentContext, 'tokens'>, client: ClientRequest): number {
-  return BLOCK_BYTES / (client.promptIsTokens ? 4 : context.tokens.bytesPerToken(client.model));
 }
 
 /** Snapshot, features, prediction and choice. Undefined when nobody may take the request. */

@@ -2,7 +2,7 @@ import type { GpuSample, VllmMetrics } from '../../agent/door/collectors/index.t
 import type { DeliveryId } from '../../agent/door/deliver.ts';
 import { DoorInstance, type DoorSources } from '../../agent/door/door-instance.ts';
 import { Instances } from '../../agent/entry/instances.ts';
-import type { LedgerPrompt } from '../../agent/door/ledger.ts';
+import type { LedgerPrompt } from '../../agent/request/prompt.ts';
 import { Telemetry } from '../../agent/link/telemetry.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';

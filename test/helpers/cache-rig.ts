@@ -2,7 +2,8 @@ import { BLOCK_BYTES, fingerprint } from '../../agent/request/fingerprint.ts';
 import type { BlocksStored } from '../../agent/door/kv-events/kv-event.ts';
 import { EngineBlocks } from '../../agent/door/cache/engine-blocks.ts';
 import { type PrefixNode, PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
-import type { CachePrompt, Layout, Sequence } from '../../agent/door/cache/sequence.ts';
+import type { CachePrompt } from '../../agent/request/prompt.ts';
+import type { Layout, Sequence } from '../../agent/door/cache/sequence.ts';
 import { ShadowPool } from '../../agent/door/cache/shadow-pool.ts';
 import { Vocabulary } from '../../agent/door/cache/token-text.ts';
 

@@ -1,9 +1,10 @@
 import type { Clock } from '../../../shared/env.ts';
 import type { CacheFigures, CacheSource } from '../../../shared/instance.ts';
 import { BLOCK_BYTES } from '../../request/fingerprint.ts';
+import type { CachePrompt } from '../../request/prompt.ts';
 import { EngineBlocks } from './engine-blocks.ts';
 import { type BlockDelta, type PrefixNode, PrefixTree } from './prefix-tree.ts';
-import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
+import type { Layout, Sequence, SequenceEnd } from './sequence.ts';
 import { sharedTokens, ShadowPool } from './shadow-pool.ts';
 import type { ProbeSource, TokenizedPrompt, TokenProbe } from './token-probe.ts';
 import { Alignment, Vocabulary } from './token-text.ts';

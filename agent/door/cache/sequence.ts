@@ -1,26 +1,8 @@
 import { BLOCK_BYTES } from '../../request/fingerprint.ts';
+import type { CachePrompt } from '../../request/prompt.ts';
 import type { EngineBlock } from './engine-block.ts';
 import type { PrefixNode } from './prefix-tree.ts';
 import type { Alignment } from './token-text.ts';
-
-/** What the cache view must know of a prompt. */
-export interface CachePrompt {
-  /** byte-block hashes of the canonical text (agent/request/fingerprint.ts) */
-  readonly hashes: Float64Array;
-  /** where hashing goes on behind the last whole block */
-  readonly end: readonly [high: number, low: number];
-  /** canonical text */
-  readonly text: Buffer;
-  /** as the client named it; empty: the engine's default */
-  readonly model: string;
-  readonly cacheSalt: string;
-  /** estimate by the text's length, or the true count where `exactTokens` */
-  readonly promptTokens: number;
-  /** tokens in one byte block of this prompt, by the same estimate */
-  readonly tokensPerBlock: number;
-  /** a prompt of token ids: its counts are the engine's own */
-  readonly exactTokens: boolean;
-}
 
 /** How a prompt is expected to lie in tokens. */
 export interface Layout {

@@ -1,7 +1,8 @@
 import { FreeBlocks } from '../../../shared/blocks/free-blocks.ts';
 import { BLOCK_BYTES, extendFingerprint } from '../../request/fingerprint.ts';
+import type { CachePrompt } from '../../request/prompt.ts';
 import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
-import type { CachePrompt, Layout, Sequence, SequenceEnd } from './sequence.ts';
+import type { Layout, Sequence, SequenceEnd } from './sequence.ts';
 
 /**
  * The door's own account of its engine's KV blocks: as many as the engine has, taken, shared, evicted and freed by vLLM's rules (vllm/v1/core/block_pool.py,

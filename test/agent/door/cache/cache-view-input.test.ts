@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { fingerprint } from '../../../../agent/request/fingerprint.ts';
 import { CacheView } from '../../../../agent/door/cache/cache-view.ts';
-import type { CachePrompt } from '../../../../agent/door/cache/sequence.ts';
+import type { CachePrompt } from '../../../../agent/request/prompt.ts';
 import { TokenProbe } from '../../../../agent/door/cache/token-probe.ts';
 import { Upstream } from '../../../../agent/wire/upstream.ts';
 import { VirtualClock } from '../../../helpers/virtual-clock.ts';

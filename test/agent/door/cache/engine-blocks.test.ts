@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { CachePrompt } from '../../../../agent/door/cache/sequence.ts';
+import type { CachePrompt } from '../../../../agent/request/prompt.ts';
 import { CacheRig, idsPrompt, removedBlocks, storedRun, textPrompt, tokenIds } from '../../../helpers/cache-rig.ts';
 
 let rig: CacheRig;
