@@ -4,7 +4,7 @@ import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { listen } from '../shared/listen.ts';
 import { packageVersion } from '../shared/package-root.ts';
-import type { RoutingTable } from '../shared/table.ts';
+import { openTable, type RoutingTable } from '../shared/table.ts';
 import { BrainLink } from './link/brain-link.ts';
 import { type Collectors, makeCollectors } from './door/collectors/index.ts';
 import { type AgentContext, applyTable, makeContext } from './entry/context.ts';
@@ -78,7 +78,14 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
       hello: { agent: config.id, epoch: identity.epoch, credential: identity.credential, version: packageVersion, doorUrl: advertised.url },
       env,
       samples: context.samples,
-      onMessage: makeBrainReader(context, store, onTable, runtime),
+      onMessage: makeBrainReader(context, {
+        open: openTable,
+        onTable,
+        keep: (sealed) => store.save(sealed, context.salt),
+        resync: (instances) => runtime.link?.resync(instances),
+        resend: () => runtime.telemetry?.resend(),
+        resendBlocks: (instance) => runtime.telemetry?.resendBlocks(instance),
+      }),
     });
   }
   const refresh = new ReportRefresh(context.instances, env.clock, token, config.reportRefreshMs, () => runtime.link?.connected ?? false);

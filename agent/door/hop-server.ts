@@ -1,5 +1,4 @@
 import type { ServerResponse } from 'node:http';
-import type { AgentContext } from '../entry/context.ts';
 import { ClientAnswer } from '../wire/client-answer.ts';
 import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
@@ -7,14 +6,23 @@ import { FAILURE_HEADER, openHop, REPORT_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
+import type { TokenEstimate } from '../request/token-estimate.ts';
 import { passableHeaders } from '../wire/upstream.ts';
+
+/** What a door needs of its agent to serve a hop. */
+export interface HopHost {
+  readonly token: string;
+  readonly salt: string;
+  readonly draining: boolean;
+  readonly tokens: TokenEstimate;
+}
 
 /**
  * Delivers a request that another entry has routed here. False if the header is not the fleet's: then it is a client's request with a header that means
  * nothing. The answer's headers carry the door's load report; a failure of the door or engine is marked, so that the entry may try elsewhere.
  */
-export function serveHop(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, header: string, client: ClientRequest, response: ServerResponse): boolean {
-  const hop = openHop(header, context.token);
+export function serveHop(host: HopHost, doors: ReadonlyMap<string, DoorInstance>, header: string, client: ClientRequest, response: ServerResponse): boolean {
+  const hop = openHop(header, host.token);
   if (!hop) return false;
   const door = doors.get(hop.instance);
   const answer = new ClientAnswer(response);
@@ -23,9 +31,9 @@ export function serveHop(context: AgentContext, doors: ReadonlyMap<string, DoorI
     return true;
   }
   const request = { method: client.method, path: client.path, headers: passableHeaders(client.headers), body: client.body };
-  const attempt = deliver(door, request, ledgerPrompt(context, client, printOf(context, client)), hop, {
+  const attempt = deliver(door, request, ledgerPrompt(host, client, printOf(host, client)), hop, {
     onHeaders(status, headers) {
-      answer.begin(status, headers, reportHeader(door, context.draining));
+      answer.begin(status, headers, reportHeader(door, host.draining));
       // The entry reads the report now, long before the first token.
       response.flushHeaders();
     },
@@ -34,7 +42,7 @@ export function serveHop(context: AgentContext, doors: ReadonlyMap<string, DoorI
     onError(error) {
       // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
       if (answer.begun) response.destroy();
-      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: 'engine', ...reportHeader(door, context.draining) } });
+      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: 'engine', ...reportHeader(door, host.draining) } });
     },
   });
   response.on('drain', () => attempt.resume());

@@ -12,13 +12,15 @@ export interface Snapshot {
   relaxed: string | undefined;
   /** age of the oldest state among the candidates, ms */
   maxAgeMs: number;
+  /** tokens of the prompt, as well as the doors' counts tell; without candidates as the request says */
+  promptTokens: number;
 }
 
 /** Takes snapshots for one entry, reusing their memory. */
 export class Snapshots {
   private readonly instances: Instances;
   private readonly pool: CandidateState[] = [];
-  private readonly snapshot: Snapshot = { views: [], candidates: [], relaxed: undefined, maxAgeMs: 0 };
+  private readonly snapshot: Snapshot = { views: [], candidates: [], relaxed: undefined, maxAgeMs: 0, promptTokens: 0 };
   private matched = matchOf(32);
 
   constructor(instances: Instances) {
@@ -29,6 +31,7 @@ export class Snapshots {
   take(context: GuardContext, hashes: Float64Array, tokensPerBlock: number, excluded: ReadonlySet<string>): Snapshot {
     const { snapshot } = this;
     snapshot.relaxed = undefined;
+    snapshot.promptTokens = context.request.promptTokens;
     this.select(context, guards, excluded);
     if (snapshot.views.length === 0) {
       this.select(context, hardGuards, excluded);
@@ -50,12 +53,12 @@ export class Snapshots {
   private fill(context: GuardContext, hashes: Float64Array, tokensPerBlock: number): void {
     const { snapshot } = this;
     this.match(hashes);
-    if (!context.request.exactTokens) context.request.promptTokens = this.countPrompt(context.request, tokensPerBlock);
+    if (!context.request.exactTokens) snapshot.promptTokens = this.countPrompt(context.request, tokensPerBlock);
     snapshot.candidates.length = 0;
     snapshot.maxAgeMs = 0;
     for (const view of snapshot.views) {
       const candidate = this.candidate(view, context.nowMs);
-      this.fillHit(candidate, view, context.request, hashes, tokensPerBlock);
+      this.fillHit(candidate, view, hashes, tokensPerBlock);
       for (const reservation of view.reservations) addReservation(candidate, reservation.promptTokens, reservation.ownTokens);
       snapshot.maxAgeMs = Math.max(snapshot.maxAgeMs, candidate.ageMs);
       snapshot.candidates.push(candidate);
@@ -83,13 +86,13 @@ export class Snapshots {
   }
 
   /** What of the prompt the candidate has cached, or is about to because of requests of this entry. Tokens are those the door told; where it did not, estimates. */
-  private fillHit(candidate: CandidateState, view: InstanceView, request: RoutingRequest, hashes: Float64Array, tokensPerBlock: number): void {
+  private fillHit(candidate: CandidateState, view: InstanceView, hashes: Float64Array, tokensPerBlock: number): void {
     const depth = this.matched.depth[view.column] as number;
     const told = this.matched.tokens[view.column] as number;
     let tokens = told > 0 ? told : depth * tokensPerBlock;
     const expected = view.expected.match(hashes);
     if (expected > depth) tokens = this.instances.index.tokensAt(hashes[expected - 1] as number) || tokens + (expected - depth) * tokensPerBlock;
-    candidate.hitTokens = engineHitTokens(tokens, request.promptTokens, candidate.report.limits.blockTokens);
+    candidate.hitTokens = engineHitTokens(tokens, this.snapshot.promptTokens, candidate.report.limits.blockTokens);
   }
 
   private candidate(view: InstanceView, nowMs: number): CandidateState {

@@ -1,35 +1,42 @@
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import type { BrainMessage } from '../../shared/protocol.ts';
-import { openTable, type RoutingTable, type SealedTable } from '../../shared/table.ts';
-import type { BrainLink } from './brain-link.ts';
+import type { RoutingTable, SealedTable } from '../../shared/table.ts';
 import type { AgentContext } from '../entry/context.ts';
-import type { TableStore } from './table-store.ts';
-import type { Telemetry } from './telemetry.ts';
 
 /** As long as the brain itself keeps an instance whose agent is gone. */
 const HEARD_OF_LATELY_MS = 30_000;
 
+/** Where the reader of the brain's messages passes them on to. */
+export interface BrainReaderPorts {
+  /** the table in a sealed one. Error: TABLE_INVALID if it cannot be used */
+  open(sealed: SealedTable): RoutingTable;
+  /** a usable table has come: it is in force once this returns */
+  onTable(table: RoutingTable): void;
+  /** keeps the table that was put in force */
+  keep(sealed: SealedTable): void;
+  /** asks the brain for its whole state, and for all blocks of these instances */
+  resync(instances: string[]): void;
+  /** sends all reports and views again */
+  resend(): void;
+  resendBlocks(instance: string): void;
+}
+
 /** Makes the handler of what the brain sends: tables, the state of the fleet, block deltas. Gaps in either stream are asked for again. */
-export function makeBrainReader(
-  context: AgentContext,
-  store: TableStore,
-  onTable: (table: RoutingTable) => void,
-  runtime: { link?: BrainLink; telemetry?: Telemetry },
-): (message: BrainMessage) => void {
+export function makeBrainReader(context: AgentContext, ports: BrainReaderPorts): (message: BrainMessage) => void {
   let stateSeq = -1;
   return (message) => {
     if (message.t === 'welcome') {
       context.salt = message.salt;
-      if (message.table) takeTable(message.table, context, store, onTable);
-      runtime.telemetry?.resend();
-    } else if (message.t === 'table') takeTable(message.table, context, store, onTable);
+      if (message.table) takeTable(message.table, context, ports);
+      ports.resend();
+    } else if (message.t === 'table') takeTable(message.table, context, ports);
     else if (message.t === 'state') {
-      if (!message.full && message.seq !== stateSeq + 1) runtime.link?.resync([]);
+      if (!message.full && message.seq !== stateSeq + 1) ports.resync([]);
       stateSeq = message.seq;
       takeState(message, context);
     } else if (message.t === 'blocks') {
-      if (!context.instances.applyBlocks(message)) runtime.link?.resync([message.instance]);
-    } else if (message.t === 'resend-blocks') runtime.telemetry?.resendBlocks(message.instance);
+      if (!context.instances.applyBlocks(message)) ports.resync([message.instance]);
+    } else if (message.t === 'resend-blocks') ports.resendBlocks(message.instance);
   };
 }
 
@@ -48,10 +55,10 @@ function takeState(message: Extract<BrainMessage, { t: 'state' }>, context: Agen
 }
 
 /** A table that cannot be used changes nothing: the old one stays in force. */
-function takeTable(sealed: SealedTable, context: AgentContext, store: TableStore, onTable: (table: RoutingTable) => void): void {
+function takeTable(sealed: SealedTable, context: AgentContext, ports: BrainReaderPorts): void {
   try {
-    onTable(openTable(sealed));
-    store.save(sealed, context.salt);
+    ports.onTable(ports.open(sealed));
+    ports.keep(sealed);
   } catch (error) {
     if (!(error instanceof LodestarError)) throw error;
     context.env.log.warn({ code: error.code, error: errorMessage(error) }, 'a routing table from the brain was not usable; the old one stays');

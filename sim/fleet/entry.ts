@@ -1,11 +1,10 @@
 import { type AgentContext, applyTable, makeContext } from '../../agent/entry/context.ts';
-import { admit, type Admission } from '../../agent/entry/admit.ts';
+import { Attempts, type StartedAttempt } from '../../agent/entry/attempts.ts';
 import type { Decision } from '../../agent/entry/decide.ts';
-import type { AttemptResult } from '../../agent/entry/forward.ts';
 import type { Observed } from '../../agent/entry/answer-observer.ts';
 import type { ClientRequest } from '../../agent/request/read.ts';
+import { makeBrainReader } from '../../agent/link/brain-reader.ts';
 import { ledgerPrompt } from '../../agent/request/prompt.ts';
-import { decideOn, neverComputed, observe, routingRequest } from '../../agent/entry/route.ts';
 import type { AgentConfig } from '../../shared/config/index.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { LodestarError } from '../../shared/errors.ts';
@@ -58,6 +57,7 @@ export class SimEntry implements SimLink {
   private readonly hub: SimHub;
   private readonly doors: ReadonlyMap<string, SimDoor>;
   private readonly options: SimEntryOptions;
+  private readonly read: (message: BrainMessage) => void;
 
   constructor(agent: string, env: Env, clock: SimClock, hub: SimHub, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions) {
     this.agent = agent;
@@ -68,6 +68,14 @@ export class SimEntry implements SimLink {
     const config: AgentConfig = { ...defaultConfig('token-of-a-simulation').agent, id: agent, policy: options.policy, objective: options.objective };
     this.context = makeContext(config, 'token-of-a-simulation', env, EPOCH, []);
     this.context.salt = SIM_SALT;
+    this.read = makeBrainReader(this.context, {
+      open: (sealed) => hub.open(sealed),
+      onTable: (table) => applyTable(this.context, new Map(), table),
+      keep: () => undefined,
+      resync: (blocks) => hub.send(agent, { t: 'resync', blocks }),
+      resend: () => undefined,
+      resendBlocks: () => undefined,
+    });
   }
 
   start(): void {
@@ -76,14 +84,8 @@ export class SimEntry implements SimLink {
   }
 
   onMessage(message: BrainMessage): void {
-    const { context } = this;
-    if (message.t === 'state') {
-      for (const report of message.reports) context.instances.applyReport(report);
-      for (const gone of message.gone) context.instances.remove(gone);
-    } else if (message.t === 'blocks') {
-      if (!context.instances.applyBlocks(message)) this.hub.send(this.agent, { t: 'resync', blocks: [message.instance] });
-    } else if (message.t === 'table') applyTable(context, new Map(), this.hub.open(message.table));
-    else if (message.t === 'ack') context.samples.ack(message.batch);
+    if (message.t === 'ack') this.context.samples.ack(message.batch);
+    else this.read(message);
   }
 
   /** A client's request arrives; `done` hears what became of it. */
@@ -107,9 +109,8 @@ class Routing {
   private readonly request: SimRequest;
   private readonly done: (outcome: ClientOutcome) => void;
   private readonly client: ClientRequest;
-  private readonly excluded = new Set<string>();
+  private readonly attempts: Attempts;
   private readonly arrivedMs: number;
-  private attempts = 0;
 
   constructor(entry: SimEntry, context: AgentContext, clock: SimClock, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions, request: SimRequest, done: (outcome: ClientOutcome) => void) {
     this.entry = entry;
@@ -125,27 +126,26 @@ class Routing {
       prompt: request.bytes, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '', client: request.client,
       sloTtftMs: options.sloTtftMs, sloTpotMs: options.sloTpotMs,
     };
+    this.attempts = new Attempts(context, this.client, request.print);
   }
 
   attempt(): void {
-    const { context, client, request, excluded } = this;
-    const decision = decideOn(context, routingRequest(context, client), client, request.print, excluded);
-    if (!decision) {
+    const started = this.attempts.begin();
+    if (!started) {
       this.fail();
       return;
     }
-    const regretMs = this.entry.onDecision(request, decision);
-    const admission = admit(context.instances, decision, request.print);
-    const door = this.doors.get(decision.view.id);
+    const regretMs = this.entry.onDecision(this.request, started.decision);
+    const door = this.doors.get(started.decision.view.id);
     const startMs = this.clock.nowMs();
-    this.clock.after(this.hopMs, () => door && this.deliver(door, decision, admission, startMs, regretMs));
+    this.clock.after(this.hopMs, () => door && this.deliver(door, started, startMs, regretMs));
   }
 
-  private deliver(door: SimDoor, decision: Decision, admission: Admission, startMs: number, regretMs: number): void {
+  private deliver(door: SimDoor, started: StartedAttempt, startMs: number, regretMs: number): void {
     const { clock, hopMs, context, client, request } = this;
     const observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
     const prompt = ledgerPrompt(context, client, request.print);
-    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: admission.seq }, {
+    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq }, {
       onFirstToken: (report) => {
         clock.after(hopMs, () => {
           observed.ttftMs = clock.nowMs() - startMs;
@@ -157,17 +157,18 @@ class Routing {
           observed.lastTokenMs = clock.nowMs() - startMs;
           observed.tokens = usage.outputTokens;
           observed.usage = { ...usage, engineTtftMs: undefined };
-          this.finish(decision, admission, observed, startMs, { regretMs, doorHitTokens });
+          this.finish(started, observed, startMs, { regretMs, doorHitTokens });
         });
       },
-      onRefused: () => void clock.after(hopMs, () => this.refused(decision, admission, observed, startMs)),
-      onError: () => void clock.after(hopMs, () => this.broken(decision, admission, observed, startMs)),
+      onRefused: () => void clock.after(hopMs, () => this.refused(started, observed, startMs)),
+      onError: () => void clock.after(hopMs, () => this.broken(started, observed, startMs)),
     });
   }
 
-  private finish(decision: Decision, admission: Admission, observed: Observed, startMs: number, seen: { regretMs: number; doorHitTokens: number }): void {
+  private finish(started: StartedAttempt, observed: Observed, startMs: number, seen: { regretMs: number; doorHitTokens: number }): void {
     const { clock, arrivedMs } = this;
-    this.book(decision, admission, { status: 'ok', begun: true, httpStatus: 200, error: undefined, refusal: undefined, observed, e2eMs: clock.nowMs() - startMs });
+    const { decision } = started;
+    this.attempts.end(started, { status: 'ok', begun: true, httpStatus: 200, error: undefined, refusal: undefined, observed, e2eMs: clock.nowMs() - startMs });
     this.done({
       request: this.request,
       ok: true,
@@ -185,25 +186,18 @@ class Routing {
   }
 
   /** A client's error: another instance is not tried. */
-  private refused(decision: Decision, admission: Admission, observed: Observed, startMs: number): void {
-    this.book(decision, admission, { status: 'ok', begun: true, httpStatus: 400, error: undefined, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+  private refused(started: StartedAttempt, observed: Observed, startMs: number): void {
+    this.attempts.end(started, { status: 'ok', begun: true, httpStatus: 400, error: undefined, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
     this.fail();
   }
 
-  private broken(decision: Decision, admission: Admission, observed: Observed, startMs: number): void {
+  private broken(started: StartedAttempt, observed: Observed, startMs: number): void {
     const error = new LodestarError('UPSTREAM_FAILED', 'the simulated engine died');
     const begun = observed.ttftMs !== undefined;
     const httpStatus = begun ? 200 : undefined;
-    this.book(decision, admission, { status: 'failed', begun, httpStatus, error, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
-    this.excluded.add(decision.view.id);
-    if (begun || this.attempts > this.context.config.retries) this.fail();
-    else this.attempt();
-  }
-
-  private book(decision: Decision, admission: Admission, result: AttemptResult): void {
-    admission.release(neverComputed(result));
-    observe(this.context, this.client, decision, result, this.attempts);
-    this.attempts += 1;
+    const goesOn = this.attempts.end(started, { status: 'failed', begun, httpStatus, error, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+    if (goesOn) this.attempt();
+    else this.fail();
   }
 
   private fail(): void {

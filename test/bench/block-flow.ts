@@ -5,11 +5,11 @@ import { BrainLink } from '../../agent/link/brain-link.ts';
 import { makeBrainReader } from '../../agent/link/brain-reader.ts';
 import { type AgentContext, applyTable, makeContext } from '../../agent/entry/context.ts';
 import { SampleQueue } from '../../agent/entry/samples.ts';
-import { TableStore } from '../../agent/link/table-store.ts';
 import { type Brain, startBrain } from '../../brain/main.ts';
 import { packHashes, packTokens } from '../../shared/codec.ts';
 import { loadConfig } from '../../shared/config/index.ts';
 import { type Env, realClock, type Rng, seededRng, silentLog } from '../../shared/env.ts';
+import { openTable } from '../../shared/table.ts';
 import { packageVersion } from '../../shared/package-root.ts';
 import { reportOf } from '../helpers/reports.ts';
 import { type Figure, quantileOf } from './figure.ts';
@@ -69,10 +69,15 @@ class Flow {
       const { agent } = loadConfig({ env: { LODESTAR_TOKEN: TOKEN }, overrides: { agent: { id, stateDir: join(dir, id) } } });
       const context = makeContext(agent, TOKEN, env, 1, []);
       for (let at = 0; at < OTHER_BLOCKS; at += RUN) context.instances.index.addAll(`other${(at / RUN) % 63}`, this.newHashes(RUN), []);
-      const runtime: { link?: BrainLink } = {};
-      const onMessage = makeBrainReader(context, new TableStore(agent.stateDir, env.log), (table) => applyTable(context, new Map(), table), runtime);
-      const link = new BrainLink({ url, token: TOKEN, hello: hello(id), env, samples: context.samples, onMessage });
-      runtime.link = link;
+      const onMessage = makeBrainReader(context, {
+        open: openTable,
+        onTable: (table) => applyTable(context, new Map(), table),
+        keep: () => undefined,
+        resync: (instances) => link.resync(instances),
+        resend: () => undefined,
+        resendBlocks: () => undefined,
+      });
+      const link: BrainLink = new BrainLink({ url, token: TOKEN, hello: hello(id), env, samples: context.samples, onMessage });
       this.entries.push({ context, link });
     }
   }
