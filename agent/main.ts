@@ -9,6 +9,7 @@ import { BrainLink } from './link/brain-link.ts';
 import { type Collectors, makeCollectors } from './door/collectors/index.ts';
 import { type AgentContext, applyTable, makeContext } from './entry/context.ts';
 import { DoorInstance } from './door/door-instance.ts';
+import { OpenAttempts } from './door/open-attempts.ts';
 import { makeBrainReader } from './link/brain-reader.ts';
 import { ReportRefresh } from './link/report-refresh.ts';
 import { makeServer } from './server.ts';
@@ -37,7 +38,8 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const collectors = makeCollectors({ config, env, dispatcher: http });
   // The door's URL is known only once the listener has a port; nothing reads it before.
   const advertised = { url: config.advertiseUrl };
-  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, identity.epoch, advertised, collectors, env)]));
+  const open = new OpenAttempts();
+  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, identity.epoch, advertised, collectors, open, env)]));
   const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
   context.metrics.addProcessFigures();
   const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
@@ -102,7 +104,15 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, () => app.server.close(), close) };
 }
 
-function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
+function makeDoor(
+  config: AgentConfig,
+  instance: AgentConfig['instances'][number],
+  epoch: number,
+  advertised: { url: string },
+  collectors: Collectors,
+  open: OpenAttempts,
+  env: Env,
+): DoorInstance {
   return new DoorInstance({
     config: instance,
     agentId: config.id,
@@ -111,6 +121,7 @@ function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number
       return advertised.url;
     },
     connectTimeoutMs: config.connectTimeoutMs,
+    open,
     collectors,
     env,
   });

@@ -12,7 +12,7 @@ export interface LabelledGauge {
 /** The agent's Prometheus series; docs/metrics.md lists them. */
 export class AgentMetrics {
   readonly registry = new Registry();
-  readonly requests: Counter<'instance' | 'status'>;
+  readonly requests: Counter<'instance' | 'status' | 'culprit'>;
   readonly decisions: Counter<'policy' | 'reason'>;
   readonly retries: Counter;
   readonly ttftSeconds: Histogram<'instance'>;
@@ -23,7 +23,7 @@ export class AgentMetrics {
 
   constructor(gauges: Record<string, { help: string; read: () => number }>, labelled: Record<string, LabelledGauge>) {
     const registers = [this.registry];
-    this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance and how they ended', labelNames: ['instance', 'status'], registers });
+    this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance, how they ended and who caused it', labelNames: ['instance', 'status', 'culprit'], registers });
     this.decisions = new Counter({ name: 'lodestar_agent_decisions_total', help: 'Decisions by policy and reason', labelNames: ['policy', 'reason'], registers });
     this.retries = new Counter({ name: 'lodestar_agent_retries_total', help: 'Attempts after the first', registers });
     this.ttftSeconds = new Histogram({ name: 'lodestar_agent_ttft_seconds', help: 'Dispatch to first byte of streamed answers', labelNames: ['instance'], buckets: SECONDS, registers });

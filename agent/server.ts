@@ -21,6 +21,7 @@ const TOKENIZER_ROUTES = ['/tokenize', '/detokenize'];
 const DOT_SEGMENTS = /\/\.\.?(\/|$)/;
 const OWN_FAILURE = 'The agent failed on this request.';
 const RESET_TIMEOUT_MS = 10_000;
+const RESET_ANSWER_BYTES = 65_536;
 
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
 export function makeServer(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, sources: StatusSources): FastifyInstance {
@@ -155,17 +156,13 @@ async function resetPrefixCache(
   if (!authorised(context, request, reply)) return reply;
   const door = doors.get(request.params.id);
   if (!door) return reply.code(404).send({ detail: `no local instance ${request.params.id}` });
-  const status = await new Promise<number>((resolve) => {
-    const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => resolve(504));
-    const done = (code: number): void => {
-      timer.cancel();
-      resolve(code);
-    };
-    door.upstream.dispatch(
-      { method: 'POST', path: '/reset_prefix_cache', headers: {}, body: Buffer.alloc(0) },
-      { onHeaders: (code) => done(code), onData: () => true, onEnd: () => undefined, onError: () => done(502) },
-    );
-  });
+  const timeout = new AbortController();
+  const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => timeout.abort());
+  const status = await door.upstream
+    .ask({ method: 'POST', path: '/reset_prefix_cache', headers: {}, body: Buffer.alloc(0) }, timeout.signal, RESET_ANSWER_BYTES)
+    .then((answer) => answer.status)
+    .catch(() => (timeout.signal.aborted ? 504 : 502))
+    .finally(() => timer.cancel());
   if (status === 200) door.resetPrefixCache();
   return reply.code(status).send({ success: status === 200 });
 }

@@ -7,6 +7,8 @@ import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMe
 import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
 import { LawFit } from './law/law-fit.ts';
 import { Ledger } from './ledger.ts';
+import { EngineWatch } from './engine-watch.ts';
+import type { OpenAttempts } from './open-attempts.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
 import { CacheView } from './cache/cache-view.ts';
 import { TokenProbe } from './cache/token-probe.ts';
@@ -45,6 +47,7 @@ export interface DoorInstanceOptions {
   epoch: number;
   doorUrl: string;
   connectTimeoutMs: number;
+  open: OpenAttempts;
   collectors: DoorSources;
   env: Env;
 }
@@ -59,6 +62,9 @@ export class DoorInstance {
   /** undefined: not configured. Started and stopped with the agent. */
   readonly kvEvents: KvEventSubscriber | undefined;
   readonly outside: OutsideTraffic;
+  /** deliveries under way at all engines of the agent */
+  readonly open: OpenAttempts;
+  readonly watch: EngineWatch;
   incarnation: number;
   /** counts the block deltas of this incarnation */
   blockSeq = 0;
@@ -80,6 +86,8 @@ export class DoorInstance {
     // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
     this.incarnation = options.epoch;
     this.outside = new OutsideTraffic(config.id, env.log);
+    this.open = options.open;
+    this.watch = new EngineWatch(env.clock);
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey), (problem) =>
@@ -88,6 +96,10 @@ export class DoorInstance {
     this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
     this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
+  }
+
+  nowMs(): number {
+    return this.options.env.clock.nowMs();
   }
 
   get health(): Health {

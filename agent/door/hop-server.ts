@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { ClientAnswer } from '../wire/client-answer.ts';
 import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
-import { FAILURE_HEADER, openHop, REPORT_HEADER } from '../wire/hop.ts';
+import { FAILURE_HEADER, openHop, REPORT_HEADER, USAGE_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
@@ -30,25 +30,35 @@ export function serveHop(host: HopHost, doors: ReadonlyMap<string, DoorInstance>
     answer.fail(503, 'ServiceUnavailableError', `This agent is not the door of ${hop.instance}.`, { headers: { [FAILURE_HEADER]: 'unknown-instance' } });
     return true;
   }
-  const request = { method: client.method, path: client.path, headers: passableHeaders(client.headers), body: client.body };
+  const request = {
+    method: client.method,
+    path: client.path,
+    headers: passableHeaders(client.headers),
+    body: client.body,
+    usageAdded: client.headers[USAGE_HEADER] !== undefined,
+  };
   const attempt = deliver(door, request, ledgerPrompt(host, client, printOf(host, client)), hop, {
     onHeaders(status, headers) {
-      answer.begin(status, headers, reportHeader(door, host.draining));
+      const added = headers[USAGE_HEADER];
+      answer.begin(status, headers, { ...(added === undefined ? {} : { [USAGE_HEADER]: String(added) }), ...reportHeader(door, host.draining) });
       // The entry reads the report now, long before the first token.
       response.flushHeaders();
     },
     onData: (chunk) => answer.write(chunk),
     onEnd: () => answer.end(),
-    onError(error) {
+    onFailure({ failure, error }) {
       // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
-      if (answer.begun) response.destroy();
-      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: 'engine', ...reportHeader(door, host.draining) } });
+      if (answer.begun) answer.cut();
+      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) } });
     },
   });
-  response.on('drain', () => attempt.resume());
-  response.on('close', () => {
-    if (!response.writableFinished) attempt.abort();
-  });
+  const onGone = (): void => {
+    if (!answer.finished) attempt.abort();
+    answer.unwatch(onGone, onDrain);
+  };
+  const onDrain = (): void => attempt.resume();
+  answer.watch(onGone, onDrain);
+  if (answer.gone) onGone();
   return true;
 }
 

@@ -108,6 +108,15 @@ export class Ledger {
     return request;
   }
 
+  /** A rough forecast of when its next byte comes, ms from now: the prefill that is pending, and for an answer that is no stream all of its decoding. */
+  forecastMs({ prompt }: LedgerRequest): number {
+    const { pendingTokens, decoding, decodeContextTokens } = this.totals();
+    const law = this.fit.state();
+    const stepMs = prefillBaseMs(law, decoding + 1, decodeContextTokens);
+    const prefillMs = law.frontEndMs + stepMs + law.c1 * pendingTokens;
+    return prompt.stream ? prefillMs : prefillMs + this.meanOutput * stepMs;
+  }
+
   /** What the engine will find cached: what it holds, or what requests that wait ahead will have brought by then. */
   private look(prompt: LedgerPrompt): CacheLook {
     const look = this.cache.look(prompt);

@@ -9,6 +9,7 @@ import { Instances } from './instances.ts';
 import { AgentMetrics, type LabelledGauge } from '../metrics.ts';
 import { OutputEstimate } from './output-estimate.ts';
 import { Receipts } from './receipts.ts';
+import { RunningAttempts } from './running-attempts.ts';
 import { SampleQueue } from './samples.ts';
 import { Snapshots } from './snapshot.ts';
 import { TableState } from './table-state.ts';
@@ -31,6 +32,7 @@ export interface AgentContext {
   readonly samples: SampleQueue;
   readonly receipts: Receipts;
   readonly watchdog: Watchdog;
+  readonly running: RunningAttempts;
   readonly metrics: AgentMetrics;
   /** the fleet's secret salt for fingerprints; a private one until the brain has told it */
   salt: string;
@@ -57,6 +59,7 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
     watchdog: new Watchdog(env.clock),
+    running: new RunningAttempts(),
     metrics: makeMetrics(() => context, doors),
     salt: randomBytes(32).toString('hex'),
     draining: false,

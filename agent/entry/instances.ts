@@ -29,6 +29,10 @@ export interface InstanceView {
   /** round trip to the door, ms; 0 for a local one */
   linkMs: number;
   readonly breaker: Breaker;
+  /** when a request of this entry last got its whole answer from it, clock ms */
+  lastGoodMs: number;
+  /** it has said that it is full: until when it is left alone, clock ms, and with what status it said so */
+  rest: { untilMs: number; status: number } | undefined;
   /** numbers this entry's requests to the instance without gaps, so that its door can say which it has counted */
   nextSeq: number;
   reservations: Reservation[];
@@ -194,6 +198,8 @@ export class Instances {
       describesMs: -Infinity,
       linkMs: 0,
       breaker: new Breaker(this.config.breaker, this.clock),
+      lastGoodMs: -Infinity,
+      rest: undefined,
       nextSeq: this.nextSeqs.get(id) ?? 0,
       reservations: [],
       column: this.index.column(id),

@@ -31,7 +31,7 @@ export interface ClientRequest {
 /** Routes whose streams understand `stream_options.include_usage`. */
 const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
 /** Routes whose prompts no engine computes: they cost no prefill and fill no cache. */
-const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
+export const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
 
 /** The canonical prompt, and how many prompts the call holds. */
 interface Prompt {

@@ -1,5 +1,5 @@
 import type { GpuSample, VllmMetrics } from '../../agent/door/collectors/index.ts';
-import type { DeliveryId } from '../../agent/door/deliver.ts';
+import { type DeliveryId, OpenAttempts } from '../../agent/door/open-attempts.ts';
 import { DoorInstance, type DoorSources } from '../../agent/door/door-instance.ts';
 import { Instances } from '../../agent/entry/instances.ts';
 import type { LedgerPrompt } from '../../agent/request/prompt.ts';
@@ -88,6 +88,7 @@ export class SimDoor implements SimLink {
       epoch: EPOCH,
       doorUrl: `http://${this.agent}:8080`,
       connectTimeoutMs: 1000,
+      open: new OpenAttempts(),
       collectors: this.readings.sources(spec.id),
       env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
     });

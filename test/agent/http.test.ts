@@ -307,7 +307,7 @@ describe('what reaches the engine', () => {
       stub.answer = (_request, response) => void begin(response, text);
       const answer = await post(urlOf(outer), '/v1/messages', { messages: [], stream: true });
       expect(answer).toMatchObject({ status: 200, cut: false });
-      expect(answer.body).toBe(`${text}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"The instance stopped in the middle of its answer."}}\n\n`);
+      expect(answer.body).toBe(`${text}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"The time for this request is over."}}\n\n`);
     });
 
     test('whose engine fails before its first token has not begun: the client gets an answer', async () => {
@@ -331,8 +331,7 @@ describe('what reaches the engine', () => {
         finish = () => void response.end(event('response.output_text.delta') + event('response.completed'));
       };
       const pending = post(urlOf(outer), '/v1/responses', { input: 'x', stream: true });
-      // Longer than a begun answer may be silent.
-      await fleet.advance(outer.context.config.idleTimeoutMs + 5000, 500);
+      await fleet.advance(65_000, 500);
       finish();
       expect((await pending).body).toBe(text + event('response.output_text.delta') + event('response.completed'));
     });

@@ -4,6 +4,6 @@ import type { Guard } from './index.ts';
 export const breaker: Guard = {
   name: 'breaker',
   describe: 'the link has not failed lately',
-  soft: false,
+  yields: 'panic',
   allows: (view) => view.breaker.state !== 'open',
 };

@@ -4,6 +4,6 @@ import type { Guard } from './index.ts';
 export const drain: Guard = {
   name: 'drain',
   describe: 'the agent is not draining',
-  soft: false,
+  yields: 'never',
   allows: (view) => view.report?.draining === false,
 };

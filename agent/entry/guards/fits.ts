@@ -7,7 +7,7 @@ const TOLERANCE = 1.2;
 export const fits: Guard = {
   name: 'fits',
   describe: 'the prompt fits the instance',
-  soft: true,
+  yields: 'soft',
   allows: (view, { request }) => {
     const limits = view.report?.limits;
     if (!limits) return false;

@@ -4,6 +4,6 @@ import type { Guard } from './index.ts';
 export const health: Guard = {
   name: 'health',
   describe: 'the engine is up',
-  soft: false,
+  yields: 'never',
   allows: (view) => view.report?.health === 'up',
 };

@@ -5,6 +5,7 @@ import { drain } from './drain.ts';
 import { fits } from './fits.ts';
 import { health } from './health.ts';
 import { model } from './model.ts';
+import { rest } from './rest.ts';
 import { stale } from './stale.ts';
 
 export interface GuardContext {
@@ -13,13 +14,18 @@ export interface GuardContext {
   staleAfterMs: number;
 }
 
-/** A rule that narrows the candidates. A `soft` one gives way when nobody is left: an answer that may fail beats none. */
+/**
+ * When a rule gives way because it leaves nobody: an answer that may fail beats none. `soft` ones first, and with them those that hold on a request's
+ * later attempts only in full; then, in a `panic`, the breakers: where they exclude every instance that is up, they say nothing of any one.
+ */
+export type Yields = 'never' | 'soft' | 'first-attempt' | 'panic';
+
+/** A rule that narrows the candidates. */
 export interface Guard {
   readonly name: string;
   readonly describe: string;
-  readonly soft: boolean;
+  readonly yields: Yields;
   allows(view: InstanceView, context: GuardContext): boolean;
 }
 
-export const guards: readonly Guard[] = [health, drain, model, breaker, stale, fits];
-export const hardGuards: readonly Guard[] = guards.filter((guard) => !guard.soft);
+export const guards: readonly Guard[] = [health, drain, model, breaker, rest, stale, fits];

@@ -4,6 +4,6 @@ import type { Guard } from './index.ts';
 export const model: Guard = {
   name: 'model',
   describe: 'the instance serves the model',
-  soft: false,
+  yields: 'never',
   allows: (view, { request }) => request.model === undefined || (view.report?.models.includes(request.model) ?? false),
 };

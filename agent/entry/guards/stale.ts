@@ -4,6 +4,6 @@ import type { Guard } from './index.ts';
 export const stale: Guard = {
   name: 'stale',
   describe: 'the state is fresh',
-  soft: true,
+  yields: 'soft',
   allows: (view, { nowMs, staleAfterMs }) => nowMs - view.describesMs <= staleAfterMs,
 };

@@ -6,11 +6,12 @@ import type { VllmMetrics } from '../../../agent/door/collectors/index.ts';
 import { deliver } from '../../../agent/door/deliver.ts';
 import { DoorInstance } from '../../../agent/door/door-instance.ts';
 import { loadConfig } from '../../../shared/config/index.ts';
+import { OpenAttempts } from '../../../agent/door/open-attempts.ts';
 import { silentLog } from '../../../shared/env.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
 const PROMPT = {
-  hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', promptTokens: 4, tokensPerBlock: 16, exactTokens: true, stream: false, sequences: 1,
+  hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', promptTokens: 4, tokensPerBlock: 16, exactTokens: true, stream: false, sequences: 1, computed: true,
 };
 
 let server: Server;
@@ -35,7 +36,7 @@ function doorOf(instance: object, metrics?: VllmMetrics): DoorInstance {
   const [config] = loadConfig({ env: {}, overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } } }).agent.instances;
   const none = { latest: () => undefined };
   const door = new DoorInstance({
-    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, env: { clock, rng: () => 0.5, log: silentLog },
+    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, open: new OpenAttempts(), env: { clock, rng: () => 0.5, log: silentLog },
     collectors: {
       gpu: none, gpuInventory: none, host: none,
       instances: new Map([
@@ -57,7 +58,7 @@ describe('what goes to the engine', () => {
   const headers = { 'content-type': 'application/json', authorization: 'Bearer of the client', 'x-data-parallel-rank': '7' };
   const send = async (instance: object): Promise<IncomingHttpHeaders> => {
     await new Promise<void>((resolve, reject) => {
-      const handler = { onHeaders: () => undefined, onData: () => true, onEnd: resolve, onError: reject };
+      const handler = { onHeaders: () => undefined, onData: () => true, onEnd: () => resolve(), onFailure: reject };
       deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: Buffer.from('{}') }, PROMPT, { entry: 'e', epoch: 1, seq: 0 }, handler);
     });
     return seen;

@@ -3,7 +3,7 @@ import { engineHitTokens } from '../../../agent/door/cache/cache-view.ts';
 import { EngineDoor } from '../../helpers/engine-door.ts';
 import { below } from '../../helpers/random.ts';
 
-const NO_TEXT = { hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', tokensPerBlock: 16, exactTokens: true, sequences: 1 };
+const NO_TEXT = { hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', tokensPerBlock: 16, exactTokens: true, computed: true, sequences: 1 };
 
 /** Longest that the ledger may differ from the engine: a step, and the front end in which the engine itself does not count a request. */
 const STEP_MS = 400;
