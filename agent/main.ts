@@ -67,6 +67,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   // Port 0 asks for any free port: what is advertised must name the real one.
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
+  for (const door of doors.values()) door.life.start();
 
   const sink = {
     sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => runtime.link?.sendReports(reports),
@@ -94,7 +95,10 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
 
   const close = async (): Promise<void> => {
     collectors.stop();
-    for (const door of doors.values()) door.kvEvents?.stop();
+    for (const door of doors.values()) {
+      door.kvEvents?.stop();
+      door.life.stop();
+    }
     runtime.telemetry?.close();
     refresh.close();
     runtime.link?.close();
@@ -122,6 +126,7 @@ function makeDoor(
     },
     connectTimeoutMs: config.connectTimeoutMs,
     open,
+    limits: config,
     collectors,
     env,
   });

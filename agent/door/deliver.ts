@@ -38,8 +38,9 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   readonly sentMs: number;
   readonly forecastMs: number;
   readonly sequences: number;
+  readonly stream: boolean;
   lastByteMs: number;
-  paused = false;
+  pausedUntilMs = -Infinity;
   private readonly door: DoorInstance;
   private readonly entry: LedgerRequest;
   private readonly request: UpstreamRequest;
@@ -59,6 +60,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.id = id;
     this.handler = handler;
     this.instance = door.id;
+    this.stream = prompt.stream;
     this.sequences = prompt.computed ? prompt.sequences : 0;
     this.text = prompt.exactTokens ? undefined : AnswerText.of(request.path, prompt.sequences);
     this.sentMs = door.nowMs();
@@ -85,9 +87,12 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.close(true);
   }
 
+  get paused(): boolean {
+    return this.pausedUntilMs === Infinity;
+  }
+
   resume(): void {
-    this.paused = false;
-    this.lastByteMs = this.door.nowMs();
+    this.pausedUntilMs = this.door.nowMs();
     this.attempt?.resume();
   }
 
@@ -111,7 +116,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     const cut = this.form === 'events' ? this.cutter.push(chunk) : undefined;
     if (cut) this.read(cut);
     const goOn = this.handler.onData(chunk, cut);
-    if (!goOn) this.paused = true;
+    if (!goOn) this.pausedUntilMs = Infinity;
     return goOn;
   }
 
@@ -141,7 +146,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
 
   private heard(): void {
     this.lastByteMs = this.door.nowMs();
-    this.door.watch.heard(this.lastByteMs);
+    this.door.life.heard();
   }
 
   /** `computed`: the engine took the request on. */
@@ -167,7 +172,6 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
       } else if (kinds[i] === 'usage') this.usage = readUsage(event.toString('utf8')) ?? this.usage;
     }
     if (tokens === 0) return;
-    this.door.watch.moved(this.lastByteMs);
     this.door.ledger.tokens(this.entry, tokens);
   }
 }

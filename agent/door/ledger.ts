@@ -117,6 +117,13 @@ export class Ledger {
     return prompt.stream ? prefillMs : prefillMs + this.meanOutput * stepMs;
   }
 
+  /** The longest step that the law predicts: a full batch of prompt tokens beside what decodes now, ms. */
+  longestStepMs(): number {
+    const { decoding, decodeContextTokens } = this.totals();
+    const law = this.fit.state();
+    return prefillBaseMs(law, decoding, decodeContextTokens) + law.c1 * billedTokens(law, this.limits.maxBatchedTokens, 1, decoding);
+  }
+
   /** What the engine will find cached: what it holds, or what requests that wait ahead will have brought by then. */
   private look(prompt: LedgerPrompt): CacheLook {
     const look = this.cache.look(prompt);

@@ -89,6 +89,7 @@ export class SimDoor implements SimLink {
       doorUrl: `http://${this.agent}:8080`,
       connectTimeoutMs: 1000,
       open: new OpenAttempts(),
+      limits: config,
       collectors: this.readings.sources(spec.id),
       env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
     });
@@ -242,7 +243,7 @@ function sampleToken(request: EngineRequest): number {
 class SimReadings {
   private readonly clock: SimClock;
   private readonly door: SimDoor;
-  private metrics: { value: VllmMetrics; atMs: number } | undefined;
+  private metrics: { value: VllmMetrics; atMs: number; beganMs: number } | undefined;
   private gpu: { value: readonly GpuSample[]; atMs: number } | undefined;
   private busyMs = 0;
   private up = true;
@@ -284,6 +285,8 @@ class SimReadings {
               get state() {
                 return { health: isUp() ? ('up' as const) : ('down' as const), version: 'simulated', models: models() };
               },
+              heardMs: -Infinity,
+              goneMs: undefined,
               noteFailure: () => this.readHealth(),
             },
           },
@@ -306,7 +309,8 @@ class SimReadings {
       sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens, prefixCaching: undefined,
       processStartS: this.clock.wallMs() / 1000, engines: new Map(), engineStartKey: startKey,
     };
-    this.metrics = { value, atMs: this.clock.nowMs() };
+    const nowMs = this.clock.nowMs();
+    this.metrics = { value, atMs: nowMs, beganMs: nowMs };
   }
 
   private readGpu(): void {

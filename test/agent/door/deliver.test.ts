@@ -36,15 +36,15 @@ function doorOf(instance: object, metrics?: VllmMetrics): DoorInstance {
   const [config] = loadConfig({ env: {}, overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } } }).agent.instances;
   const none = { latest: () => undefined };
   const door = new DoorInstance({
-    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, open: new OpenAttempts(), env: { clock, rng: () => 0.5, log: silentLog },
+    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, open: new OpenAttempts(), limits: { suspectAfterMs: 3000, stuckAfterMs: 60_000 }, env: { clock, rng: () => 0.5, log: silentLog },
     collectors: {
       gpu: none, gpuInventory: none, host: none,
       instances: new Map([
         [
           config!.id,
           {
-            metrics: { latest: () => metrics && { value: metrics, atMs: clock.nowMs() }, readNow: () => Promise.resolve() },
-            health: { state: { health: 'up' as const, version: '0.29', models: [] }, noteFailure: () => undefined },
+            metrics: { latest: () => metrics && { value: metrics, atMs: clock.nowMs(), beganMs: clock.nowMs() }, readNow: () => Promise.resolve() },
+            health: { state: { health: 'up' as const, version: '0.29', models: [] }, heardMs: -Infinity, goneMs: undefined, noteFailure: () => undefined },
           },
         ],
       ]),
