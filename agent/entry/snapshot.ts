@@ -1,5 +1,6 @@
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
-import { guards, hardGuards, type Guard, type GuardContext } from './guards/index.ts';
+import type { Guard, GuardContext } from './guards/guard.ts';
+import { guards, hardGuards } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
 import { engineHitTokens } from '../door/cache/cache-view.ts';
