@@ -9,7 +9,9 @@ export interface GuardContext {
   staleAfterMs: number;
 }
 
-/** A rule that narrows the candidates. A `soft` one gives way when nobody is left: an answer that may fail beats none. */
+/**
+ * A rule that narrows the candidates. A `soft` one gives way when nobody is left: an answer that may fail beats none.
+ */
 export interface Guard {
   readonly name: string;
   readonly describe: string;
