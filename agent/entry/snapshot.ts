@@ -1,5 +1,6 @@
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
-import { guards, type Guard, type GuardContext, type Yields } from './guards/index.ts';
+import type { Guard, GuardContext, Yields } from './guards/guard.ts';
+import { guards } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
 import { engineHitTokens } from '../door/cache/cache-view.ts';

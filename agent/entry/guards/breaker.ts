@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The link from this entry to the door works: a door that this entry cannot reach may still look well to the brain. */
 export const breaker: Guard = {

@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The door takes new requests. */
 export const drain: Guard = {

@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The estimate of a prompt's tokens may be off by this much before an instance is ruled out by it. */
 const TOLERANCE = 1.2;

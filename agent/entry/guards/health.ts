@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The engine answers its health check and is awake, by its door's word. */
 export const health: Guard = {

@@ -1,31 +1,10 @@
-import type { RoutingRequest } from '../../../shared/candidate.ts';
-import type { InstanceView } from '../instances.ts';
 import { breaker } from './breaker.ts';
 import { drain } from './drain.ts';
 import { fits } from './fits.ts';
+import type { Guard } from './guard.ts';
 import { health } from './health.ts';
 import { model } from './model.ts';
 import { rest } from './rest.ts';
 import { stale } from './stale.ts';
-
-export interface GuardContext {
-  request: RoutingRequest;
-  nowMs: number;
-  staleAfterMs: number;
-}
-
-/**
- * When a rule gives way because it leaves nobody: an answer that may fail beats none. `soft` ones first, and with them those that hold on a request's
- * later attempts only in full; then, in a `panic`, the breakers: where they exclude every instance that is up, they say nothing of any one.
- */
-export type Yields = 'never' | 'soft' | 'first-attempt' | 'panic';
-
-/** A rule that narrows the candidates. */
-export interface Guard {
-  readonly name: string;
-  readonly describe: string;
-  readonly yields: Yields;
-  allows(view: InstanceView, context: GuardContext): boolean;
-}
 
 export const guards: readonly Guard[] = [health, drain, model, breaker, rest, stale, fits];

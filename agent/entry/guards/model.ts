@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The instance serves the requested model or LoRA adapter; a request without a model goes anywhere, as in vLLM. */
 export const model: Guard = {

@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The instance has not just said that it is full. A request that another one has refused is not offered to it all the same. */
 export const rest: Guard = {

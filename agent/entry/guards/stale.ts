@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The instance's state is fresh enough to be believed. */
 export const stale: Guard = {
