@@ -150,7 +150,7 @@ describe('two agents', () => {
     expect(status['collectors']).not.toHaveLength(0);
     const metrics = await call(urlOf(entry), '/metrics');
     expect(metrics.headers['content-type']).toContain('text/plain');
-    for (const name of ['in_flight_requests 0', 'table_version 7', 'learned_in_force 0', `attempts_total{instance="${instanceOf(door)}",status="ok"}`]) expect(metrics.body.includes(name), name).toBe(true);
+    for (const name of ['in_flight_requests 0', 'table_version 7', 'learned_in_force 0', `attempts_total{instance="${instanceOf(door)}",status="ok",culprit="nobody"}`]) expect(metrics.body.includes(name), name).toBe(true);
     expect((await call(urlOf(entry), '/health')).status).toBe(200);
     expect(JSON.parse((await call(urlOf(entry), '/ready')).body)).toEqual({ ready: true });
   });
@@ -304,10 +304,13 @@ describe('what reaches the engine', () => {
 
     test('that breaks off within a message ends with an error event of the Messages API', async () => {
       const text = event('message_start') + event('content_block_delta');
-      stub.answer = (_request, response) => void begin(response, text);
+      stub.answer = (_request, response) => {
+        response.writeHead(200, { 'content-type': 'text/event-stream' });
+        response.write(`${text}event: content_bl`, () => response.destroy());
+      };
       const answer = await post(urlOf(outer), '/v1/messages', { messages: [], stream: true });
       expect(answer).toMatchObject({ status: 200, cut: false });
-      expect(answer.body).toBe(`${text}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"The time for this request is over."}}\n\n`);
+      expect(answer.body).toBe(`${text}event: error\ndata: {"type":"error","error":{"type":"api_error","message":"The instance broke off in the middle of its answer."}}\n\n`);
     });
 
     test('whose engine fails before its first token has not begun: the client gets an answer', async () => {
@@ -367,13 +370,20 @@ describe('what reaches the engine', () => {
     await fleet.until('all was read', () => bytes === total * chunk.length, 50_000);
   });
 
-  test('an engine that answers 200 and then nothing is cut off, and the client is told', async () => {
-    stub.answer = (_request, response) => void response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: {"choices":[{"text":"x"}]}\n\n');
-    const answer = await post(urlOf(outer), COMPLETIONS, { prompt: 'x', stream: true });
-    expect(answer.status).toBe(200);
-    expect(answer.body).toContain('data: {"error":{');
-    expect(answer.body.endsWith('data: [DONE]\n\n')).toBe(true);
-    expect(ledgerOf(agent).inFlight).toBe(0);
+  test('the time that a client gives its request bounds it: an error event within a stream, 504 before it, 400 where it is no time', async () => {
+    stub.answer = (request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      if (!request.body.includes('silent')) response.write('data: {"choices":[{"text":"x"}]}\n\n');
+    };
+    const within = { 'x-request-timeout-ms': '2000' };
+    const begun = await post(urlOf(outer), COMPLETIONS, { prompt: 'x', stream: true }, within);
+    expect(begun.status).toBe(200);
+    expect(begun.body).toContain('data: {"error":{"message":"The time for this request is over."');
+    expect(begun.body.endsWith('data: [DONE]\n\n')).toBe(true);
+    expect(await post(urlOf(outer), COMPLETIONS, { prompt: 'silent', stream: true }, within)).toMatchObject({ status: 504 });
+    expect(await post(urlOf(outer), COMPLETIONS, { prompt: 'x' }, { 'x-request-timeout-ms': 'soon' })).toMatchObject({ status: 400 });
+    await fleet.until('all was aborted', () => ledgerOf(agent).inFlight === 0, 100);
+    expect(outer.context.receipts.newest(2).map((one) => one.culprit)).toEqual(['client', 'client']);
   });
 
   test('half of a plain answer is cut, not ended', async () => {

@@ -189,7 +189,9 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
     return Promise.all([this.readModels(get), this.readVersion(get)])
       .then(([models, version]) => {
         this.described = true;
-        this.change({ ...this.current, models, version });
+        const next = { ...this.current, models, version };
+        if (next.health === 'up') this.change(next);
+        else this.current = next;
       })
       .catch((error: unknown) => this.record.fail(error))
       .finally(() => {
