@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { Socket } from 'node:net';
 import { Agent as HttpAgent } from 'undici';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
@@ -9,14 +10,18 @@ import { BrainLink } from './link/brain-link.ts';
 import { type Collectors, makeCollectors } from './door/collectors/index.ts';
 import { type AgentContext, applyTable, makeContext } from './entry/context.ts';
 import { DoorInstance } from './door/door-instance.ts';
+import { EntryWatch } from './door/life/entry-watch.ts';
 import { OpenAttempts } from './door/open-attempts.ts';
 import { makeBrainReader } from './link/brain-reader.ts';
 import { ReportRefresh } from './link/report-refresh.ts';
 import { makeServer } from './server.ts';
-import { TableStore } from './link/table-store.ts';
+import { LinkWatch } from './link/link-watch.ts';
+import { type Identity, TableStore } from './link/table-store.ts';
 import { Telemetry } from './link/telemetry.ts';
 
 const DRAIN_POLL_MS = 20;
+/** A client whose host has gone is found by the system's own probes from then on. */
+const TCP_KEEPALIVE_MS = 15_000;
 
 /** A running agent. */
 export interface RunningAgent {
@@ -43,7 +48,8 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
   context.metrics.addProcessFigures();
   const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
-  const app = makeServer(context, doors, {
+  const entries = new EntryWatch(env.clock, open);
+  const app = makeServer(context, { byId: doors, open, entries }, {
     collectors,
     brain: () => ({ url: config.brainUrl, connected: runtime.link?.connected ?? false, lastError: runtime.link?.connected ? undefined : runtime.link?.lastError }),
   });
@@ -60,6 +66,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     await app.close();
     await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
   };
+  app.server.on('connection', (socket: Socket) => socket.setKeepAlive(true, TCP_KEEPALIVE_MS));
   const port = await listen(app, 'agent', config.host, config.port).catch(async (error: unknown) => {
     await release();
     throw error;
@@ -74,24 +81,9 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     sendBlocks: (message: Parameters<BrainLink['sendBlocks']>[0]) => runtime.link?.sendBlocks(message),
   };
   runtime.telemetry = new Telemetry([...doors.values()], context.instances, env.clock, config.telemetryMinMs, sink, () => context.draining);
-  if (config.brainUrl) {
-    runtime.link = new BrainLink({
-      url: config.brainUrl,
-      token,
-      hello: { agent: config.id, epoch: identity.epoch, credential: identity.credential, version: packageVersion, doorUrl: advertised.url },
-      env,
-      samples: context.samples,
-      onMessage: makeBrainReader(context, {
-        open: openTable,
-        onTable,
-        keep: (sealed) => store.save(sealed, context.salt),
-        resync: (instances) => runtime.link?.resync(instances),
-        resend: () => runtime.telemetry?.resend(),
-        resendBlocks: (instance) => runtime.telemetry?.resendBlocks(instance),
-      }),
-    });
-  }
+  if (config.brainUrl) runtime.link = linkToBrain(context, { ...identity, doorUrl: advertised.url }, store, onTable, runtime);
   const refresh = new ReportRefresh(context.instances, env.clock, token, config.reportRefreshMs, () => runtime.link?.connected ?? false);
+  const links = new LinkWatch(context);
 
   const close = async (): Promise<void> => {
     collectors.stop();
@@ -101,11 +93,38 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     }
     runtime.telemetry?.close();
     refresh.close();
+    links.close();
+    entries.close();
     runtime.link?.close();
     app.server.closeAllConnections();
     await release();
   };
   return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, () => app.server.close(), close) };
+}
+
+function linkToBrain(
+  context: AgentContext,
+  { epoch, credential, doorUrl }: Identity & { doorUrl: string },
+  store: TableStore,
+  onTable: (table: RoutingTable) => void,
+  runtime: { link?: BrainLink; telemetry?: Telemetry },
+): BrainLink {
+  const { config, token, env, samples } = context;
+  return new BrainLink({
+    url: config.brainUrl,
+    token,
+    hello: { agent: config.id, epoch, credential, version: packageVersion, doorUrl },
+    env,
+    samples,
+    onMessage: makeBrainReader(context, {
+      open: openTable,
+      onTable,
+      keep: (sealed) => store.save(sealed, context.salt),
+      resync: (instances) => runtime.link?.resync(instances),
+      resend: () => runtime.telemetry?.resend(),
+      resendBlocks: (instance) => runtime.telemetry?.resendBlocks(instance),
+    }),
+  });
 }
 
 function makeDoor(

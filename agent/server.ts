@@ -3,9 +3,10 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { encode } from '../shared/codec.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { isFleetToken } from '../shared/token.ts';
+import { ATTEMPTS_PATH, encodeAttempts, type HeldAttempt } from './wire/attempt-list.ts';
 import { ClientAnswer, errorBody } from './wire/client-answer.ts';
 import type { AgentContext } from './entry/context.ts';
-import type { DoorInstance } from './door/door-instance.ts';
+import type { LocalDoors } from './door/local-doors.ts';
 import { serveHop } from './door/hop-server.ts';
 import { HOP_HEADER } from './wire/hop.ts';
 import { readRequest } from './request/read.ts';
@@ -24,7 +25,7 @@ const RESET_TIMEOUT_MS = 10_000;
 const RESET_ANSWER_BYTES = 65_536;
 
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
-export function makeServer(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, sources: StatusSources): FastifyInstance {
+export function makeServer(context: AgentContext, local: LocalDoors, sources: StatusSources): FastifyInstance {
   const app = Fastify({
     logger: false, bodyLimit: context.config.bodyLimitBytes, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
     // Fastify's router fails on a path before any route or error handler is there to answer.
@@ -36,7 +37,7 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ detail: 'Not Found' }));
 
   app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
-  for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, (request, reply) => serve(context, doors, request, reply));
+  for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, (request, reply) => serve(context, local, request, reply));
   app.get('/health', (_request, reply) => reply.code(200).send());
   app.get('/ready', (_request, reply) => {
     const ready = !context.draining && anyUp(context);
@@ -50,15 +51,20 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
   });
   app.get(REPORT_PATH, (request, reply) => {
     if (!authorised(context, request, reply)) return reply;
-    const reports = [...doors.values()].map((door) => door.report(context.draining));
+    const reports = [...local.byId.values()].map((door) => door.report(context.draining));
     return reply.type('application/msgpack').send(encode(reports));
   });
-  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, doors, request, reply));
+  app.get<{ Querystring: { entry?: string; epoch?: string } }>(ATTEMPTS_PATH, (request, reply) => {
+    if (!authorised(context, request, reply)) return reply;
+    const { entry = '', epoch } = request.query;
+    return reply.type('application/msgpack').send(encodeAttempts(heldAttempts(context, local, entry, Number(epoch))));
+  });
+  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, local, request, reply));
   return app;
 }
 
 /** A client's request, or a hop from another entry. */
-async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+async function serve(context: AgentContext, local: LocalDoors, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const raw: IncomingMessage = request.raw;
   const path = raw.url ?? '/';
   const decoded = decodedPath(path);
@@ -67,7 +73,7 @@ async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInsta
   const client = readRequest(request.method, path, raw.headers, Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0));
   reply.hijack();
   const hop = raw.headers[HOP_HEADER];
-  if (typeof hop === 'string' && serveHop(context, doors, hop, client, reply.raw)) return;
+  if (typeof hop === 'string' && serveHop(context, local, hop, client, reply.raw)) return;
   if (context.inFlight >= context.config.maxInFlight) {
     const message = `This entry holds ${context.config.maxInFlight} requests already (agent.maxInFlight).`;
     return new ClientAnswer(reply.raw).fail(503, 'ServiceUnavailableError', message, { headers: { 'retry-after': '1' } });
@@ -140,6 +146,13 @@ function fleetModels(context: AgentContext) {
   };
 }
 
+/** What an entry has running at the doors here; its question is a sign of life. */
+function heldAttempts(context: AgentContext, { open, entries }: LocalDoors, entry: string, epoch: number): HeldAttempt[] {
+  entries.heard(entry, epoch);
+  const nowMs = context.env.clock.nowMs();
+  return open.select(({ id }) => id.watched && id.entry === entry && id.epoch === epoch).map((one) => [one.instance, one.id.seq, nowMs - one.lastByteMs]);
+}
+
 function authorised(context: AgentContext, request: FastifyRequest, reply: FastifyReply): boolean {
   if (isFleetToken(request.headers.authorization, context.token)) return true;
   reply.code(401).type('application/json').send(errorBody(401, 'Unauthorized', 'This route needs `Authorization: Bearer <fleet token>`.'));
@@ -149,12 +162,12 @@ function authorised(context: AgentContext, request: FastifyRequest, reply: Fasti
 /** Empties an engine's prefix cache (a vLLM in development mode) and the door's view of it with it. */
 async function resetPrefixCache(
   context: AgentContext,
-  doors: ReadonlyMap<string, DoorInstance>,
+  local: LocalDoors,
   request: FastifyRequest<{ Params: { id: string } }>,
   reply: FastifyReply,
 ): Promise<FastifyReply> {
   if (!authorised(context, request, reply)) return reply;
-  const door = doors.get(request.params.id);
+  const door = local.byId.get(request.params.id);
   if (!door) return reply.code(404).send({ detail: `no local instance ${request.params.id}` });
   const timeout = new AbortController();
   const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => timeout.abort());

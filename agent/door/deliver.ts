@@ -146,7 +146,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
 
   private heard(): void {
     this.lastByteMs = this.door.nowMs();
-    this.door.life.heard();
+    this.door.life.byte();
   }
 
   /** `computed`: the engine took the request on. */

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { ClientAnswer } from '../wire/client-answer.ts';
 import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
+import type { LocalDoors } from './local-doors.ts';
 import { FAILURE_HEADER, openHop, REPORT_HEADER, USAGE_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
@@ -21,10 +22,11 @@ export interface HopHost {
  * Delivers a request that another entry has routed here. False if the header is not the fleet's: then it is a client's request with a header that means
  * nothing. The answer's headers carry the door's load report; a failure of the door or engine is marked, so that the entry may try elsewhere.
  */
-export function serveHop(host: HopHost, doors: ReadonlyMap<string, DoorInstance>, header: string, client: ClientRequest, response: ServerResponse): boolean {
+export function serveHop(host: HopHost, local: LocalDoors, header: string, client: ClientRequest, response: ServerResponse): boolean {
   const hop = openHop(header, host.token);
   if (!hop) return false;
-  const door = doors.get(hop.instance);
+  local.entries.heard(hop.entry, hop.epoch);
+  const door = local.byId.get(hop.instance);
   const answer = new ClientAnswer(response);
   if (!door) {
     answer.fail(503, 'ServiceUnavailableError', `This agent is not the door of ${hop.instance}.`, { headers: { [FAILURE_HEADER]: 'unknown-instance' } });

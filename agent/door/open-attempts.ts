@@ -5,6 +5,8 @@ export interface DeliveryId {
   entry: string;
   epoch: number;
   seq: number;
+  /** another agent's entry, which asks for its attempts while they run */
+  watched: boolean;
 }
 
 /** One delivery in flight at an engine, as the watches of its door see it. Times are of the injected clock, ms. */

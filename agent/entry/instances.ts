@@ -28,6 +28,8 @@ export interface InstanceView {
   describesMs: number;
   /** round trip to the door, ms; 0 for a local one */
   linkMs: number;
+  /** questions of this entry in a row that the door has not answered (agent/link/link-watch.ts) */
+  linkMissing: number;
   readonly breaker: Breaker;
   /** when a request of this entry last got its whole answer from it, clock ms */
   lastGoodMs: number;
@@ -53,6 +55,8 @@ interface ViewDelta {
   remove: ArrayLike<number>;
 }
 
+/** Missing answers in a row after which the link to a door is down. */
+export const LINK_DOWN = 3;
 /** Instances that have left and are remembered. */
 const MAX_LEFT = 4096;
 /** How fast the link time follows slower probes, per probe. */
@@ -197,6 +201,7 @@ export class Instances {
       report: undefined,
       describesMs: -Infinity,
       linkMs: 0,
+      linkMissing: 0,
       breaker: new Breaker(this.config.breaker, this.clock),
       lastGoodMs: -Infinity,
       rest: undefined,

@@ -73,8 +73,8 @@ function dispatch(context: AgentContext, client: ClientRequest, admission: Admis
   const headers = passableHeaders(client.headers);
   const request = { method: client.method, path: client.path, headers, body: client.body, usageAdded: client.usageAdded };
   const entry = context.config.id;
-  if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq }, handler);
-  headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq }, context.token);
+  if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq, watched: false }, handler);
+  headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq, watched: true }, context.token);
   if (client.usageAdded) headers[USAGE_HEADER] = 'wanted';
   return context.instances.upstream(view).dispatch(request, handler);
 }

@@ -16,11 +16,15 @@ export interface Hop {
   entry: string;
   epoch: number;
   seq: number;
+  /** the entry asks for its attempts once a second while they run (attempt-list.ts): its silence means that it is gone */
+  watched: boolean;
 }
 
-/** `instance,entry,epoch,seq,mac` with a MAC by the fleet's token. */
+const WATCHED = 'watched';
+
+/** `instance,entry,epoch,seq,watched,mac` with a MAC by the fleet's token. */
 export function signHop(hop: Hop, token: string): string {
-  const text = `${hop.instance},${hop.entry},${hop.epoch},${hop.seq}`;
+  const text = `${hop.instance},${hop.entry},${hop.epoch},${hop.seq}${hop.watched ? `,${WATCHED}` : ''}`;
   return `${text},${mac(text, token)}`;
 }
 
@@ -31,9 +35,9 @@ export function openHop(header: string, token: string): Hop | undefined {
   const given = Buffer.from(header.slice(cut + 1));
   const right = Buffer.from(mac(text, token));
   if (given.length !== right.length || !timingSafeEqual(given, right)) return undefined;
-  const [instance, entry, epoch, seq] = text.split(',');
+  const [instance, entry, epoch, seq, watched] = text.split(',');
   if (!instance || !entry) return undefined;
-  return { instance, entry, epoch: Number(epoch), seq: Number(seq) };
+  return { instance, entry, epoch: Number(epoch), seq: Number(seq), watched: watched === WATCHED };
 }
 
 function mac(text: string, token: string): string {

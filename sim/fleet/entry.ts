@@ -145,7 +145,7 @@ class Routing {
     const { clock, hopMs, context, client, request } = this;
     const observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
     const prompt = ledgerPrompt(context, client, request.print);
-    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq }, {
+    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq, watched: false }, {
       onFirstToken: (report) => {
         clock.after(hopMs, () => {
           observed.ttftMs = clock.nowMs() - startMs;

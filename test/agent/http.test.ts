@@ -182,7 +182,7 @@ describe('two agents', () => {
   });
 
   test('a hop for an instance that is not here is refused with a mark, and never routed on', async () => {
-    const hop = signHop({ instance: 'elsewhere', entry: 'x', epoch: 1, seq: 0 }, TOKEN);
+    const hop = signHop({ instance: 'elsewhere', entry: 'x', epoch: 1, seq: 0, watched: true }, TOKEN);
     const answer = await post(urlOf(door), COMPLETIONS, completion(), { 'x-lodestar-hop': hop });
     expect(answer.status).toBe(503);
     expect(answer.headers['x-lodestar-failure']).toBe('unknown-instance');
@@ -204,7 +204,7 @@ describe('two agents', () => {
   });
 
   test('a forged hop is a client\'s request like any other', async () => {
-    for (const hop of [signHop({ instance: instanceOf(entry), entry: 'x', epoch: 1, seq: 0 }, 'another token of 20'), 'junk', '']) {
+    for (const hop of [signHop({ instance: instanceOf(entry), entry: 'x', epoch: 1, seq: 0, watched: true }, 'another token of 20'), 'junk', '']) {
       const answer = await post(urlOf(entry), COMPLETIONS, completion(), { 'x-lodestar-hop': hop });
       expect(answer.status).toBe(200);
       expect(answer.headers['x-lodestar-instance']).toBeDefined();

@@ -185,19 +185,23 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
     const { clock } = this.env;
     if (this.describing || (this.described && clock.nowMs() - this.modelsAtMs < MODELS_PERIOD_MS)) return undefined;
     this.describing = true;
+    return this.readDescription().finally(() => {
+      this.modelsAtMs = clock.nowMs();
+      this.describing = false;
+    });
+  }
+
+  private async readDescription(): Promise<void> {
     const get = { ...this.get, timeoutMs: MODELS_TIMEOUT_MS };
-    return Promise.all([this.readModels(get), this.readVersion(get)])
-      .then(([models, version]) => {
-        this.described = true;
-        const next = { ...this.current, models, version };
-        if (next.health === 'up') this.change(next);
-        else this.current = next;
-      })
-      .catch((error: unknown) => this.record.fail(error))
-      .finally(() => {
-        this.modelsAtMs = clock.nowMs();
-        this.describing = false;
-      });
+    try {
+      const [models, version] = await Promise.all([this.readModels(get), this.readVersion(get)]);
+      this.described = true;
+      const next = { ...this.current, models, version };
+      if (next.health === 'up') this.change(next);
+      else this.current = next;
+    } catch (error) {
+      this.record.fail(error);
+    }
   }
 
   private async readModels(get: GetOptions): Promise<ServedModel[]> {

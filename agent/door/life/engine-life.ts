@@ -79,8 +79,8 @@ export class EngineLife {
   }
 
   /** A byte of an answer came. */
-  heard(): void {
-    this.watch.moved();
+  byte(): void {
+    this.watch.byte();
   }
 
   /** The engine has restarted: what was sent to it before that cannot come any more. `beforeMs`: clock ms. */
@@ -91,7 +91,7 @@ export class EngineLife {
   private tick(): void {
     const { env, sources } = this.options;
     const nowMs = env.clock.nowMs();
-    if (sources.healthHeardMs() !== this.healthHeardMs) this.watch.heard();
+    if (sources.healthHeardMs() !== this.healthHeardMs) this.watch.checked();
     this.healthHeardMs = sources.healthHeardMs();
     this.readGauges();
     const running = this.running();
@@ -112,8 +112,7 @@ export class EngineLife {
     this.readMs = reading.atMs;
     const { running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions } = reading.value;
     const gauges = [running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions].join(' ');
-    if (gauges === this.lastGauges) this.watch.heard();
-    else this.watch.moved();
+    if (gauges !== this.lastGauges) this.watch.moved();
     this.lastGauges = gauges;
     const lost = this.lost.note({ beganMs: reading.beganMs, atEngine: running + waiting }, this.running());
     if (lost.length === 0) return;
@@ -139,10 +138,12 @@ export class EngineLife {
   }
 
   private say(): void {
-    if (this.doubt === this.said) return;
+    // A second of quiet is no news.
+    const doubt = this.doubt === 'quiet' ? undefined : this.doubt;
+    if (doubt === this.said) return;
     const { env, instance } = this.options;
-    if (this.doubt === undefined) env.log.info({ instance, was: this.said }, 'the engine is no longer in doubt');
-    else env.log.warn({ instance, doubt: this.doubt }, 'the engine gets no new requests');
-    this.said = this.doubt;
+    if (doubt === undefined) env.log.info({ instance, was: this.said }, 'the engine is no longer in doubt');
+    else env.log.warn({ instance, doubt }, 'the engine gets no new requests');
+    this.said = doubt;
   }
 }

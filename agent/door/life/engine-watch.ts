@@ -23,16 +23,19 @@ const MAX_TICK_MS = 250;
 const STEPS_STUCK = 10;
 
 /**
- * Whether one engine lives, by what comes from it: any byte, of an answer or of a check, is life; a token, a byte of an answer, a counter or gauge that
- * moves is progress. Silence and standstill count only while this process itself runs.
+ * Whether one engine lives, by what comes from it: a byte of an answer, an answer to a health check, a gauge or counter that has moved. Gauges alone keep what runs there
+ * running, but bring no new requests: an engine that leaves its health checks unanswered is not well. Silence and standstill count only while this process itself runs.
  */
 export class EngineWatch {
   private readonly limits: WatchLimits;
   private state: Doubt | undefined;
+  /** without a byte or an answered check; with unmoved gauges besides; without a byte or a moved gauge */
   private quietMs = 0;
+  private silentMs = 0;
   private stillMs = 0;
-  private wasHeard = true;
-  private hasMoved = true;
+  private wasChecked = true;
+  private gotByte = true;
+  private gaugesMoved = true;
   private tickMs: number | undefined;
 
   constructor(limits: WatchLimits) {
@@ -43,13 +46,19 @@ export class EngineWatch {
     return this.state;
   }
 
-  heard(): void {
-    this.wasHeard = true;
+  /** A health check was answered. */
+  checked(): void {
+    this.wasChecked = true;
   }
 
+  /** A byte of an answer came. */
+  byte(): void {
+    this.gotByte = true;
+  }
+
+  /** A gauge or counter is another than at the last reading. */
   moved(): void {
-    this.wasHeard = true;
-    this.hasMoved = true;
+    this.gaugesMoved = true;
   }
 
   /** Requests were lost there, or it stood still: it has to prove itself before it gets others. */
@@ -66,14 +75,16 @@ export class EngineWatch {
   tick(nowMs: number, { work, gaugesFresh, longestStepMs }: WatchFacts): Doubt | undefined {
     const stepMs = Math.min(MAX_TICK_MS, nowMs - (this.tickMs ?? nowMs));
     this.tickMs = nowMs;
-    this.quietMs = this.wasHeard ? 0 : this.quietMs + stepMs;
-    this.stillMs = this.hasMoved || !work ? 0 : this.stillMs + stepMs;
-    this.wasHeard = false;
+    const heard = this.wasChecked || this.gotByte;
+    const moved = this.gotByte || this.gaugesMoved;
+    this.quietMs = heard ? 0 : this.quietMs + stepMs;
+    this.silentMs = heard || moved ? 0 : this.silentMs + stepMs;
+    this.stillMs = moved || !work ? 0 : this.stillMs + stepMs;
+    this.wasChecked = this.gotByte = this.gaugesMoved = false;
     const before = this.state;
-    if (this.hasMoved && before === 'stuck') this.state = undefined;
-    this.hasMoved = false;
+    if (moved && before === 'stuck') this.state = undefined;
     const { suspectAfterMs, stuckAfterMs } = this.limits;
-    if (this.quietMs >= suspectAfterMs) this.state = 'silent';
+    if (this.silentMs >= suspectAfterMs) this.state = 'silent';
     else if (this.state === 'lost' || this.state === 'stuck') return undefined;
     else if (this.quietMs >= QUIET_MS) this.state = 'quiet';
     else if (gaugesFresh && this.stillMs >= Math.max(stuckAfterMs, STEPS_STUCK * longestStepMs)) this.state = 'stuck';
