@@ -1,8 +1,9 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import type { Clock } from '../../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { LawFit } from './law/law-fit.ts';
-import { type CacheLook, type CacheOutcome, type CacheView, engineHitTokens } from './cache/cache-view.ts';
+import type { CacheLook, CacheOutcome, CacheView } from './cache/cache-view.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
 import type { Sequence } from './cache/sequence.ts';
 import { SeenTracker } from './seen.ts';

@@ -1,8 +1,8 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
 import { guards, hardGuards, type Guard, type GuardContext } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
-import { engineHitTokens } from '../door/cache/cache-view.ts';
 
 /** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
 export interface Snapshot {

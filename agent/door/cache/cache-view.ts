@@ -1,3 +1,4 @@
+import { engineHitTokens } from '../../../shared/blocks/hit-tokens.ts';
 import type { Clock } from '../../../shared/env.ts';
 import type { CacheFigures, CacheSource } from '../../../shared/instance.ts';
 import { BLOCK_BYTES } from '../../request/fingerprint.ts';
@@ -383,11 +384,4 @@ export class CacheView {
 /** Physical blocks: those that requests can use, and the null block. */
 function blocksOf(kvTokens: number, blockTokens: number): number {
   return Math.min(MAX_BLOCKS, Math.max(1, Math.floor(kvTokens / blockTokens))) + 1;
-}
-
-/** Cached tokens as the engine counts them: whole blocks, at most (promptTokens − 1) rounded down to a block. */
-export function engineHitTokens(matchedTokens: number, promptTokens: number, blockTokens: number): number {
-  const block = Math.max(1, blockTokens);
-  const limit = Math.floor(Math.max(0, promptTokens - 1) / block) * block;
-  return Math.min(limit, Math.floor(matchedTokens / block) * block);
 }
