@@ -1,9 +1,9 @@
 import { BLOCK_BYTES, fingerprint } from '../../agent/request/fingerprint.ts';
 import type { BlocksStored } from '../../agent/door/kv-events/kv-event.ts';
 import { EngineBlocks } from '../../agent/door/cache/engine-blocks.ts';
-import { type PrefixNode, PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
+import { PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
 import type { CachePrompt } from '../../agent/request/prompt.ts';
-import type { Layout, Sequence } from '../../agent/door/cache/sequence.ts';
+import type { Layout, PrefixNode, Sequence } from '../../agent/door/cache/records.ts';
 import { ShadowPool } from '../../agent/door/cache/shadow-pool.ts';
 import { Vocabulary } from '../../agent/door/cache/token-text.ts';
 
@@ -114,7 +114,7 @@ export function layoutOf({ hashes, promptTokens, tokensPerBlock }: CachePrompt):
   const ends = new Float64Array(hashes.length + 1);
   for (let k = 0; k < hashes.length; k++) ends[k] = (k + 1) * tokensPerBlock;
   ends[hashes.length] = promptTokens;
-  return { promptTokens, ends };
+  return { promptTokens, ends, nodes: [] };
 }
 
 /** Ids of a text's tokens: its bytes, four at a time. */

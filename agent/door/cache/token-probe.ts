@@ -23,13 +23,19 @@ const MAX_BODY_BYTES = 512 * 1024;
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 /** Failures in a row after which the engine is taken to have no such route. */
 const MAX_FAILURES = 5;
-/** Fields of a request that decide what its prompt's tokens are, beside the prompt itself (vllm/entrypoints/serve/tokenize/protocol.py). */
+/**
+ * Fields of a request that decide what its prompt's tokens are, beside the prompt itself
+ * (vllm/entrypoints/serve/tokenize/protocol.py).
+ */
 const FIELDS = [
   'model', 'messages', 'tools', 'chat_template', 'chat_template_kwargs', 'add_generation_prompt', 'continue_final_message', 'add_special_tokens', 'mm_processor_kwargs', 'media_io_kwargs',
 ] as const;
 const answerSchema = z.object({ tokens: z.array(z.int().nonnegative()), token_strs: z.array(z.string()) });
 
-/** Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one question at a time, with pauses. */
+/**
+ * Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one
+ * question at a time, with pauses.
+ */
 export class TokenProbe {
   /** why exact counts cannot be had; empty: they can */
   problem = '';
@@ -98,7 +104,10 @@ export class TokenProbe {
   }
 }
 
-/** The engine's question for the prompt of a request; undefined where the request has no text of one prompt, or is none that can be read here. */
+/**
+ * The engine's question for the prompt of a request; undefined where the request has no text of one prompt, or is none
+ * that can be read here.
+ */
 function questionOf({ path, body }: ProbeSource): Buffer | undefined {
   const isChat = /^\/v1\/chat\/completions(\?|$)/.test(path);
   if (!isChat && !/^\/v1\/completions(\?|$)/.test(path)) return undefined;

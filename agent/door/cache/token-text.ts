@@ -5,7 +5,10 @@ const MAX_TOKENS = 524_288;
 /** A resumption is looked for with this much text, so that it is not found by chance. */
 const NEEDLE_BYTES = 8;
 const LONG_NEEDLE_BYTES = 16;
-/** Text that may be skipped at once: the markers that stand for a chat template in the canonical text, and more the longer nothing was found. */
+/**
+ * Text that may be skipped at once: the markers that stand for a chat template in the canonical text, and more the
+ * longer nothing was found.
+ */
 const SKIP_BYTES = 24;
 const SKIP_BYTES_PER_TOKEN = 16;
 /** Tokens without a place after which it is looked for anywhere, not only near. */
@@ -15,12 +18,18 @@ const BACK_BYTES = 512;
 const MAX_LOCATED = 64;
 const MIN_LOCATED = 8;
 const MIN_FOUND = 0.7;
-/** Where they are looked for around the place at which they are expected, and how many places that look alike are compared. */
+/**
+ * Where they are looked for around the place at which they are expected, and how many places that look alike are
+ * compared.
+ */
 const LOCATE_BYTES = 192;
 const LOCATE_SHARE = 0.05;
 const MAX_PLACES = 16;
 
-/** GPT-2's map of bytes to printable characters (its bytes_to_unicode), by which byte-level tokenizers spell their tokens; here from character to byte. */
+/**
+ * GPT-2's map of bytes to printable characters (its bytes_to_unicode), by which byte-level tokenizers spell their
+ * tokens; here from character to byte.
+ */
 const BYTE_OF_CHAR: ReadonlyMap<string, number> = byteOfChar();
 
 /** Text of an engine's tokens, learned from its own tokenizer's answers: id → bytes. */
@@ -45,7 +54,10 @@ export class Vocabulary {
   }
 }
 
-/** Bytes that a token stands for, from the spelling that a tokenizer gives it: byte-level (`Ġthe`) or SentencePiece (`▁the`, `<0x0A>`). */
+/**
+ * Bytes that a token stands for, from the spelling that a tokenizer gives it: byte-level (`Ġthe`) or SentencePiece
+ * (`▁the`, `<0x0A>`).
+ */
 export function tokenBytes(spelling: string): Buffer {
   const hex = /^<0x([0-9A-Fa-f]{2})>$/.exec(spelling);
   if (hex) return Buffer.from([Number.parseInt(hex[1] as string, 16)]);
@@ -60,8 +72,9 @@ export function tokenBytes(spelling: string): Buffer {
 }
 
 /**
- * Follows an engine's tokens through the canonical text of a prompt, to find how many tokens lie before the end of each byte block. Tokens of the chat template are not
- * in that text, its own markers are not among the tokens; both are passed over. Tokens of unknown text count, at a place between their neighbours'.
+ * Follows an engine's tokens through the canonical text of a prompt, to find how many tokens lie before the end of each
+ * byte block. Tokens of the chat template are not in that text, its own markers are not among the tokens; both are
+ * passed over. Tokens of unknown text count, at a place between their neighbours'.
  */
 export class Alignment {
   /** tokens that had their place in the text */
@@ -87,7 +100,10 @@ export class Alignment {
     return this.token + this.lost;
   }
 
-  /** The next tokens, by their text. `reach` is called for each byte block that ends before what was found, in order, with the tokens before its end. */
+  /**
+   * The next tokens, by their text. `reach` is called for each byte block that ends before what was found, in order,
+   * with the tokens before its end.
+   */
   feed(pieces: readonly (Buffer | undefined)[], reach: (block: number, tokens: number) => void): void {
     for (let i = 0; i < pieces.length; i++) {
       const piece = pieces[i];
@@ -147,8 +163,8 @@ export interface TokenPlace {
 }
 
 /**
- * Looks for tokens in a text near a byte: `absent` if what is known of them is not there, `unknown` if too little is known. `isStart`: they begin the prompt, so their place is
- * the text's start.
+ * Looks for tokens in a text near a byte: `absent` if what is known of them is not there, `unknown` if too little is
+ * known. `isStart`: they begin the prompt, so their place is the text's start.
  */
 export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number, isStart: boolean): TokenPlace | 'absent' | 'unknown' {
   const known = pieces.slice(0, MAX_LOCATED).filter((piece) => piece !== undefined).length;

@@ -6,10 +6,15 @@ const MAX_TEXT_BYTES = 32_768;
 const RATE = 0.05;
 /** What stands before and behind a message's role in the canonical text (agent/request/read.ts). */
 const [OPEN, CLOSE] = ['\u0001', '\u0002'];
-/** A message's marker, or a word with the space before it, or white space, as tokenizers split text before anything else. */
+/**
+ * A message's marker, or a word with the space before it, or white space, as tokenizers split text before anything
+ * else.
+ */
 const WORD = new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}|[^\\S\\r\\n]?[^\\s${OPEN}]+|\\s+`, 'g');
 
-/** How many tokens words have, learned from prompts whose exact tokens are known: what a text that is new will come to. */
+/**
+ * How many tokens words have, learned from prompts whose exact tokens are known: what a text that is new will come to.
+ */
 export class WordTokens {
   private readonly counts = new Map<string, number>();
   /** of words that are not known */
@@ -32,8 +37,8 @@ export class WordTokens {
   }
 
   /**
-   * Tokens that text from byte `from` on will come to, up to each end of a block of `blockBytes`; the last entry is the end of the text. `fallback`: tokens per byte
-   * where nothing is known.
+   * Tokens that text from byte `from` on will come to, up to each end of a block of `blockBytes`; the last entry is the
+   * end of the text. `fallback`: tokens per byte where nothing is known.
    */
   estimate(text: Buffer, from: number, blockBytes: number, fallback: number): Float64Array {
     const blocks = Math.floor(text.length / blockBytes) - Math.floor(from / blockBytes);

@@ -30,8 +30,8 @@ describe('attribution', () => {
     rig.admit(a);
     rig.admit(b);
     tellStored(b, 200);
-    expect(rig.nodesOf(b).map(({ events }) => events)).toEqual(['held', 'held', 'held', 'held']);
-    expect(rig.nodesOf(a).map(({ events }) => events)).toEqual(['unknown', 'unknown', 'unknown', 'unknown']);
+    expect(rig.nodesOf(b).map(({ engine }) => engine.state)).toEqual(['held', 'held', 'held', 'held']);
+    expect(rig.nodesOf(a).map(({ engine }) => engine.state)).toEqual(['unknown', 'unknown', 'unknown', 'unknown']);
     // One token in each block is exact now, and none was changed.
     expect(rig.nodesOf(b).map(({ tokens, exact }) => [tokens, exact])).toEqual([[16, true], [32, true], [48, true], [64, true]]);
   });
@@ -40,7 +40,7 @@ describe('attribution', () => {
     const a = textPrompt(text(256));
     const sequence = rig.admit(a);
     tellStored(a, 100);
-    expect(rig.nodesOf(a).every(({ events }) => events === 'held')).toBe(true);
+    expect(rig.nodesOf(a).every(({ engine }) => engine.state === 'held')).toBe(true);
     expect(sequence.unknownTokens).toBe(64);
   });
 
@@ -49,7 +49,7 @@ describe('attribution', () => {
     rig.admit(a);
     rig.admit(b);
     tellStored(a, 100);
-    expect([...rig.nodesOf(a), ...rig.nodesOf(b)].every(({ events }) => events === 'unknown')).toBe(true);
+    expect([...rig.nodesOf(a), ...rig.nodesOf(b)].every(({ engine }) => engine.state === 'unknown')).toBe(true);
   });
 
   test('a prompt of token ids is known by its tokens', () => {
@@ -59,8 +59,8 @@ describe('attribution', () => {
     rig.admit(b);
     tellStored(b, 100);
     // What both share is held for both.
-    expect(rig.nodesOf(b).map(({ events }) => events)).toEqual(['held', 'held', 'held', 'held']);
-    expect(rig.nodesOf(a).map(({ events }) => events)).toEqual(['held', 'unknown', 'unknown', 'unknown']);
+    expect(rig.nodesOf(b).map(({ engine }) => engine.state)).toEqual(['held', 'held', 'held', 'held']);
+    expect(rig.nodesOf(a).map(({ engine }) => engine.state)).toEqual(['held', 'unknown', 'unknown', 'unknown']);
   });
 
   test('chunks of a prompt follow one another, and late ones come after its end', () => {
@@ -70,7 +70,7 @@ describe('attribution', () => {
     tellStored(a, 100, 0, 2);
     rig.finish(sequence);
     tellStored(a, 100, 2, 4);
-    expect(rig.nodesOf(a).map(({ events }) => events)).toEqual(['held', 'held', 'held', 'held']);
+    expect(rig.nodesOf(a).map(({ engine }) => engine.state)).toEqual(['held', 'held', 'held', 'held']);
   });
 
   test('blocks whose parent was never heard of are nobody’s', () => {
@@ -78,7 +78,7 @@ describe('attribution', () => {
     rig.learn(a.text);
     rig.admit(a);
     tellStored(a, 100, 2, 4);
-    expect(rig.nodesOf(a).every(({ events }) => events === 'unknown')).toBe(true);
+    expect(rig.nodesOf(a).every(({ engine }) => engine.state === 'unknown')).toBe(true);
     rig.events.apply([removedBlocks([102, 103, 999])]);
     expect(rig.depth(a)).toBe(4);
   });
@@ -94,8 +94,8 @@ describe('attribution', () => {
     tellStored(special, 100, 0, 4, event);
     tellStored(plain, 200, 0, 4, { extraKeys: [null, null, null, null] });
     rig.events.apply([removedBlocks([200, 201, 202, 203])]);
-    expect(rig.nodesOf(special).map(({ events }) => events)).toEqual(['held', 'held', 'held', 'held']);
-    expect(rig.nodesOf(plain).map(({ events }) => events)).toEqual(['gone', 'gone', 'gone', 'gone']);
+    expect(rig.nodesOf(special).map(({ engine }) => engine.state)).toEqual(['held', 'held', 'held', 'held']);
+    expect(rig.nodesOf(plain).map(({ engine }) => engine.state)).toEqual(['gone', 'gone', 'gone', 'gone']);
   });
 });
 
@@ -150,7 +150,7 @@ describe('what is held', () => {
     tellStored(a, 100, 0, 4, { medium: 'CPU' });
     tellStored(a, 100, 0, 4, { medium: 'CPU' });
     expect(rig.events.offloadedCount).toBe(4);
-    expect(rig.nodesOf(a).every(({ events }) => events === 'unknown')).toBe(true);
+    expect(rig.nodesOf(a).every(({ engine }) => engine.state === 'unknown')).toBe(true);
     rig.events.apply([removedBlocks([100, 101], 'CPU'), removedBlocks([100], 'CPU'), removedBlocks([555], 'CPU')]);
     expect(rig.events.offloadedCount).toBe(3);
   });
@@ -160,7 +160,7 @@ describe('what is held', () => {
     rig.learn(a.text);
     rig.admit(a);
     tellStored(a, 100, 0, 4, { group: 1, specKind: 'sliding_window' });
-    expect(rig.nodesOf(a).every(({ events }) => events === 'unknown')).toBe(true);
+    expect(rig.nodesOf(a).every(({ engine }) => engine.state === 'unknown')).toBe(true);
     tellStored(a, 100, 0, 4, { group: 2, specKind: 'full_attention' });
     rig.events.apply([removedBlocks([100, 101, 102, 103], 'GPU', 1)]);
     expect(rig.depth(a)).toBe(4);
@@ -218,7 +218,7 @@ describe('the state of the account', () => {
     rig.nowMs = 5000;
     rig.events.restarted();
     expect(rig.events.state).toBe('silent');
-    expect(rig.nodesOf(a).every(({ events, engine }) => events === 'unknown' && engine.length === 0)).toBe(true);
+    expect(rig.nodesOf(a).every(({ engine }) => engine.state === 'unknown' && engine.blocks.length === 0)).toBe(true);
     rig.events.fail('cannot be followed');
     rig.events.restarted();
     expect([rig.events.state, rig.events.problem]).toEqual(['failed', 'cannot be followed']);
