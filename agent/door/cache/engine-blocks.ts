@@ -297,11 +297,12 @@ export class EngineBlocks implements KvEventSink {
     block.sequence = sequence;
     const node = nodeAt(sequence.nodes, index);
     if (!node?.known) return;
-    const { blocks } = node.engine;
     const at = index - node.from;
-    if (blocks[at] === block) return;
-    blocks[at]?.nodes.delete(node);
+    if (node.engine.blocks[at] === block) return;
+    node.engine.blocks[at]?.nodes.delete(node);
+    const blocks = node.engine.blocks.slice();
     blocks[at] = block;
+    node.engine.blocks = blocks;
     block.nodes.add(node);
     this.judge(node);
   }

@@ -85,6 +85,7 @@ export class HitCheck {
 
   /** Learns from a prompt that ends in an earlier answer how much of that answer was still cached. */
   private learnKept({ tokens, shadow }: PrefixNode, cachedTokens: number, blockTokens: number): void {
+    if (shadow.promptTokens === undefined) return;
     const answerTokens = tokens - shadow.promptTokens;
     if (!(answerTokens > 2 * blockTokens)) return;
     const kept = (cachedTokens + blockTokens - shadow.promptTokens) / answerTokens;

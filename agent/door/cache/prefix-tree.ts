@@ -3,7 +3,8 @@ import { type BlockDelta, ViewDelta } from './view-delta.ts';
 
 /** Continuations of a node that are searched for a shared beginning: the newest. */
 const MAX_SHARING = 16;
-const NO_BLOCKS: readonly number[] = [];
+/** Shared by the many nodes without blocks. */
+const NO_BLOCKS: readonly never[] = [];
 
 /**
  * The prefix blocks that an engine may hold, as a tree: every prompt is a path from its root. Two accounts mark what is
@@ -260,8 +261,8 @@ function newNode(
     leader: undefined,
     thin: undefined,
     published: false,
-    shadow: { blocks: NO_BLOCKS, held: false, promptTokens: NaN },
-    engine: { blocks: [], state: 'unknown' },
+    shadow: { blocks: NO_BLOCKS, held: false, promptTokens: undefined },
+    engine: { blocks: NO_BLOCKS, state: 'unknown' },
   };
 }
 

@@ -50,14 +50,14 @@ export interface ShadowMark {
   blocks: readonly number[];
   /** all its engine blocks are held */
   held: boolean;
-  /** of a block that came as an answer: the tokens of its prompt; NaN: it came as a prompt */
-  promptTokens: number;
+  /** of a block that came as an answer: the tokens of its prompt; undefined: it came as a prompt */
+  promptTokens: number | undefined;
 }
 
 /** What the engine's events say of a node; written by EngineBlocks alone. */
 export interface EngineMark {
   /** its engine blocks, from `from` on; shorter or with holes while not all of them are known */
-  blocks: (EngineBlock | undefined)[];
+  blocks: readonly (EngineBlock | undefined)[];
   /** `unknown`: no event has named one of them, so the door's own account decides */
   state: 'held' | 'gone' | 'unknown';
 }
