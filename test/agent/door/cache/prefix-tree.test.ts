@@ -84,6 +84,17 @@ test('a node that was forgotten is not told of, though another of its hash is th
   expect([tree.hasDelta, tree.blockCount, tree.isHeld(tree.get(1)!)]).toEqual([false, 1, true]);
 });
 
+test('a node that was found before is right until it is forgotten, by itself or with all others', () => {
+  const [one, two] = [grow(1), grow(2)];
+  expect([tree.nodeOf(1, one), tree.nodeOf(1, undefined)]).toEqual([one, one]);
+  lose(one);
+  expect(tree.nodeOf(1, one)).toBeUndefined();
+  const again = grow(1);
+  expect(tree.nodeOf(1, one)).toBe(again);
+  tree.clear();
+  expect([tree.nodeOf(1, again), tree.nodeOf(2, two)]).toEqual([undefined, undefined]);
+});
+
 test('another account in force is another whole view', () => {
   const [one, two] = [grow(1), grow(2, undefined, 1, false)];
   one.engine.state = 'gone';

@@ -34,6 +34,21 @@ describe('the door’s own account', () => {
     expect(rig.pool.usedTokens).toBe(112);
   });
 
+  test('looks up again what was forgotten since a look found it', () => {
+    const [a, b] = [idsPrompt(ids(64)), idsPrompt(ids(250, 500))];
+    rig.finish(rig.admit(a));
+    const layout = { ...layoutOf(a), nodes: rig.nodesOf(a) };
+    expect(layout.nodes.length).toBe(4);
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(64);
+    rig.finish(rig.admit(b));
+    expect(layout.nodes.some(({ known }) => known)).toBe(false);
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(64);
+    const sequence = rig.pool.admit(a, layout, 0);
+    expect(sequence.nodes.map((node, k) => node === rig.nodesOf(a)[k] && node !== layout.nodes[k])).toEqual([true, true, true, true]);
+    // The forgotten nodes stand for nothing, though others have their hashes: three blocks of the prompt are in use.
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(16);
+  });
+
   test('evicts ends before beginnings, the oldest first', () => {
     const [a, b, c] = [idsPrompt(ids(128)), idsPrompt(ids(128, 500)), idsPrompt(ids(48, 900))];
     rig.finish(rig.admit(a));
