@@ -14,17 +14,14 @@ import { Alignment, Vocabulary } from './token-text.ts';
 import type { BlockDelta } from './view-delta.ts';
 import { WordTokens } from './word-tokens.ts';
 
-/** Events of a request may come after its end. */
+/** Events of a request may come this long after its end. */
 const LATE_EVENTS_MS = 2000;
 const MAX_ENDED = 256;
-/** Blocks of the largest cache that is accounted for: 64 million tokens. */
+/** Blocks of the largest cache that the account follows: 64 million tokens. */
 const MAX_BLOCKS = 4_194_304;
 /** The exact tokens of one prompt in this many are asked for even if its prediction was right. */
 const SAMPLED = 64;
-/**
- * Tokens without a known text that the events of a prompt may have, as a share of it, before its exact tokens are asked
- * for.
- */
+/** Share of a prompt's tokens whose text its events may leave unknown before its exact tokens are asked for. */
 const MAX_UNKNOWN_SHARE = 0.05;
 /** Share of a prompt's tokens that must be found in its text for its counts to be used. */
 const MIN_FOUND_SHARE = 0.8;
@@ -163,7 +160,7 @@ export class CacheView {
     if (this.live.delete(sequence)) this.pool.preempt(sequence);
   }
 
-  /** The engine never computed it. */
+  /** The engine never computed the request. */
   cancel(sequence: Sequence): void {
     if (this.live.delete(sequence)) this.pool.cancel(sequence);
   }

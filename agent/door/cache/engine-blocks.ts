@@ -17,9 +17,9 @@ const LOST = 'KV events were lost beyond what the engine replays: its own accoun
  * events may arrive before its first health check.
  */
 const SAME_START_MS = 5000;
-/** Blocks of a second tier that are counted one by one. */
+/** Blocks of a second tier that are counted, at most. */
 const MAX_OFFLOADED = 2_097_152;
-/** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
+/** Kinds of attention that keep every block of a prompt (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
 const WHOLE_PROMPT_KINDS: ReadonlySet<string> = new Set(['full_attention', 'mla_attention', 'sink_full_attention', 'unknown']);
 
 /** What the account needs of the view around it. */
@@ -348,7 +348,7 @@ export class EngineBlocks implements KvEventSink {
       else if (block.copies === 0) held = false;
     }
     this.mark(node, !held ? 'gone' : known ? 'held' : 'unknown');
-    // Of several blocks, each may be the last.
+    // Also without a change: the block that was removed may have been the last one held.
     if (!held) this.context.tree.prune(node);
   }
 
