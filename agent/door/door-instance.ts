@@ -68,6 +68,8 @@ export interface DoorInstanceOptions {
   limits: WatchLimits;
   collectors: DoorSources;
   env: Env;
+  /** `assumed`: the cache view keeps the size that it starts with; otherwise it takes the one that the engine reports */
+  cacheSize?: 'assumed' | 'reported';
 }
 
 /** One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it. */
@@ -265,7 +267,8 @@ export class DoorInstance {
     const kvTokens = gauges.kvTokens ?? this.kvTokens;
     const blockTokens = gauges.blockSize ?? this.blockTokens;
     this.cache.setCaching(gauges.prefixCaching ?? true);
-    if (gauges.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
+    const isKnown = gauges.kvTokens !== undefined || this.config.kvTokens !== undefined;
+    if (isKnown && this.options.cacheSize !== 'assumed') this.cache.setSize(kvTokens, blockTokens);
     if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
     this.kvTokens = kvTokens;
     this.blockTokens = blockTokens;

@@ -1,10 +1,11 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import type { Clock } from '../../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { LawFit } from './law/law-fit.ts';
-import { type CacheLook, type CacheOutcome, type CacheView, engineHitTokens } from './cache/cache-view.ts';
+import type { CacheView } from './cache/cache-view.ts';
+import type { CacheLook, CacheOutcome, Sequence } from './cache/records.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
-import type { Sequence } from './cache/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './law/step-clock.ts';
 
@@ -250,8 +251,8 @@ export class Ledger {
     }
   }
 
-  private claimOf({ prompt, promptTokens, outputTokens }: LedgerRequest): number {
-    return this.cache.claimTokens(prompt, promptTokens + outputTokens);
+  private claimOf({ prompt, look, promptTokens, outputTokens }: LedgerRequest): number {
+    return this.cache.claimTokens(prompt, look, promptTokens + outputTokens);
   }
 
   /** The engine has no block for a token of `request`: the newest of the running requests loses its blocks and waits at the head of the line (vLLM's scheduler, FCFS). */

@@ -1,9 +1,9 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
 import type { Guard, GuardContext, Yields } from './guards/guard.ts';
 import { guards } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
-import { engineHitTokens } from '../door/cache/cache-view.ts';
 
 /** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
 export interface Snapshot {

@@ -92,9 +92,9 @@ export class SimDoor implements SimLink {
       limits: config,
       collectors: this.readings.sources(spec.id),
       env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
+      // Entries and the ledger still learn the size: only the view goes without.
+      cacheSize: options.cacheSource === 'estimate' ? 'assumed' : 'reported',
     });
-    // The size goes on to be known where requests are routed: it is the view alone that goes without.
-    if (options.cacheSource === 'estimate') this.instance.cache.setSize = () => undefined;
     this.instances = new Instances(clock, config, this.agent, EPOCH, [this.instance]);
     this.telemetryMinMs = config.telemetryMinMs;
   }

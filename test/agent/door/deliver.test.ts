@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readGauges } from '../../../agent/door/collectors/vllm-gauges.ts';
 import type { VllmMetrics } from '../../../agent/door/collectors/index.ts';
 import { deliver } from '../../../agent/door/deliver.ts';
-import { DoorInstance } from '../../../agent/door/door-instance.ts';
+import { DoorInstance, type DoorInstanceOptions } from '../../../agent/door/door-instance.ts';
 import { loadConfig } from '../../../shared/config/index.ts';
 import { OpenAttempts } from '../../../agent/door/open-attempts.ts';
 import { silentLog } from '../../../shared/env.ts';
@@ -31,7 +31,7 @@ afterEach(async () => {
   await new Promise((closed) => server.close(closed));
 });
 
-function doorOf(instance: object, metrics?: VllmMetrics): DoorInstance {
+function doorOf(instance: object, metrics?: VllmMetrics, options: Partial<DoorInstanceOptions> = {}): DoorInstance {
   const clock = new VirtualClock();
   const [config] = loadConfig({ env: {}, overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } } }).agent.instances;
   const none = { latest: () => undefined };
@@ -49,6 +49,7 @@ function doorOf(instance: object, metrics?: VllmMetrics): DoorInstance {
         ],
       ]),
     },
+    ...options,
   });
   open.push(door);
   return door;
@@ -92,6 +93,17 @@ vllm:cache_config_info{block_size="${16 * (engine + 1)}",enable_prefix_caching="
   test('are those of its engine, sizes too', () => {
     expect(reportOf({ dataParallelRank: 1 })).toMatchObject({ instance: expect.stringMatching(/:1$/) as string, engine: { running: 2, waiting: 10, kvUsageRatio: 0.2 }, limits: { kvTokens: 3200, blockTokens: 32 } });
     expect(reportOf({ dataParallelRank: 0 })).toMatchObject({ engine: { running: 1, waiting: 0, kvUsageRatio: 0.1 }, limits: { kvTokens: 1600, blockTokens: 16 } });
+  });
+
+  test('do not reach the view of a door whose cache size is assumed', () => {
+    const cacheOf = (options: Partial<DoorInstanceOptions>) => {
+      const door = doorOf({}, metrics, options);
+      door.refresh();
+      return { source: door.cache.figures().source, kvTokens: door.report(false).limits.kvTokens };
+    };
+    expect(cacheOf({})).toEqual({ source: 'shadow', kvTokens: 4800 });
+    expect(cacheOf({ cacheSize: 'reported' })).toEqual({ source: 'shadow', kvTokens: 4800 });
+    expect(cacheOf({ cacheSize: 'assumed' })).toEqual({ source: 'estimate', kvTokens: 4800 });
   });
 
   test('are the sums where no rank is set, or the page does not have it', () => {
