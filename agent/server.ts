@@ -162,7 +162,7 @@ async function resetPrefixCache(
       resolve(code);
     };
     door.upstream.dispatch(
-      { method: 'POST', path: '/reset_prefix_cache', headers: {}, body: Buffer.alloc(0) },
+      { method: 'POST', path: '/reset_prefix_cache', headers: {}, body: [] },
       { onHeaders: (code) => done(code), onData: () => true, onEnd: () => undefined, onError: () => done(502) },
     );
   });

@@ -9,7 +9,7 @@ export interface ClientRequest {
   path: string;
   headers: IncomingHttpHeaders;
   /** what goes to the engine: as received, but for `stream_options` where `usageAdded` */
-  body: Buffer;
+  body: readonly Buffer[];
   model: string | undefined;
   stream: boolean;
   /** the answer carries a usage chunk that the client did not ask for; it is stripped */
@@ -58,7 +58,7 @@ export function readRequest(method: string, path: string, headers: IncomingHttpH
     method,
     path,
     headers,
-    body,
+    body: body.length > 0 ? [body] : [],
     model: typeof json['model'] === 'string' ? json['model'] : undefined,
     stream,
     usageAdded: false,
@@ -71,7 +71,7 @@ export function readRequest(method: string, path: string, headers: IncomingHttpH
     sloTtftMs: positive(Number(headers['x-slo-ttft-ms'])) || undefined,
     sloTpotMs: positive(Number(headers['x-slo-tpot-ms'])) || undefined,
   };
-  if (stream && USAGE_ROUTES.test(path)) addUsage(request, json['stream_options']);
+  if (stream && USAGE_ROUTES.test(path)) addUsage(request, body, json['stream_options']);
   return request;
 }
 
@@ -82,14 +82,14 @@ function clientOf(user: unknown, headers: IncomingHttpHeaders): string {
 }
 
 /** Asks the engine for the usage chunk: it corrects the cache view and tells token counts. */
-function addUsage(request: ClientRequest, options: unknown): void {
+function addUsage(request: ClientRequest, body: Buffer, options: unknown): void {
   const given = isObject(options) ? options : {};
   if (given['include_usage'] === true) return;
   // A client that sends a malformed stream_options gets the engine's own error for it.
   if (options !== undefined && options !== null && !isObject(options)) return;
   // Alone, continuous_usage_stats does nothing in vLLM; beside the include_usage that we add, it would.
   const continuous = 'continuous_usage_stats' in given ? { continuous_usage_stats: false } : {};
-  request.body = setTopLevel(request.body, 'stream_options', JSON.stringify({ ...given, ...continuous, include_usage: true }));
+  request.body = [setTopLevel(body, 'stream_options', JSON.stringify({ ...given, ...continuous, include_usage: true }))];
   request.usageAdded = true;
 }
 

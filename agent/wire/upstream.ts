@@ -8,7 +8,8 @@ export interface UpstreamRequest {
   method: string;
   path: string;
   headers: Record<string, string | string[]>;
-  body: Buffer;
+  /** its bytes in order, cut anywhere; never empty pieces */
+  body: readonly Buffer[];
 }
 
 /** Receives the answer of one attempt: headers at most once, then data, then exactly one of end and error. */
@@ -28,7 +29,6 @@ export interface Attempt {
 
 // vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): ours are given up before, or a request meets a dying one.
 const KEEP_ALIVE_MS = 4000;
-const NO_BODY = Buffer.alloc(0);
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'expect']);
 
 /** One HTTP peer, an engine or another agent's door, with its connections. */
@@ -52,7 +52,7 @@ export class Upstream {
     let controller: Dispatcher.DispatchController | undefined;
     let over = false;
     this.pool.dispatch(
-      { method: request.method as Dispatcher.HttpMethod, path: request.path, headers: request.headers, body: request.body.length > 0 ? request.body : null },
+      { method: request.method as Dispatcher.HttpMethod, path: request.path, ...payload(request) },
       {
         onRequestStart(started) {
           controller = started;
@@ -90,12 +90,13 @@ export class Upstream {
 
   /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: as `ask`. */
   get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
-    return this.ask({ method: 'GET', path, headers, body: NO_BODY }, signal, maxBytes);
+    return this.ask({ method: 'GET', path, headers, body: [] }, signal, maxBytes);
   }
 
   /** A whole answer, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
-  async ask({ method, path, headers, body }: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
-    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, headers, signal, body: body.length > 0 ? body : null });
+  async ask(request: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+    const { method, path } = request;
+    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, signal, ...payload(request) });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body) {
@@ -115,6 +116,17 @@ export class Upstream {
   close(): Promise<void> {
     return this.pool.destroy();
   }
+}
+
+/**
+ * Headers and body as undici takes them. Several pieces go out one after the other and are never joined; with their length stated, undici does not
+ * send them chunked. Its types leave iterables out, its documentation does not.
+ */
+function payload({ headers, body }: UpstreamRequest): Pick<Dispatcher.DispatchOptions, 'body'> & { headers: UpstreamRequest['headers'] } {
+  const [first = null] = body;
+  if (body.length <= 1) return { headers, body: first };
+  const bytes = body.reduce((sum, piece) => sum + piece.length, 0);
+  return { headers: { ...headers, 'content-length': String(bytes) }, body: body as unknown as Buffer };
 }
 
 /** Headers that may pass to the next hop: without those of this connection and those that only agents exchange. */

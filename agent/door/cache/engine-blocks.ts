@@ -308,7 +308,8 @@ export class EngineBlocks implements KvEventSink {
       const place = locate(pieces, prompt.text, byteOfToken(sequence, token), first === 0);
       return place === 'absent' && this.isBehindPrompt(sequence, first) ? 'unknown' : place;
     }
-    for (let i = 0; i < ids.length && token + i < sequence.promptTokens; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
+    const known = Math.min(ids.length, Math.floor(prompt.text.length / 4) - token);
+    for (let i = 0; i < known; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
     return undefined;
   }
 

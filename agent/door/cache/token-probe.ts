@@ -13,7 +13,7 @@ export interface TokenizedPrompt {
 export interface ProbeSource {
   path: string;
   headers: Record<string, string | string[]>;
-  body: Buffer;
+  body: readonly Buffer[];
 }
 
 /** Time between two questions: the engine's tokenizer works on the thread that also streams its answers. */
@@ -59,7 +59,7 @@ export class TokenProbe {
 
   /** The engine's answer; undefined: it was not asked, or has none. */
   async ask(source: ProbeSource): Promise<TokenizedPrompt | undefined> {
-    if (!this.isReady || source.body.length > MAX_BODY_BYTES) return undefined;
+    if (!this.isReady || bytesOf(source.body) > MAX_BODY_BYTES) return undefined;
     const question = questionOf(source);
     if (!question) return undefined;
     this.busy = true;
@@ -82,7 +82,7 @@ export class TokenProbe {
     try {
       const authorization = this.apiKey ? `Bearer ${this.apiKey}` : source.headers['authorization'];
       const headers = { 'content-type': 'application/json', ...(authorization === undefined ? {} : { authorization }) };
-      const answer = await this.upstream.ask({ method: 'POST', path: '/tokenize', headers, body: question }, stop.signal, MAX_ANSWER_BYTES);
+      const answer = await this.upstream.ask({ method: 'POST', path: '/tokenize', headers, body: [question] }, stop.signal, MAX_ANSWER_BYTES);
       if (answer.status !== 200) throw new Error(`POST /tokenize answered ${answer.status}`);
       const { tokens, token_strs: spellings } = answerSchema.parse(JSON.parse(answer.body.toString('utf8')));
       if (spellings.length !== tokens.length) throw new Error(`POST /tokenize answered ${tokens.length} tokens and ${spellings.length} spellings`);
@@ -98,13 +98,17 @@ export class TokenProbe {
   }
 }
 
+function bytesOf(body: readonly Buffer[]): number {
+  return body.reduce((sum, piece) => sum + piece.length, 0);
+}
+
 /** The engine's question for the prompt of a request; undefined where the request has no text of one prompt, or is none that can be read here. */
 function questionOf({ path, body }: ProbeSource): Buffer | undefined {
   const isChat = /^\/v1\/chat\/completions(\?|$)/.test(path);
   if (!isChat && !/^\/v1\/completions(\?|$)/.test(path)) return undefined;
   let json: Record<string, unknown>;
   try {
-    json = JSON.parse(body.toString('utf8')) as Record<string, unknown>;
+    json = JSON.parse(Buffer.concat(body).toString('utf8')) as Record<string, unknown>;
   } catch {
     // An engine may read more than JSON (`NaN`).
     return undefined;

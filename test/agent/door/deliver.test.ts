@@ -58,7 +58,7 @@ describe('what goes to the engine', () => {
   const send = async (instance: object): Promise<IncomingHttpHeaders> => {
     await new Promise<void>((resolve, reject) => {
       const handler = { onHeaders: () => undefined, onData: () => true, onEnd: resolve, onError: reject };
-      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: Buffer.from('{}') }, PROMPT, { entry: 'e', epoch: 1, seq: 0 }, handler);
+      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')] }, PROMPT, { entry: 'e', epoch: 1, seq: 0 }, handler);
     });
     return seen;
   };
