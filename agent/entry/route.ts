@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import { deliver } from '../door/deliver.ts';
 import type { Fingerprint } from '../request/fingerprint.ts';
+import { spliced } from '../request/json-splice.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
 import { ClientAnswer } from '../wire/client-answer.ts';
@@ -48,7 +49,7 @@ function attemptOn(
     firstByteTimeoutMs: context.config.firstByteTimeoutMs,
     idleTimeoutMs: context.config.idleTimeoutMs,
     stream: client.stream,
-    stripUsage: client.usageAdded,
+    stripUsage: client.usageSplice !== undefined,
     mayRetry,
     extraHeaders: { 'x-lodestar-instance': view.id },
     onAnswerHeaders: (headers) => {
@@ -63,7 +64,7 @@ function attemptOn(
 function dispatch(context: AgentContext, client: ClientRequest, admission: Admission, print: Fingerprint, handler: AttemptHandler): Attempt {
   const { view, seq } = admission;
   const headers = passableHeaders(client.headers);
-  const request = { method: client.method, path: client.path, headers, body: client.body };
+  const request = { method: client.method, path: client.path, headers, body: spliced(client.body, client.usageSplice) };
   const entry = context.config.id;
   if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq }, handler);
   headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq }, context.token);
