@@ -5,7 +5,8 @@ import { spliced } from '../request/json-splice.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
 import { ClientAnswer } from '../wire/client-answer.ts';
-import { HOP_HEADER, REPORT_HEADER, signHop } from '../wire/hop.ts';
+import { HOP_HEADER, READ_HEADER, REPORT_HEADER, signHop } from '../wire/hop.ts';
+import { encodeRead } from '../wire/read-wire.ts';
 import { decodeReport } from '../wire/report-wire.ts';
 import { type Attempt, type AttemptHandler, passableHeaders } from '../wire/upstream.ts';
 import type { Admission } from './admit.ts';
@@ -64,9 +65,14 @@ function attemptOn(
 function dispatch(context: AgentContext, client: ClientRequest, admission: Admission, print: Fingerprint, handler: AttemptHandler): Attempt {
   const { view, seq } = admission;
   const headers = passableHeaders(client.headers);
-  const request = { method: client.method, path: client.path, headers, body: spliced(client.body, client.usageSplice) };
+  const request = { method: client.method, path: client.path, headers, body: client.body };
   const entry = context.config.id;
-  if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq }, handler);
+  if (view.local) {
+    request.body = spliced(client.body, client.usageSplice);
+    return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq }, handler);
+  }
+  const read = encodeRead(client);
+  if (read !== undefined) headers[READ_HEADER] = read;
   headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq }, context.token);
   return context.instances.upstream(view).dispatch(request, handler);
 }

@@ -55,6 +55,8 @@ const agent = z.strictObject({
   policy: policy.optional().describe("Local policy that overrides the brain's. Absent: the brain decides."),
   objective: objective.default('ttft').describe('What a decision minimises when the brain does not say.'),
   bodyLimitBytes: z.int().min(1024).default(33_554_432).describe('Largest request body in bytes; a larger one is answered 413.'),
+  bodyTimeoutMs: ms.default(30_000).describe('Longest pause within a request body, and the time after which it must have come at 4 KiB/s; a slower one is answered 408.'),
+  bodyBudgetBytes: z.int().min(1024).default(268_435_456).describe('Memory for the bodies of all requests that this agent holds, in bytes; beyond it, requests are answered 503.'),
   firstByteTimeoutMs: ms.default(120_000).describe('Longest wait for the first byte of an answer before the request moves on.'),
   idleTimeoutMs: ms.default(60_000).describe('Longest silence within a stream before it is cut.'),
   connectTimeoutMs: ms.default(1000).describe('Longest wait for a connection to a door or an instance.'),
