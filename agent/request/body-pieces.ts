@@ -2,6 +2,8 @@
 const SMALL_BYTES = 16_384;
 const MIN_BUFFER_BYTES = 4096;
 const MAX_BUFFER_BYTES = 65_536;
+/** More room than this is not left over in a buffer that is done with. */
+const MAX_SLACK_BYTES = 1024;
 
 /**
  * The pieces of a body as they come. What trickles in byte by byte is copied together, so that no more than about twice the bytes that came are held;
@@ -47,8 +49,16 @@ export class BodyPieces {
   }
 
   private seal(): void {
-    if (this.buffer) this.whole.push(this.buffer.subarray(0, this.used));
+    const { buffer, used } = this;
     this.buffer = undefined;
     this.used = 0;
+    if (!buffer) return;
+    let piece = buffer.subarray(0, used);
+    if (buffer.length - used > MAX_SLACK_BYTES) {
+      piece = Buffer.allocUnsafeSlow(used);
+      buffer.copy(piece, 0, 0, used);
+      this.heldBytes -= buffer.length - used;
+    }
+    this.whole.push(piece);
   }
 }
