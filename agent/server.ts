@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import { encode } from '../shared/codec.ts';
 import { errorMessage } from '../shared/errors.ts';
@@ -8,8 +8,10 @@ import { ClientAnswer, errorBody } from './wire/client-answer.ts';
 import type { AgentContext } from './entry/context.ts';
 import type { LocalDoors } from './door/local-doors.ts';
 import { serveHop } from './door/hop-server.ts';
-import { HOP_HEADER } from './wire/hop.ts';
-import { readRequest } from './request/read.ts';
+import { FAILURE_HEADER, type Hop, HOP_HEADER, openHop, READ_HEADER } from './wire/hop.ts';
+import { decodeRead } from './request/read-wire.ts';
+import { turnAway } from './wire/turn-away.ts';
+import { type ClientRequest, type ReadBefore, RequestReader } from './request/read.ts';
 import { REPORT_PATH } from './link/report-refresh.ts';
 import { route } from './entry/route.ts';
 import { agentStatus, type StatusSources } from './status.ts';
@@ -27,17 +29,20 @@ const RESET_ANSWER_BYTES = 65_536;
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
 export function makeServer(context: AgentContext, local: LocalDoors, sources: StatusSources): FastifyInstance {
   const app = Fastify({
-    logger: false, bodyLimit: context.config.bodyLimitBytes, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
+    logger: false, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
     // Fastify's router fails on a path before any route or error handler is there to answer.
     frameworkErrors: (error, _request, reply) => (error.code === 'FST_ERR_BAD_URL' ? badUrl(reply) : sendError(context, reply, error)),
   });
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body));
+  // Fastify's own routes have no use for bodies; `serve` reads its own.
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null));
   app.setErrorHandler((error, _request, reply) => sendError(context, reply, error));
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ detail: 'Not Found' }));
 
   app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
-  for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, (request, reply) => serve(context, local, request, reply));
+  // Taken over before Fastify looks at the content type: what it calls malformed, the engine may read.
+  const proxied = { onRequest: (request: FastifyRequest, reply: FastifyReply) => void serve(context, local, request, reply) };
+  for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, proxied, () => undefined);
   app.get('/health', (_request, reply) => reply.code(200).send());
   app.get('/ready', (_request, reply) => {
     const ready = !context.draining && anyUp(context);
@@ -63,24 +68,22 @@ export function makeServer(context: AgentContext, local: LocalDoors, sources: St
   return app;
 }
 
-/** A client's request, or a hop from another entry. */
+/** A client's request, or a hop from another entry. It answers on the raw response, after its own reading of the body. */
 async function serve(context: AgentContext, local: LocalDoors, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const raw: IncomingMessage = request.raw;
-  const path = raw.url ?? '/';
-  const decoded = decodedPath(path);
+  const decoded = decodedPath(raw.url ?? '/');
   if (decoded === undefined) return badUrl(reply);
   if (isForbidden(decoded)) return void reply.code(404).send({ detail: 'Not Found' });
-  const client = readRequest(request.method, path, raw.headers, Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0));
   reply.hijack();
-  const hop = raw.headers[HOP_HEADER];
-  if (typeof hop === 'string' && serveHop(context, local, hop, client, reply.raw)) return;
-  if (context.inFlight >= context.config.maxInFlight) {
+  const header = raw.headers[HOP_HEADER];
+  const hop = typeof header === 'string' ? openHop(header, context.token) : undefined;
+  if (!hop && context.inFlight >= context.config.maxInFlight) {
     const message = `This entry holds ${context.config.maxInFlight} requests already (agent.maxInFlight).`;
-    return new ClientAnswer(reply.raw).fail(503, 'ServiceUnavailableError', message, { headers: { 'retry-after': '1' } });
+    return turnAway(context.env.clock, raw, reply.raw, { status: 503, type: 'ServiceUnavailableError', message });
   }
-  context.inFlight += 1;
+  if (!hop) context.inFlight += 1;
   try {
-    await route(context, client, reply.raw);
+    await (hop ? takeHop(context, local, hop, raw, reply.raw) : takeClient(context, raw, reply.raw));
   } catch (error) {
     // The answer is no longer Fastify's: without this, its client would wait for ever.
     context.env.log.error({ err: error }, 'request failed inside the agent');
@@ -88,7 +91,42 @@ async function serve(context: AgentContext, local: LocalDoors, request: FastifyR
     if (answer.begun) reply.raw.destroy();
     else answer.fail(500, 'InternalServerError', OWN_FAILURE);
   } finally {
-    context.inFlight -= 1;
+    if (!hop) context.inFlight -= 1;
+  }
+}
+
+async function takeClient(context: AgentContext, raw: IncomingMessage, response: ServerResponse): Promise<void> {
+  await take(context, raw, response, undefined, (client) => route(context, client, response));
+}
+
+/** What the entry has read is believed, since its header is the fleet's. */
+async function takeHop(context: AgentContext, { byId, entries }: LocalDoors, hop: Hop, raw: IncomingMessage, response: ServerResponse): Promise<void> {
+  entries.heard(hop.entry, hop.epoch);
+  const door = byId.get(hop.instance);
+  if (!door) {
+    const refusal = { status: 503, type: 'ServiceUnavailableError', message: `This agent is not the door of ${hop.instance}.` };
+    return turnAway(context.env.clock, raw, response, refusal, { [FAILURE_HEADER]: 'unknown-instance' });
+  }
+  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) => serveHop(context, door, hop, client, response));
+}
+
+/** Takes the body and does what is to be done with the request; until that is over, its bytes count. */
+async function take(
+  context: AgentContext,
+  raw: IncomingMessage,
+  response: ServerResponse,
+  before: ReadBefore | undefined,
+  use: (client: ClientRequest) => Promise<void>,
+): Promise<void> {
+  const reader = new RequestReader(raw.method ?? 'GET', raw.url ?? '/', raw.headers, before);
+  const taken = await context.bodies.take(raw, reader);
+  if (!taken) return;
+  if ('status' in taken) return turnAway(context.env.clock, raw, response, taken);
+  try {
+    // Whoever left with the last byte gets no attempt.
+    if (!raw.socket.destroyed) await use(taken.client);
+  } finally {
+    taken.release();
   }
 }
 
@@ -114,10 +152,7 @@ function isForbidden(path: string): boolean {
 /** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */
 function sendError(context: AgentContext, reply: FastifyReply, error: unknown): void {
   const status = (error as { statusCode?: number }).statusCode;
-  if (status === 413) {
-    const message = `The request body exceeds ${context.config.bodyLimitBytes} bytes (agent.bodyLimitBytes).`;
-    reply.code(413).type('application/json').send(errorBody(413, 'RequestEntityTooLarge', message));
-  } else if (status !== undefined && status >= 400 && status < 500) {
+  if (status !== undefined && status >= 400 && status < 500) {
     reply.code(status).type('application/json').send(errorBody(status, 'Bad Request', errorMessage(error)));
   } else {
     context.env.log.error({ err: error }, 'request failed inside the agent');
@@ -172,7 +207,7 @@ async function resetPrefixCache(
   const timeout = new AbortController();
   const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => timeout.abort());
   const status = await door.upstream
-    .ask({ method: 'POST', path: '/reset_prefix_cache', headers: {}, body: Buffer.alloc(0) }, timeout.signal, RESET_ANSWER_BYTES)
+    .ask({ method: 'POST', path: '/reset_prefix_cache', headers: {}, body: [] }, timeout.signal, RESET_ANSWER_BYTES)
     .then((answer) => answer.status)
     .catch(() => (timeout.signal.aborted ? 504 : 502))
     .finally(() => timer.cancel());

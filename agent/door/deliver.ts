@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http';
+import { type Splice, spliced } from '../request/json-splice.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
 import type { AttemptFailure } from '../wire/ending.ts';
 import { INTERNAL_HEADERS, USAGE_HEADER } from '../wire/hop.ts';
@@ -10,11 +11,17 @@ import type { DoorInstance } from './door-instance.ts';
 import type { LedgerRequest } from './ledger.ts';
 import type { DeliveryId, OpenAttempt } from './open-attempts.ts';
 
+/** A request for an engine. */
+export interface DeliveryRequest extends UpstreamRequest {
+  /** makes the body ask for a stream's usage, which the client did not ask for */
+  readonly usageSplice: Splice | undefined;
+}
+
 /**
  * Hands one request to a local engine and accounts for it until it ends. The only way to the engine: local requests come by function call, those of
  * other entries by their hop.
  */
-export function deliver(instance: DoorInstance, request: UpstreamRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler): Attempt {
+export function deliver(instance: DoorInstance, request: DeliveryRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler): Attempt {
   instance.ledger.seen.note(id.entry, id.epoch, id.seq);
   return new Delivery(instance, request, prompt, id, handler).start(request);
 }
@@ -43,7 +50,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   pausedUntilMs = -Infinity;
   private readonly door: DoorInstance;
   private readonly entry: LedgerRequest;
-  private readonly request: UpstreamRequest;
+  private readonly request: DeliveryRequest;
   private readonly handler: AttemptHandler;
   private readonly text: AnswerText | undefined;
   private readonly cutter = new EventCutter();
@@ -51,10 +58,12 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   private form: AnswerForm = 'unread';
   private attempt: Attempt | undefined;
   private usage: Usage | undefined;
+  /** the engine was asked for the usage, and the client did not ask */
+  private usageAdded = false;
   private status = 0;
   private over = false;
 
-  constructor(door: DoorInstance, request: UpstreamRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler) {
+  constructor(door: DoorInstance, request: DeliveryRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler) {
     this.door = door;
     this.request = request;
     this.id = id;
@@ -69,10 +78,13 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.forecastMs = this.sentMs + door.ledger.forecastMs(this.entry);
   }
 
-  start(request: UpstreamRequest): this {
+  start(request: DeliveryRequest): this {
     this.door.open.add(this);
+    // Whether the engine sends its usage unasked is known once it has answered a stream as the client sent it.
+    this.usageAdded = request.usageSplice !== undefined && this.door.usageForced === false;
+    const body = this.usageAdded ? spliced(request.body, request.usageSplice) : request.body;
     try {
-      this.attempt = this.door.upstream.dispatch({ ...request, headers: headersFor(this.door, request.headers) }, this);
+      this.attempt = this.door.upstream.dispatch({ ...request, headers: headersFor(this.door, request.headers), body }, this);
     } catch (error) {
       this.close(false);
       throw error;
@@ -126,6 +138,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
       const body = this.answer.body();
       if (body) this.text?.push(body);
     }
+    if (this.form === 'events' && this.request.usageSplice && !this.usageAdded) this.door.usageForced = this.usage !== undefined;
     this.close(this.status === 200);
     this.handler.onEnd({ usage: this.usage, rest: this.cutter.rest() });
   }
@@ -140,7 +153,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   private ownHeaders(headers: IncomingHttpHeaders): IncomingHttpHeaders {
     const own: IncomingHttpHeaders = {};
     for (const name in headers) if (!INTERNAL_HEADERS.has(name)) own[name] = headers[name];
-    if (this.request.usageAdded) own[USAGE_HEADER] = 'added';
+    if (this.usageAdded) own[USAGE_HEADER] = 'added';
     return own;
   }
 

@@ -86,6 +86,8 @@ export class DoorInstance {
   readonly open: OpenAttempts;
   readonly life: EngineLife;
   incarnation: number;
+  /** the engine ends every stream with its usage, asked or not (`--enable-force-include-usage`); undefined: not known yet */
+  usageForced: boolean | undefined;
   /** counts the block deltas of this incarnation */
   blockSeq = 0;
   private readonly options: DoorInstanceOptions;
@@ -291,6 +293,7 @@ export class DoorInstance {
     env.log.warn({ instance: this.id }, 'the engine has restarted: its cache view and step-time law start anew');
     this.incarnation = Math.max(this.incarnation + 1, env.clock.wallMs());
     this.blockSeq = 0;
+    this.usageForced = undefined;
     this.life.restarted(this.keyReadMs);
     this.ledger.reset();
     this.fit.reset(this.priorLaw);

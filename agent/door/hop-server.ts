@@ -2,8 +2,7 @@ import type { ServerResponse } from 'node:http';
 import { ClientAnswer } from '../wire/client-answer.ts';
 import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
-import type { LocalDoors } from './local-doors.ts';
-import { FAILURE_HEADER, openHop, REPORT_HEADER, USAGE_HEADER } from '../wire/hop.ts';
+import { FAILURE_HEADER, type Hop, REPORT_HEADER, USAGE_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
@@ -12,33 +11,19 @@ import { passableHeaders } from '../wire/upstream.ts';
 
 /** What a door needs of its agent to serve a hop. */
 export interface HopHost {
-  readonly token: string;
   readonly salt: string;
   readonly draining: boolean;
   readonly tokens: TokenEstimate;
 }
 
 /**
- * Delivers a request that another entry has routed here. False if the header is not the fleet's: then it is a client's request with a header that means
- * nothing. The answer's headers carry the door's load report; a failure of the door or engine is marked, so that the entry may try elsewhere.
+ * Delivers a request that another entry has routed here; settles when it is over. The answer's headers carry the door's load report; a failure of the
+ * door or engine is marked, so that the entry may try elsewhere.
  */
-export function serveHop(host: HopHost, local: LocalDoors, header: string, client: ClientRequest, response: ServerResponse): boolean {
-  const hop = openHop(header, host.token);
-  if (!hop) return false;
-  local.entries.heard(hop.entry, hop.epoch);
-  const door = local.byId.get(hop.instance);
+export function serveHop(host: HopHost, door: DoorInstance, hop: Hop, client: ClientRequest, response: ServerResponse): Promise<void> {
   const answer = new ClientAnswer(response);
-  if (!door) {
-    answer.fail(503, 'ServiceUnavailableError', `This agent is not the door of ${hop.instance}.`, { headers: { [FAILURE_HEADER]: 'unknown-instance' } });
-    return true;
-  }
-  const request = {
-    method: client.method,
-    path: client.path,
-    headers: passableHeaders(client.headers),
-    body: client.body,
-    usageAdded: client.headers[USAGE_HEADER] !== undefined,
-  };
+  const { method, path, body, usageSplice } = client;
+  const request = { method, path, headers: passableHeaders(client.headers), body, usageSplice };
   const attempt = deliver(door, request, ledgerPrompt(host, client, printOf(host, client)), hop, {
     onHeaders(status, headers) {
       const added = headers[USAGE_HEADER];
@@ -54,14 +39,16 @@ export function serveHop(host: HopHost, local: LocalDoors, header: string, clien
       else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) } });
     },
   });
-  const onGone = (): void => {
-    if (!answer.finished) attempt.abort();
-    answer.unwatch(onGone, onDrain);
-  };
-  const onDrain = (): void => attempt.resume();
-  answer.watch(onGone, onDrain);
-  if (answer.gone) onGone();
-  return true;
+  return new Promise((resolve) => {
+    const onGone = (): void => {
+      if (!answer.finished) attempt.abort();
+      answer.unwatch(onGone, onDrain);
+      resolve();
+    };
+    const onDrain = (): void => attempt.resume();
+    answer.watch(onGone, onDrain);
+    if (answer.gone) onGone();
+  });
 }
 
 function reportHeader(door: DoorInstance, draining: boolean): Record<string, string> {

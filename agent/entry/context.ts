@@ -3,6 +3,7 @@ import type { AgentConfig } from '../../shared/config/index.ts';
 import type { Env } from '../../shared/env.ts';
 import { CACHE_SOURCES, type CacheFigures } from '../../shared/instance.ts';
 import type { RoutingTable } from '../../shared/table.ts';
+import { BodyIntake } from '../request/body-intake.ts';
 import { Decider } from './decide.ts';
 import type { DoorInstance } from '../door/door-instance.ts';
 import { Instances } from './instances.ts';
@@ -33,6 +34,7 @@ export interface AgentContext {
   readonly receipts: Receipts;
   readonly watchdog: Watchdog;
   readonly running: RunningAttempts;
+  readonly bodies: BodyIntake;
   readonly metrics: AgentMetrics;
   /** the fleet's secret salt for fingerprints; a private one until the brain has told it */
   salt: string;
@@ -45,6 +47,7 @@ export interface AgentContext {
 export function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
   const instances = new Instances(env.clock, config, config.id, epoch, doors);
   const tables = new TableState(config, env);
+  const watchdog = new Watchdog(env.clock);
   const context: AgentContext = {
     env,
     config,
@@ -58,8 +61,9 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
     outputs: new OutputEstimate(),
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
-    watchdog: new Watchdog(env.clock),
+    watchdog,
     running: new RunningAttempts(),
+    bodies: new BodyIntake(config, env.clock, watchdog),
     metrics: makeMetrics(() => context, doors),
     salt: randomBytes(32).toString('hex'),
     draining: false,
@@ -80,6 +84,7 @@ export function applyTable(context: AgentContext, doors: ReadonlyMap<string, Doo
 function makeMetrics(context: () => AgentContext, doors: readonly DoorInstance[]): AgentMetrics {
   const gauges = {
     in_flight_requests: { help: 'Requests that this entry holds', read: () => context().inFlight },
+    body_bytes: { help: 'Memory held by request bodies', read: () => context().bodies.heldBytes },
     samples_waiting: { help: 'Samples that wait for the brain', read: () => context().samples.size },
     samples_dropped: { help: 'Samples lost because the queue was full', read: () => context().samples.dropped },
     table_version: { help: 'Version of the routing table in force', read: () => context().tables.table?.version ?? 0 },

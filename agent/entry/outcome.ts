@@ -35,7 +35,7 @@ export function bookOutcome(context: AgentContext, client: ClientRequest, decisi
   if (ok) context.metrics.e2eSeconds.observe({ instance: view.id }, result.e2eMs / 1000);
   context.metrics.requests.inc({ instance: view.id, status: sample.outcome.status, culprit: verdict.culprit });
   if (observed.usage?.promptTokens !== undefined && client.sequences === 1) {
-    context.tokens.learn(client.model, client.promptIsTokens ? 0 : client.prompt.length, observed.usage.promptTokens);
+    context.tokens.learn(client.model, client.promptIsTokens ? 0 : client.promptBytes, observed.usage.promptTokens);
   }
   if (ok) context.outputs.learn(client, outputTokens / client.sequences);
   if (observed.usage?.cachedTokens !== undefined) {

@@ -4,7 +4,8 @@ import type { Fingerprint } from '../request/fingerprint.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
 import { ClientAnswer } from '../wire/client-answer.ts';
-import { HOP_HEADER, REPORT_HEADER, signHop, USAGE_HEADER } from '../wire/hop.ts';
+import { HOP_HEADER, READ_HEADER, REPORT_HEADER, signHop } from '../wire/hop.ts';
+import { encodeRead } from '../request/read-wire.ts';
 import { decodeReport } from '../wire/report-wire.ts';
 import { type Attempt, type AttemptHandler, passableHeaders } from '../wire/upstream.ts';
 import type { Admission } from './admit.ts';
@@ -71,10 +72,11 @@ function attemptOn(context: AgentContext, routed: Routed, { decision: { view }, 
 function dispatch(context: AgentContext, client: ClientRequest, admission: Admission, print: Fingerprint, handler: AttemptHandler): Attempt {
   const { view, seq } = admission;
   const headers = passableHeaders(client.headers);
-  const request = { method: client.method, path: client.path, headers, body: client.body, usageAdded: client.usageAdded };
+  const request = { method: client.method, path: client.path, headers, body: client.body, usageSplice: client.usageSplice };
   const entry = context.config.id;
   if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq, watched: false }, handler);
+  const read = encodeRead(client);
+  if (read !== undefined) headers[READ_HEADER] = read;
   headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq, watched: true }, context.token);
-  if (client.usageAdded) headers[USAGE_HEADER] = 'wanted';
   return context.instances.upstream(view).dispatch(request, handler);
 }

@@ -25,8 +25,8 @@ export class TokenEstimate {
 
   /** Estimated prompt tokens of a request. */
   promptTokens(request: ClientRequest): number {
-    if (request.promptIsTokens) return request.prompt.length / 4;
-    return Math.round(request.prompt.length / this.bytesPerToken(request.model));
+    if (request.promptIsTokens) return request.promptBytes / 4;
+    return Math.round(request.promptBytes / this.bytesPerToken(request.model));
   }
 
   /** The engine counted `promptTokens` for `bytes` of prompt text. */

@@ -2,14 +2,16 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 
 /** Marks a request that an entry has already routed: the door delivers it and never routes it again. */
 export const HOP_HEADER = 'x-lodestar-hop';
+/** What the entry of a hop has read of the body, so that its door need not; believed only beside a good hop header. */
+export const READ_HEADER = 'x-lodestar-read';
 /** A door's load report, base64 of its encoded form, on every answer to a hop. */
 export const REPORT_HEADER = 'x-lodestar-report';
 /** A door's own failure (not its engine's answer), by one of the names in ending.ts, so that the entry may try elsewhere. */
 export const FAILURE_HEADER = 'x-lodestar-failure';
-/** On a hop: the entry wants the stream's usage, which the client did not ask for. On its answer: the door has asked for it, so it is not for the client. */
+/** On an answer: the door has asked for the stream's usage, which the client did not ask for, so it is not for the client. */
 export const USAGE_HEADER = 'x-lodestar-usage';
 /** Header names that only agents say to one another: stripped from clients and from answers to them. */
-export const INTERNAL_HEADERS: ReadonlySet<string> = new Set([HOP_HEADER, REPORT_HEADER, FAILURE_HEADER, USAGE_HEADER]);
+export const INTERNAL_HEADERS: ReadonlySet<string> = new Set([HOP_HEADER, READ_HEADER, REPORT_HEADER, FAILURE_HEADER, USAGE_HEADER]);
 
 export interface Hop {
   instance: string;

@@ -11,9 +11,8 @@ export interface UpstreamRequest {
   method: string;
   path: string;
   headers: Record<string, string | string[]>;
-  body: Buffer;
-  /** the stream's usage is asked for although the client did not */
-  usageAdded?: boolean;
+  /** its bytes in order, cut anywhere; never empty pieces */
+  body: readonly Buffer[];
 }
 
 /** What a door in the same process has read of an answer, so that its entry need not read it again. */
@@ -42,7 +41,6 @@ export interface Attempt {
 const KEEP_ALIVE_MS = 4000;
 /** A peer whose host has gone is found by the system's own probes from then on. */
 const TCP_KEEPALIVE_MS = 15_000;
-const NO_BODY = Buffer.alloc(0);
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'expect']);
 
 /** Sockets that have carried a request. A peer may close one of them at any moment, so a break of it says nothing of the peer. */
@@ -96,12 +94,13 @@ export class Upstream {
 
   /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: as `ask`. */
   get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
-    return this.ask({ method: 'GET', path, headers, body: NO_BODY }, signal, maxBytes);
+    return this.ask({ method: 'GET', path, headers, body: [] }, signal, maxBytes);
   }
 
   /** A whole answer, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
-  async ask({ method, path, headers, body }: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
-    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, headers, signal, body: body.length > 0 ? body : null });
+  async ask(request: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+    const { method, path } = request;
+    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, signal, ...payload(request) });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body) {
@@ -206,8 +205,18 @@ class Delivery implements Attempt, Dispatcher.DispatchHandler {
 }
 
 function toUndici(request: UpstreamRequest): Dispatcher.DispatchOptions {
-  const { method, path, headers, body } = request;
-  return { method: method as Dispatcher.HttpMethod, path, headers, body: body.length > 0 ? body : null };
+  return { method: request.method as Dispatcher.HttpMethod, path: request.path, ...payload(request) };
+}
+
+/**
+ * Headers and body as undici takes them. Several pieces go out one after the other and are never joined; with their length stated, undici does not
+ * send them chunked. Its types leave iterables out, its documentation does not.
+ */
+function payload({ headers, body }: UpstreamRequest): Pick<Dispatcher.DispatchOptions, 'body'> & { headers: UpstreamRequest['headers'] } {
+  const [first = null] = body;
+  if (body.length <= 1) return { headers, body: first };
+  const bytes = body.reduce((sum, piece) => sum + piece.length, 0);
+  return { headers: { ...headers, 'content-length': String(bytes) }, body: body as unknown as Buffer };
 }
 
 /** Headers that may pass to the next hop: without those of this connection and those that only agents exchange. */

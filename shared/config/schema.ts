@@ -55,6 +55,8 @@ const agent = z.strictObject({
   policy: policy.optional().describe("Local policy that overrides the brain's. Absent: the brain decides."),
   objective: objective.default('ttft').describe('What a decision minimises when the brain does not say.'),
   bodyLimitBytes: z.int().min(1024).default(33_554_432).describe('Largest request body in bytes; a larger one is answered 413.'),
+  bodyTimeoutMs: ms.default(30_000).describe('Longest pause within a request body, and the time after which it must have come at 4 KiB/s; a slower one is answered 408.'),
+  bodyBudgetBytes: z.int().min(1024).default(268_435_456).describe('Memory for the bodies of all requests that this agent holds, in bytes; beyond it, requests are answered 503.'),
   requestTimeoutMs: z.int().min(0).default(0).describe('Longest time for a whole request, in every attempt together; then it is answered 504. 0: none. Never held against the engine.'),
   slowClientTimeoutMs: ms.default(120_000).describe('Longest time that a client may leave a waiting answer unread before its request is ended.'),
   suspectAfterMs: z.int().min(1000).default(3000).describe('Silence of an engine, its checks included, after which what runs there is ended. New requests avoid it after 1 s.'),

@@ -17,7 +17,6 @@ import { SIM_MODEL, SIM_SALT, type SimRequest } from './plan.ts';
 
 const SAMPLES_PERIOD_MS = 100;
 const EPOCH = 1;
-const EMPTY = Buffer.alloc(0);
 
 /** What a simulated client saw of one request, ms since its arrival. */
 export interface ClientOutcome {
@@ -122,8 +121,8 @@ class Routing {
     this.done = done;
     this.arrivedMs = clock.nowMs();
     this.client = {
-      method: 'POST', path: '/v1/completions', headers: {}, body: EMPTY, model: SIM_MODEL, stream: true, usageAdded: true,
-      prompt: request.bytes, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '', client: request.client,
+      method: 'POST', path: '/v1/completions', headers: {}, body: [], model: SIM_MODEL, stream: true, usageSplice: undefined,
+      prompt: request.bytes, promptBytes: request.bytes.length, promptEnd: 0, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '', client: request.client,
       sloTtftMs: options.sloTtftMs, sloTpotMs: options.sloTpotMs,
     };
     this.attempts = new Attempts(context, this.client, request.print);

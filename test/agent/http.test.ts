@@ -254,14 +254,36 @@ describe('what reaches the engine', () => {
     expect(answer.headers['x-lodestar-report']).toBeUndefined();
   });
 
-  test('the usage chunk is asked for, learned from and stripped', async () => {
+  describe('the usage chunk that ends a stream', () => {
     const usage = 'data: {"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":1}}\n\n';
-    stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`data: {"choices":[{"text":"x"}]}\n\n${usage}data: [DONE]\n\n`);
-    stub.requests.length = 0;
-    const answer = await post(urlOf(outer), COMPLETIONS, { model: 'stub-model', prompt: 'x'.repeat(900), stream: true });
-    expect(answer.body).toBe('data: {"choices":[{"text":"x"}]}\n\ndata: [DONE]\n\n');
-    expect(JSON.parse(stub.requests[0]?.body ?? '')).toMatchObject({ stream_options: { include_usage: true } });
-    await fleet.until('learned at both', () => outer.context.tokens.bytesPerToken('stub-model') === 9);
+    const token = 'data: {"choices":[{"text":"x"}]}\n\n';
+    const done = 'data: [DONE]\n\n';
+    const ask = (options: object = {}) => post(urlOf(outer), COMPLETIONS, { model: 'stub-model', prompt: 'x'.repeat(900), stream: true, ...options });
+    const door = () => agent.context.instances.views.get(instanceOf(agent))!.local!;
+    const begin = (forced: boolean): void => {
+      door().usageForced = undefined;
+      stub.requests.length = 0;
+      stub.answer = ({ body }, response) => {
+        const asked = (JSON.parse(body) as { stream_options?: { include_usage?: boolean } }).stream_options?.include_usage === true;
+        response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${token}${asked || forced ? usage : ''}${done}`);
+      };
+    };
+
+    test('is asked for, learned from and stripped, once a stream has shown that it does not come unasked', async () => {
+      begin(false);
+      for (let i = 0; i < 2; i++) expect((await ask()).body).toBe(token + done);
+      expect(stub.requests.map(({ body }) => body.includes('include_usage'))).toEqual([false, true]);
+      await fleet.until('learned at both', () => outer.context.tokens.bytesPerToken('stub-model') === 9);
+    });
+
+    test('stays where the engine sends it unasked (--enable-force-include-usage), and where the client has asked for it in any way that vLLM takes', async () => {
+      begin(true);
+      for (const options of [undefined, null, {}, { include_usage: false }, undefined]) expect((await ask({ stream_options: options })).body).toBe(token + usage + done);
+      begin(false);
+      await ask();
+      stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'text/event-stream' }).end(token + usage + done);
+      for (const value of [true, 1, 'true', 'Yes']) expect((await ask({ stream_options: { include_usage: value } })).body).toBe(token + usage + done);
+    });
   });
 
   test('a prompt that the engine refused is not believed cached, neither at its door nor at its entry', async () => {

@@ -154,7 +154,7 @@ class KvFlow {
   /** A step's events are applied: its requests end, others come. */
   private step(): void {
     for (const { sequence, look } of this.live.shift() ?? []) {
-      const source = sequence.prompt.exactTokens ? undefined : { path: '', headers: {}, body: Buffer.alloc(0) };
+      const source = sequence.prompt.exactTokens ? undefined : { path: '', headers: {}, body: [] };
       this.view.finish(sequence, { promptTokens: PROMPT_TOKENS, outputTokens: 1, cachedTokens: look.hitTokens, answer: undefined, source }, look);
     }
     this.admit(this.applied + AHEAD);

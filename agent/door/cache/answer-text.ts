@@ -1,5 +1,5 @@
-import { endOfString } from '../../request/json-splice.ts';
-
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
 const CHAT = /^\/v1\/chat\/completions(\?|$)/;
 const COMPLETIONS = /^\/v1\/completions(\?|$)/;
 /** Longer answers are not kept: their blocks get no hashes. */
@@ -54,4 +54,11 @@ export class AnswerText {
       return undefined;
     }
   }
+}
+
+/** Index after the closing quote of the string that opens at `at`. */
+function endOfString(body: Buffer, at: number): number {
+  let next = at + 1;
+  while (next < body.length && body[next] !== QUOTE) next += body[next] === BACKSLASH ? 2 : 1;
+  return next + 1;
 }

@@ -113,7 +113,9 @@ export class BlockOwner {
       return place === 'absent' && this.isBehindPrompt(sequence, first) ? 'unknown' : place;
     }
     const ids = event.tokenIds;
-    for (let i = 0; i < ids.length && token + i < promptTokens; i++) {
+    // No more of a prompt is kept than is fingerprinted.
+    const known = Math.min(ids.length, Math.floor(prompt.text.length / 4) - token);
+    for (let i = 0; i < known; i++) {
       if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
     }
     return undefined;

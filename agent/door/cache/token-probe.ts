@@ -13,7 +13,7 @@ export interface TokenizedPrompt {
 export interface ProbeSource {
   path: string;
   headers: Record<string, string | string[]>;
-  body: Buffer;
+  body: readonly Buffer[];
 }
 
 /** Time between two requests: the engine's tokenizer runs on the thread that also streams its answers. */
@@ -65,7 +65,7 @@ export class TokenProbe {
 
   /** The engine's answer; undefined: it was not asked, or has none. */
   async ask(source: ProbeSource): Promise<TokenizedPrompt | undefined> {
-    if (!this.isReady || source.body.length > MAX_BODY_BYTES) return undefined;
+    if (!this.isReady || bytesOf(source.body) > MAX_BODY_BYTES) return undefined;
     const question = questionOf(source);
     if (!question) return undefined;
     this.busy = true;
@@ -88,7 +88,7 @@ export class TokenProbe {
     try {
       const authorization = this.apiKey ? `Bearer ${this.apiKey}` : source.headers['authorization'];
       const headers = { 'content-type': 'application/json', ...(authorization === undefined ? {} : { authorization }) };
-      const answer = await this.upstream.ask({ method: 'POST', path: '/tokenize', headers, body: question }, stop.signal, MAX_ANSWER_BYTES);
+      const answer = await this.upstream.ask({ method: 'POST', path: '/tokenize', headers, body: [question] }, stop.signal, MAX_ANSWER_BYTES);
       if (answer.status !== 200) throw new Error(`POST /tokenize answered ${answer.status}`);
       const { tokens, token_strs: spellings } = answerSchema.parse(JSON.parse(answer.body.toString('utf8')));
       if (spellings.length !== tokens.length) throw new Error(`POST /tokenize answered ${tokens.length} tokens and ${spellings.length} spellings`);
@@ -104,6 +104,10 @@ export class TokenProbe {
   }
 }
 
+function bytesOf(body: readonly Buffer[]): number {
+  return body.reduce((sum, piece) => sum + piece.length, 0);
+}
+
 /**
  * The body that asks for a request's tokens; undefined where the request is not readable JSON with one prompt of text.
  */
@@ -112,7 +116,7 @@ function questionOf({ path, body }: ProbeSource): Buffer | undefined {
   if (!isChat && !/^\/v1\/completions(\?|$)/.test(path)) return undefined;
   let json: Record<string, unknown>;
   try {
-    json = JSON.parse(body.toString('utf8')) as Record<string, unknown>;
+    json = JSON.parse(Buffer.concat(body).toString('utf8')) as Record<string, unknown>;
   } catch {
     // Engines also accept bodies that are not JSON (`NaN`).
     return undefined;

@@ -38,7 +38,7 @@ export class EngineProbe {
   private async send(model: string | undefined): Promise<void> {
     const timeout = new AbortController();
     const timer = this.clock.after(TIMEOUT_MS, () => timeout.abort());
-    const body = Buffer.from(JSON.stringify({ model, prompt: 'a', max_tokens: 1 }));
+    const body = [Buffer.from(JSON.stringify({ model, prompt: 'a', max_tokens: 1 }))];
     const headers = { ...this.headers, 'content-type': 'application/json' };
     try {
       const { status } = await this.upstream.ask({ method: 'POST', path: '/v1/completions', headers, body }, timeout.signal, MAX_ANSWER_BYTES);

@@ -60,7 +60,7 @@ describe('what goes to the engine', () => {
   const send = async (instance: object): Promise<IncomingHttpHeaders> => {
     await new Promise<void>((resolve, reject) => {
       const handler = { onHeaders: () => undefined, onData: () => true, onEnd: () => resolve(), onFailure: reject };
-      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: Buffer.from('{}') }, PROMPT, { entry: 'e', epoch: 1, seq: 0, watched: false }, handler);
+      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')], usageSplice: undefined }, PROMPT, { entry: 'e', epoch: 1, seq: 0, watched: false }, handler);
     });
     return seen;
   };

@@ -1,12 +1,12 @@
 import { expect, test } from 'vitest';
 import { OutputEstimate } from '../../../agent/entry/output-estimate.ts';
-import { readRequest } from '../../../agent/request/read.ts';
+import { readRequest } from '../../helpers/read-request.ts';
 import { tableOf } from '../../helpers/tables.ts';
 
 const JSON_TYPE = { 'content-type': 'application/json' };
 
 function request(body: object, headers: Record<string, string> = {}) {
-  return readRequest('POST', '/v1/completions', { ...JSON_TYPE, ...headers }, Buffer.from(JSON.stringify({ model: 'm', prompt: 'x', ...body })));
+  return readRequest('/v1/completions', { ...JSON_TYPE, ...headers }, JSON.stringify({ model: 'm', prompt: 'x', ...body }));
 }
 
 test('starts from the mean of the model in the fleet, then of the fleet', () => {

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { OutcomeStatus } from '../../../shared/sample.ts';
 import type { AttemptResult } from '../../../agent/entry/forward.ts';
-import { readRequest } from '../../../agent/request/read.ts';
+import { readRequest } from '../../helpers/read-request.ts';
 import { makeSample, SampleQueue } from '../../../agent/entry/samples.ts';
 import { seededRng, silentLog } from '../../../shared/env.ts';
 import { MAX_SAMPLES_PER_FRAME } from '../../../shared/protocol.ts';
@@ -64,7 +64,7 @@ test('every sample fits the schema, whatever the request and its outcome: one th
   const results: [OutcomeStatus, number | undefined][] = [['ok', 200], ['ok', 204], ['failed', 400], ['failed', undefined], ['timeout', 200], ['aborted', undefined]];
   const end: Pick<AttemptResult, 'ending' | 'begun' | 'error' | 'refusal' | 'restMs' | 'e2eMs'> = { ending: 'answered', begun: true, error: undefined, refusal: undefined, restMs: 0, e2eMs: 12.25 };
   for (const body of bodies) {
-    const client = readRequest('POST', '/v1/completions', {}, Buffer.from(body));
+    const client = readRequest('/v1/completions', {}, body);
     for (const [status, httpStatus] of results) {
       for (const usage of [undefined, { promptTokens: undefined, outputTokens: 7, cachedTokens: 0, engineTtftMs: 1.5 }]) {
         const observed = { ttftMs: 3.5, lastTokenMs: 3.5, tokens: 1, usage, inBandError: false };
@@ -81,7 +81,7 @@ test('time per token is over the tokens after the first, of each sequence', () =
   const entry = new Entry();
   entry.instances.applyReport(reportOf('a'));
   const env = { clock: entry.clock, rng: seededRng(1), log: silentLog };
-  const client = readRequest('POST', '/v1/completions', {}, Buffer.from('{"stream":true,"prompt":"x","n":2}'));
+  const client = readRequest('/v1/completions', {}, '{"stream":true,"prompt":"x","n":2}');
   const usage = { promptTokens: 10, outputTokens: 42, cachedTokens: 0, engineTtftMs: undefined };
   const observed = { ttftMs: 100, lastTokenMs: 500, tokens: 42, usage, inBandError: false };
   const sample = makeSample(env, client, entry.decide(), { ending: 'answered', httpStatus: 200, begun: true, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: 510 }, 'ok');

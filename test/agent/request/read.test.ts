@@ -1,26 +1,53 @@
 import { describe, expect, test } from 'vitest';
-import { type ClientRequest, readRequest } from '../../../agent/request/read.ts';
+import { spliced } from '../../../agent/request/json-splice.ts';
+import type { ClientRequest } from '../../../agent/request/read.ts';
+import { readRequest } from '../../helpers/read-request.ts';
 
 const CHAT = '/v1/chat/completions';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
 function read(body: unknown, path = CHAT, headers: Record<string, string> = {}): ClientRequest {
-  return readRequest('POST', path, { ...JSON_TYPE, ...headers }, Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)));
+  return readRequest(path, { ...JSON_TYPE, ...headers }, typeof body === 'string' ? body : JSON.stringify(body));
 }
 
 describe('fields', () => {
   test('what routing needs is read, everything else is left alone', () => {
     const body = '{"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":7,"max_tokens":9,"n":2,"cache_salt":"s","priority":3,"big":12345678901234567890}';
     const request = read(body, CHAT, { 'x-slo-ttft-ms': '250', 'x-slo-tpot-ms': 'x' });
-    expect(request).toMatchObject({ model: 'm', stream: false, usageAdded: false, maxTokens: 7, sequences: 2, cacheSalt: 's', priority: 3, sloTtftMs: 250, sloTpotMs: undefined });
-    expect(request.body.toString()).toBe(body);
+    expect(request).toMatchObject({ model: 'm', stream: false, usageSplice: undefined, maxTokens: 7, sequences: 2, cacheSalt: 's', priority: 3, sloTtftMs: 250, sloTpotMs: undefined });
+    expect(Buffer.concat(request.body).toString()).toBe(body);
   });
 
   test('a header outranks the body for priority; nonsense counts as absent', () => {
     expect(read({ priority: 3 }, CHAT, { 'x-vllm-priority': '-2' }).priority).toBe(-2);
-    expect(read({ priority: 'high', n: -4, max_tokens: '12', model: 7, stream: 'true', cache_salt: 1 })).toMatchObject({
+    expect(read({ priority: 'high', n: -4, max_tokens: 'x', model: 7, stream: 'no', cache_salt: 1 })).toMatchObject({
       priority: 0, sequences: 1, maxTokens: 0, model: undefined, stream: false, cacheSalt: '',
     });
+  });
+
+  test.each([['true', true], ['1', true], ['1.0', true], ['"true"', true], ['"YES"', true], ['"1"', true], ['"on"', true], ['"t"', true], ['"Y"', true],
+    ['false', false], ['0', false], ['2', false], ['null', false], ['"no"', false], ['"off"', false], ['" true"', false], ['{}', false], ['[true]', false]])('stream: %s is what vLLM takes it for', (text, stream) => {
+    expect(read(`{"stream":${text}}`).stream).toBe(stream);
+    const usage = read(`{"stream":true,"stream_options":{"include_usage":${text}}}`).usageSplice;
+    expect(usage === undefined).toBe(stream);
+  });
+
+  test('numbers in strings are numbers to vLLM', () => {
+    expect(read({ max_tokens: '12', n: ' 2 ', priority: '-3' })).toMatchObject({ maxTokens: 12, sequences: 2, priority: -3 });
+  });
+
+  test('values of odd kinds are never an error', () => {
+    const odd = { toString: 1, valueOf: 'x' };
+    const request = read({ model: 'm', role: odd, prompt: odd, priority: odd, user: odd, n: odd, stream_options: odd, stream: true, messages: [{ role: odd, content: odd, tool_calls: odd }], tools: odd });
+    expect(request).toMatchObject({ model: 'm', priority: 0, sequences: 1, stream: true });
+  });
+
+  test.each([undefined, '', 'application', 'json; charset=', 'text/plain', 'application/x-www-form-urlencoded'])('content-type %j says nothing about a body that looks like JSON', (type) => {
+    expect(readRequest(CHAT, type === undefined ? {} : { 'content-type': type }, '{"model":"m"}').model).toBe('m');
+  });
+
+  test('a byte order mark is taken, as Python takes it', () => {
+    expect(read('\uFEFF {"model":"m","stream":true}')).toMatchObject({ model: 'm', usageSplice: { start: 5, end: 5 } });
   });
 
   test('absurd numbers stay finite as features', () => {
@@ -41,13 +68,13 @@ describe('stream_options', () => {
     ['no stream', '{"stream":false}', '{"stream":false}', false],
   ])('%s', (_name, body, sent, added) => {
     const request = read(body);
-    expect(request.body.toString()).toBe(sent);
-    expect(request.usageAdded).toBe(added);
+    expect(Buffer.concat(spliced(request.body, request.usageSplice)).toString()).toBe(sent);
+    expect(request.usageSplice !== undefined).toBe(added);
   });
 
   test('is added for chat and completions only', () => {
-    expect(read('{"stream":true}', '/v1/completions?x=1').usageAdded).toBe(true);
-    for (const path of ['/v1/responses', '/v1/messages', '/v1/completions/render']) expect(read('{"stream":true}', path).usageAdded).toBe(false);
+    expect(read('{"stream":true}', '/v1/completions?x=1').usageSplice).toBeDefined();
+    for (const path of ['/v1/responses', '/v1/messages', '/v1/completions/render']) expect(read('{"stream":true}', path).usageSplice).toBeUndefined();
   });
 });
 
@@ -122,17 +149,18 @@ describe('canonical prompt', () => {
 
 describe('bad bodies are the engine\'s to refuse', () => {
   test.each(['{', '', 'null', '[]', '7', '"x"', '{"a":1}}', 'a=b', '\uFEFF{}', '{"model":NaN}'])('%j passes as it is', (body) => {
-    expect(read(body)).toMatchObject({ body: Buffer.from(body), model: undefined, stream: false, prompt: Buffer.alloc(0), sequences: 1 });
+    expect(read(body)).toMatchObject({ body: body === '' ? [] : [Buffer.from(body)], model: undefined, stream: false, prompt: Buffer.alloc(0), sequences: 1 });
   });
 
-  test('depth that exhausts the stack', () => {
+  test('depth that would exhaust a stack', () => {
     const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
-    expect(read(`{"messages":[],"tools":${deep}}`).prompt.length).toBe(0);
-    expect(read(`{"messages":[{"role":"user","content":[${deep}]}]}`).prompt.length).toBe(0);
+    expect(read(`{"messages":[],"tools":${deep},"model":"m"}`)).toMatchObject({ model: 'm', promptBytes: 400_000 });
+    expect(read(`{"messages":[{"role":"user","content":[${deep}]}],"model":"m"}`)).toMatchObject({ model: 'm', promptBytes: 70 });
+    expect(read(`{"stream":true,"model":"m","stream_options":{"x":${'['.repeat(30_000)}${']'.repeat(30_000)}}}`)).toMatchObject({ model: 'm', usageSplice: undefined });
   });
 
   test('forms and audio are not JSON and pass as they are', () => {
     const body = Buffer.from('--x\r\n');
-    expect(readRequest('POST', '/v1/audio/transcriptions', { 'content-type': 'multipart/form-data; boundary=x' }, body).body).toBe(body);
+    expect(readRequest('/v1/audio/transcriptions', { 'content-type': 'multipart/form-data; boundary=x' }, body).body).toEqual([body]);
   });
 });

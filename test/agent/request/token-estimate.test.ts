@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest';
-import { readRequest } from '../../../agent/request/read.ts';
+import { readRequest } from '../../helpers/read-request.ts';
 import { TokenEstimate } from '../../../agent/request/token-estimate.ts';
 import { tableOf } from '../../helpers/tables.ts';
 
-const request = (body: object) => readRequest('POST', '/v1/completions', {}, Buffer.from(JSON.stringify(body)));
+const request = (body: object) => readRequest('/v1/completions', {}, JSON.stringify(body));
 
 test('starts from four bytes a token, then the fleet\'s figure, then its own', () => {
   const tokens = new TokenEstimate();

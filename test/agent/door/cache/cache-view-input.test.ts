@@ -51,7 +51,7 @@ test('counts that no engine can have leave the view as it is', () => {
 test('a request that is not JSON, or not of a text route, is not asked about', async () => {
   const upstream = new Upstream('http://127.0.0.1:9', 1000);
   const probe = new TokenProbe(upstream, new VirtualClock(), undefined);
-  const ask = (path: string, body: string) => probe.ask({ path, headers: {}, body: Buffer.from(body) });
+  const ask = (path: string, body: string) => probe.ask({ path, headers: {}, body: [Buffer.from(body)] });
   expect(await ask('/v1/completions', '{"prompt":"x","y":NaN}')).toBeUndefined();
   expect(await ask('/v1/audio/transcriptions', '--boundary')).toBeUndefined();
   expect(probe.isReady).toBe(true);

@@ -9,7 +9,7 @@ let stub: StubVllm;
 let upstream: Upstream;
 let probe: TokenProbe;
 
-const CHAT = { path: '/v1/chat/completions', headers: {}, body: Buffer.from(JSON.stringify({ model: 'm', messages: [{ role: 'user', content: 'Hi' }], max_tokens: 5, stream: true, tools: [], chat_template_kwargs: { a: 1 } })) };
+const CHAT = { path: '/v1/chat/completions', headers: {}, body: [Buffer.from('{"model":"m","messages":[{"role":"user","content":"H'), Buffer.from('i"}],"max_tokens":5,"stream":true,"tools":[],"chat_template_kwargs":{"a":1}}')] };
 
 beforeEach(async () => {
   clock = new VirtualClock();
@@ -43,16 +43,16 @@ test('a chat is asked for with what decides its tokens, and nothing else', async
 
 test('a completion is asked for by its prompt, with the instance’s own key', async () => {
   probe = new TokenProbe(upstream, clock, 'own');
-  await probe.ask({ path: '/v1/completions', headers: { authorization: 'Bearer client' }, body: Buffer.from('{"model":"m","prompt":"Hi","max_tokens":5}') });
+  await probe.ask({ path: '/v1/completions', headers: { authorization: 'Bearer client' }, body: [Buffer.from('{"model":"m","prompt":"Hi","max_tokens":5}')] });
   expect(JSON.parse(stub.requests[0]!.body)).toEqual({ return_token_strs: true, model: 'm', prompt: 'Hi' });
   expect(stub.requests[0]!.headers['authorization']).toBe('Bearer own');
 });
 
 test('what has no text of one prompt is not asked for', async () => {
   for (const [path, body] of [['/v1/completions', { prompt: [1, 2] }], ['/v1/completions', { prompt: ['a', 'b'] }], ['/v1/chat/completions', { prompt: 'a' }], ['/v1/embeddings', { input: 'a' }]] as const) {
-    expect(await probe.ask({ path, headers: {}, body: Buffer.from(JSON.stringify(body)) })).toBeUndefined();
+    expect(await probe.ask({ path, headers: {}, body: [Buffer.from(JSON.stringify(body))] })).toBeUndefined();
   }
-  expect(await probe.ask({ ...CHAT, body: Buffer.alloc(512 * 1024 + 1, 32) })).toBeUndefined();
+  expect(await probe.ask({ ...CHAT, body: [Buffer.alloc(512 * 1024, 32), Buffer.alloc(1, 32)] })).toBeUndefined();
   expect([stub.requests.length, probe.isReady, probe.problem]).toEqual([0, true, '']);
 });
 
