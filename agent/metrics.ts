@@ -35,6 +35,16 @@ export class AgentMetrics {
       name: 'lodestar_agent_decision_seconds', help: 'Snapshot, features, scores and choice', buckets: [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3], registers,
     });
     this.hitTokens = new Counter({ name: 'lodestar_agent_hit_tokens_total', help: 'Prompt tokens believed cached at dispatch, and reported cached', labelNames: ['kind'], registers });
+    this.addGauges(gauges);
+    this.addLabelled(labelled);
+  }
+
+  /** Adds the figures of the process itself. */
+  addProcessFigures(): void {
+    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
+  }
+
+  private addGauges(gauges: Record<string, { help: string; read: () => number }>): void {
     for (const [name, { help, read }] of Object.entries(gauges)) {
       const gauge = new Gauge({
         name: `lodestar_agent_${name}`,
@@ -46,6 +56,9 @@ export class AgentMetrics {
       });
       this.registry.registerMetric(gauge);
     }
+  }
+
+  private addLabelled(labelled: Record<string, LabelledGauge>): void {
     for (const [name, { help, labels, read }] of Object.entries(labelled)) {
       const gauge = new Gauge({
         name: `lodestar_agent_${name}`,
@@ -59,10 +72,5 @@ export class AgentMetrics {
       });
       this.registry.registerMetric(gauge);
     }
-  }
-
-  /** Adds the figures of the process itself. */
-  addProcessFigures(): void {
-    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
   }
 }
