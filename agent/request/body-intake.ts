@@ -69,8 +69,7 @@ export class BodyIntake {
   spent(ms: number, bytes: number, request: IncomingMessage): void {
     this.turnMs += ms;
     this.turnBytes += bytes;
-    if (!this.isTurnCounted) setImmediate(this.nextTurn);
-    this.isTurnCounted = true;
+    this.countTurn();
     if (this.turnMs < TURN_MS && this.turnBytes < TURN_BYTES) return;
     request.pause();
     this.waiting.push(request);
@@ -80,8 +79,15 @@ export class BodyIntake {
     this.isTurnCounted = false;
     this.turnMs = 0;
     this.turnBytes = 0;
-    for (const request of this.waiting.splice(0)) request.resume();
+    // One at a time: together, their next pieces would be more than a turn's work.
+    this.waiting.shift()?.resume();
+    if (this.waiting.length > 0) this.countTurn();
   };
+
+  private countTurn(): void {
+    if (!this.isTurnCounted) setImmediate(this.nextTurn);
+    this.isTurnCounted = true;
+  }
 }
 
 /** One body on its way in. */

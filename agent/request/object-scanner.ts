@@ -3,8 +3,11 @@ import { COLON, isEnd, type JsonScanner, type KeyTable, OPEN_OBJECT, QUOTE, type
 
 /** Reads the members of an object that are wanted. */
 export interface MemberReader {
-  /** How to read the value of `key`, which begins with `byte` under the cursor; undefined: not at all. `key` is '' for one that nobody wants. */
-  member(key: string, byte: number): Scan | undefined;
+  /**
+   * Reads the value of `key`, which begins with `byte` under the cursor, or returns how to go on; false: it is not wanted. `key` is '' for one that
+   * nobody wants.
+   */
+  member(key: string, byte: number): Scan | boolean;
 }
 
 /** Longest key that can be wanted, as it is written: each character may be an escape. */
@@ -48,11 +51,10 @@ export class ObjectScanner {
       scanner.advance();
       for (byte = scanner.peek(); byte < 0; byte = scanner.peek()) yield;
       const scan = reader.member(name, byte);
-      if (scan) yield* scan;
-      else {
+      if (scan === false) {
         scanner.begin();
         while (!scanner.walk(echo)) yield;
-      }
+      } else if (scan !== true) yield* scan;
     }
   }
 

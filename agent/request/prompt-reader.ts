@@ -68,10 +68,10 @@ export class PromptReader {
     return end;
   }
 
-  /** How to read the value of a field; undefined: the field is none of a prompt. */
-  read(key: string, byte: number): Scan | undefined {
+  /** How to read the value of a field; false: the field is none of a prompt. */
+  read(key: string, byte: number): Scan | false {
     const field = FIELDS.find((name) => name === key);
-    return field && this.value(field, byte);
+    return field ? this.value(field, byte) : false;
   }
 
   /** The prompt of what has been read. */
@@ -223,34 +223,32 @@ class MessageReader implements MemberReader {
     sink.appendSink(calls);
   }
 
-  member(key: string, byte: number): Scan | undefined {
+  member(key: string, byte: number): Scan | boolean {
     this.hasRole ||= key === 'role';
     if (key === 'role') return byte === QUOTE ? this.string(this.role) : this.raw(this.role);
-    if (key === 'content') return this.content(byte, this.text);
-    return key === 'tool_calls' ? this.raw(this.calls) : undefined;
+    if (key === 'content') return byte === QUOTE ? this.string(this.text) : this.content(byte, this.text);
+    return key === 'tool_calls' ? this.raw(this.calls) : false;
   }
 
   /** Text of a message, or of the instructions before it. */
   *content(byte: number, sink: ByteSink): Scan {
     sink.reset();
-    if (byte === QUOTE) yield* this.string(sink);
-    else if (byte === OPEN_ARRAY) yield* this.parts(sink);
-    else {
-      yield* this.raw(sink);
-      if (byte === NULL_START) sink.reset();
-    }
+    if (byte === OPEN_ARRAY) return yield* this.parts(sink);
+    const scan = byte === QUOTE ? this.string(sink) : this.raw(sink);
+    if (scan !== true) yield* scan;
+    if (byte === NULL_START) sink.reset();
   }
 
-  private *string(sink: ByteSink): Scan {
+  private string(sink: ByteSink): Scan | true {
     sink.reset();
     this.scanner.beginString();
-    while (!this.scanner.string(sink)) yield;
+    return this.scanner.string(sink) || stringOn(this.scanner, sink);
   }
 
-  private *raw(sink: ByteSink): Scan {
+  private raw(sink: ByteSink): Scan | true {
     sink.reset();
     this.scanner.begin();
-    while (!this.scanner.walk(sink)) yield;
+    return this.scanner.walk(sink) || walkOn(this.scanner, sink);
   }
 
   private *parts(sink: ByteSink): Scan {
@@ -302,15 +300,25 @@ class PartReader implements MemberReader {
     if (!this.hasText) digest.end(sink);
   }
 
-  member(key: string, byte: number): Scan | undefined {
-    return key === 'text' && byte === QUOTE && this.sink ? this.text(this.sink) : undefined;
-  }
-
-  private *text(sink: ByteSink): Scan {
+  member(key: string, byte: number): Scan | boolean {
+    const { sink, start } = this;
+    if (key !== 'text' || byte !== QUOTE || !sink) return false;
     this.hasText = true;
     this.digest.stop();
-    sink.rewind(this.start.length, this.start.offered);
+    sink.rewind(start.length, start.offered);
     this.scanner.beginString();
-    while (!this.scanner.string(sink)) yield;
+    return this.scanner.string(sink) || stringOn(this.scanner, sink);
   }
+}
+
+/** Goes on with a string that its first chunk does not end. */
+function* stringOn(scanner: JsonScanner, sink: ByteSink): Scan {
+  do yield;
+  while (!scanner.string(sink));
+}
+
+/** Goes on with a value that its first chunk does not end. */
+function* walkOn(scanner: JsonScanner, sink: ByteSink): Scan {
+  do yield;
+  while (!scanner.walk(sink));
 }

@@ -137,9 +137,18 @@ export class RequestReader implements MemberReader {
     };
   }
 
-  member(key: string, byte: number): Scan | undefined {
+  member(key: string, byte: number): Scan | boolean {
     this.isEmpty = false;
-    return FIELDS.has(key) ? this.keep(key) : this.prompt?.read(key, byte);
+    if (!FIELDS.has(key)) return this.prompt?.read(key, byte) ?? false;
+    const { scanner, fields } = this;
+    const field = fields.get(key) ?? { json: new ByteSink(MAX_FIELD_BYTES), start: 0, end: 0 };
+    fields.set(key, field);
+    field.start = scanner.offset;
+    field.json.reset();
+    scanner.begin();
+    if (!scanner.walk(field.json)) return this.keepOn(field);
+    field.end = scanner.offset;
+    return true;
   }
 
   private *body(): Scan {
@@ -158,15 +167,11 @@ export class RequestReader implements MemberReader {
     this.isComplete = false;
   }
 
-  private *keep(key: string): Scan {
-    const { scanner, fields } = this;
-    const field = fields.get(key) ?? { json: new ByteSink(MAX_FIELD_BYTES), start: 0, end: 0 };
-    fields.set(key, field);
-    field.start = scanner.offset;
-    field.json.reset();
-    scanner.begin();
-    while (!scanner.walk(field.json)) yield;
-    field.end = scanner.offset;
+  /** Goes on with the value of a field that its first piece does not end. */
+  private *keepOn(field: FieldValue): Scan {
+    do yield;
+    while (!this.scanner.walk(field.json));
+    field.end = this.scanner.offset;
   }
 
   /** Value of a field; undefined where it is absent or cannot be read. */

@@ -1,18 +1,16 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { Pool } from 'undici';
 import { packageRoot } from '../../shared/package-root.ts';
 import { type Figure, quantileOf } from './figure.ts';
+import { agentArgs, LODESTAR, start, until } from './processes.ts';
 
-const LODESTAR = join(packageRoot, 'bin/lodestar.mjs');
 const BARE_PROXY = join(packageRoot, 'dist/test/bench/bare-proxy.js');
 const ROUNDS = 800;
 // Enough for the JIT: a router that has just been started is not what is measured.
 const WARM_UP = 1500;
-const TOKEN = 'bench-token-0123456789';
 const BODY = JSON.stringify({ prompt: 'The quick brown fox jumps over the lazy dog. '.repeat(90), max_tokens: 1, stream: true });
 
 /**
@@ -29,11 +27,8 @@ export async function addedTtftFigures(): Promise<Figure[]> {
     const engine = await start(children, [LODESTAR, 'engine', '--gpu', 'FAST', '--gpu-file', gpuFile, '--port', '0', '--front-end-ms', '0', '--noise', '0']);
     const brain = await start(children, [LODESTAR, 'brain', '--host', '127.0.0.1', '--port', '0', '--state-dir', join(dir, 'brain')]);
     const brainUrl = brain.replace('http', 'ws');
-    const agentArgs = (id: string): string[] => [
-      LODESTAR, 'agent', '--id', id, '--host', '127.0.0.1', '--port', '0', '--set', 'agent.advertiseUrl=http://127.0.0.1:0', '--brain-url', brainUrl, '--state-dir', join(dir, id),
-    ];
-    const door = await start(children, [...agentArgs('door'), '--vllm', engine]);
-    const entry = await start(children, agentArgs('entry'));
+    const door = await start(children, [...agentArgs('door', dir, brainUrl), '--vllm', engine]);
+    const entry = await start(children, agentArgs('entry', dir, brainUrl));
     await until(async () => (await fetch(`${entry}/ready`)).ok && (await fetch(`${door}/ready`)).ok);
     const bareOne = await start(children, [BARE_PROXY, engine]);
     const bareTwo = await start(children, [BARE_PROXY, bareOne]);
@@ -89,24 +84,4 @@ function ttftMs(pool: Pool): Promise<number> {
       },
     );
   });
-}
-
-function start(children: ChildProcess[], args: string[]): Promise<string> {
-  const child = spawn(process.execPath, args, {
-    env: { ...process.env, LODESTAR_TOKEN: TOKEN, LODESTAR_LOG_LEVEL: 'error', LODESTAR_NO_BUILD: '1' },
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  children.push(child);
-  return new Promise((resolve, reject) => {
-    child.once('exit', (code) => reject(new Error(`${args.slice(0, 2).join(' ')} exited with ${code}`)));
-    createInterface({ input: child.stdout }).once('line', (line) => resolve((JSON.parse(line) as { listening: string }).listening));
-  });
-}
-
-async function until(ready: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < 100; tries++) {
-    if (await ready().catch(() => false)) return;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  throw new Error('the fleet did not become ready');
 }

@@ -3,6 +3,7 @@ import { blockFlowFigures } from './block-flow.ts';
 import { cacheIndexFigures } from './cache-index.ts';
 import { decisionFigures } from './decision.ts';
 import { type Figure, printFigures } from './figure.ts';
+import { hostileBodyFigures } from './hostile-bodies.ts';
 import { kvFlowFigures } from './kv-flow.ts';
 import { coldStartFigures, mixedFleetFigures } from './virtual-fleet.ts';
 
@@ -13,6 +14,7 @@ const benches: Record<string, { title: string; run: () => Figure[] | Promise<Fig
   'block-flow': { title: 'Block changes from one door through the brain to 16 entries (one process)', run: blockFlowFigures },
   'kv-flow': { title: 'KV events of one engine into its door\'s view (publisher in another process)', run: kvFlowFigures },
   'added-ttft': { title: 'TTFT that the request path adds', run: addedTtftFigures },
+  'hostile-bodies': { title: 'Streams beside hostile bodies of 32 MB, over a hop', run: hostileBodyFigures },
   'cold-start': { title: 'Learning from cold (virtual time)', run: coldStartFigures },
   'mixed-fleet': { title: 'Policies on the demo\'s fleet and load (virtual time)', run: mixedFleetFigures },
 };
