@@ -1,7 +1,7 @@
 import type { RunDone } from './job.ts';
 import type { RunPlots } from './plots.ts';
 import type { PolicySummary } from './summary.ts';
-import { type Axis, barChart, escapeHtml, lineChart, type Series } from './svg.ts';
+import { type Axis, barChart, escapeHtml, lineChart } from './svg.ts';
 
 /** What a page shows beside the plots. */
 export interface PageInput {
@@ -63,81 +63,73 @@ export function simPage({ facts, summary, runs }: PageInput): string {
   const plotted = runs.flatMap(({ plots, result }) =>
     plots ? [{ plots, result, index: index.get(result.policy) ?? 0 }] : [],
   );
-  const over = (take: (plots: RunPlots) => readonly (number | null)[]): Series[] =>
-    plotted.map(({ plots, result, index: at }) => ({
+  return pageOf(facts, names, index, summaryTable(summary, index), [
+    ...timePlots(plotted),
+    ...distributions(plotted),
+    shares(plotted),
+  ]);
+}
+
+interface Plotted {
+  readonly plots: RunPlots;
+  readonly result: PageInput['runs'][number]['result'];
+  readonly index: number;
+}
+
+function timePlots(plotted: readonly Plotted[]): string[] {
+  const plot = (
+    title: string,
+    caption: string,
+    axis: Axis,
+    take: (plots: RunPlots) => readonly (number | null)[],
+  ): string => {
+    const series = plotted.map(({ plots, result, index }) => ({
       name: result.policy,
-      index: at,
+      index,
       points: plots.atS.map((x, bin) => ({ x, y: take(plots)[bin] ?? null })),
     }));
-  const cdf = (take: (plots: RunPlots) => readonly number[]): Series[] =>
-    plotted.map(({ plots, result, index: at }) => ({
+    return figure(title, caption, (of) => lineChart(of, timeAxis, axis, series));
+  };
+  const tail: Axis = { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' };
+  const error: Axis = { label: 'absolute error', tick: asPercent, min: 0 };
+  const hits: Axis = { label: 'KV hit ratio', tick: asPercent, min: 0, max: 1 };
+  const each = 'Mean of the requests that arrived in each fortieth of the run.';
+  const ape = 'Median of |predicted − seen| / seen of TTFT, of requests that `learned` placed.';
+  return [
+    plot('TTFT over time', each, latencyAxis, (one) => one.ttftMeanMs),
+    plot('TTFT over time, 99th percentile', 'Of the same requests.', tail, (one) => one.ttftP99Ms),
+    plot('Prediction error over time', ape, error, (one) => one.medianApe),
+    plot('Hit ratio over time', 'Prompt tokens found in a cache / all prompt tokens.', hits, (one) => one.kvHitRatio),
+  ];
+}
+
+function distributions(plotted: readonly Plotted[]): string[] {
+  const plot = (title: string, caption: string, axis: Axis, take: (plots: RunPlots) => readonly number[]): string => {
+    const series = plotted.map(({ plots, result, index }) => ({
       name: result.policy,
-      index: at,
+      index,
       points: take(plots).map((x, i, all) => ({ x, y: i / Math.max(1, all.length - 1) })),
     }));
+    return figure(title, caption, (of) => lineChart(of, axis, shareAxis, series));
+  };
+  const first = 'Share of requests with their first token within this time.';
+  const whole: Axis = { ...latencyAxis, label: 'E2E (ms, log scale)' };
+  return [
+    plot('Distribution of TTFT', first, latencyAxis, (one) => one.ttftCdfMs),
+    plot('Distribution of E2E', 'Share of requests that are done within this time.', whole, (one) => one.e2eCdfMs),
+  ];
+}
+
+function shares(plotted: readonly Plotted[]): string {
   const instances = plotted[0]?.result.perInstance.map(({ id, gpu }) => `${id} ${gpu}`) ?? [];
-  const shares = plotted.map(({ result, index: at }): Series => ({
+  const series = plotted.map(({ result, index }) => ({
     name: result.policy,
-    index: at,
+    index,
     points: result.perInstance.map(({ share }, x) => ({ x, y: share })),
   }));
-  const plots = [
-    figure('TTFT over time', 'Mean of the requests that arrived in each fortieth of the run.', (title) =>
-      lineChart(
-        title,
-        timeAxis,
-        latencyAxis,
-        over((one) => one.ttftMeanMs),
-      ),
-    ),
-    figure('TTFT over time, 99th percentile', 'Of the same requests.', (title) =>
-      lineChart(
-        title,
-        timeAxis,
-        { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' },
-        over((one) => one.ttftP99Ms),
-      ),
-    ),
-    figure('Distribution of TTFT', 'Share of requests with their first token within this time.', (title) =>
-      lineChart(
-        title,
-        latencyAxis,
-        shareAxis,
-        cdf((one) => one.ttftCdfMs),
-      ),
-    ),
-    figure('Distribution of E2E', 'Share of requests that are done within this time.', (title) =>
-      lineChart(
-        title,
-        { ...latencyAxis, label: 'E2E (ms, log scale)' },
-        shareAxis,
-        cdf((one) => one.e2eCdfMs),
-      ),
-    ),
-    figure('Requests per instance', 'Share of all completed requests.', (title) =>
-      barChart(title, instances, { label: 'share of requests', tick: asPercent }, shares),
-    ),
-    figure(
-      'Prediction error over time',
-      'Median of |predicted − seen| / seen of TTFT, of requests that `learned` placed.',
-      (title) =>
-        lineChart(
-          title,
-          timeAxis,
-          { label: 'absolute error', tick: asPercent, min: 0 },
-          over((one) => one.medianApe),
-        ),
-    ),
-    figure('Hit ratio over time', 'Prompt tokens found in a cache / all prompt tokens.', (title) =>
-      lineChart(
-        title,
-        timeAxis,
-        { label: 'KV hit ratio', tick: asPercent, min: 0, max: 1 },
-        over((one) => one.kvHitRatio),
-      ),
-    ),
-  ];
-  return pageOf(facts, names, index, summaryTable(summary, index), plots);
+  return figure('Requests per instance', 'Share of all completed requests.', (title) =>
+    barChart(title, instances, { label: 'share of requests', tick: asPercent }, series),
+  );
 }
 
 function pageOf(
