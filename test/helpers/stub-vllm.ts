@@ -16,6 +16,10 @@ export class StubVllm {
   readonly requests: StubRequest[] = [];
   answer: (request: StubRequest, response: ServerResponse) => void = (_request, response) =>
     response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+  /** it answers nothing any more, and keeps every connection open */
+  frozen = false;
+  /** it answers requests, but none of its checks */
+  checksHang = false;
   private readonly model: string;
   private readonly server = createServer((request, response) => void this.serve(request, response));
 
@@ -37,6 +41,8 @@ export class StubVllm {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const path = request.url ?? '';
+    const isCheck = ['/health', '/version', '/metrics'].includes(path);
+    if (this.frozen || (this.checksHang && isCheck)) return;
     if (path === '/health') return void response.end();
     if (path === '/version') return void response.end('{"version":"0.0.0-stub"}');
     if (path === '/metrics') return void response.writeHead(404).end();

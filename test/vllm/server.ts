@@ -7,7 +7,7 @@ import { request } from 'undici';
 import { z } from 'zod';
 import { packageRoot } from '../../shared/package-root.ts';
 import type { GpuProfile } from '../../sim/engine/gpus.ts';
-import { freePort } from './free-port.ts';
+import { freePort } from '../helpers/free-port.ts';
 import { kvTokens, type Load } from './workload.ts';
 
 /** Scripts of the rig, in the source tree. */

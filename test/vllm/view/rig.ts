@@ -9,7 +9,7 @@ import { loadConfig } from '../../../shared/config/index.ts';
 import { realClock, seededRng, silentLog } from '../../../shared/env.ts';
 import { loadGpus } from '../../../sim/engine/gpus.ts';
 import { TcpProxy } from '../../helpers/tcp-proxy.ts';
-import { freePort } from '../free-port.ts';
+import { freePort } from '../../helpers/free-port.ts';
 import { VllmServer } from '../server.ts';
 import { until } from '../until.ts';
 
