@@ -8,7 +8,7 @@ const MAX_BYTES = 512 * 1024;
 const NOT_REPEATED = [Buffer.from('"tool_calls":[{'), Buffer.from('"reasoning":"'), Buffer.from('"reasoning_content":"')];
 
 /**
- * The text of an answer as it goes by, in the form that the next turn's canonical prompt has it (agent/request/read.ts): the engine keeps the answer's blocks cached, and a
+ * The text of an answer as it goes by, in the form that the next turn's canonical prompt has it (agent/request/prompt-reader.ts): the engine keeps the answer's blocks cached, and a
  * conversation comes back with them.
  */
 export class AnswerText {

@@ -4,7 +4,7 @@ const MAX_WORD_BYTES = 32;
 /** Text that is looked at word by word; the rest is taken to be like it. */
 const MAX_TEXT_BYTES = 32_768;
 const RATE = 0.05;
-/** What stands before and behind a message's role in the canonical text (agent/request/read.ts). */
+/** What stands before and behind a message's role in the canonical text (agent/request/prompt-reader.ts). */
 const [OPEN, CLOSE] = ['\u0001', '\u0002'];
 /** A message's marker, or a word with the space before it, or white space, as tokenizers split text before anything else. */
 const WORD = new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}|[^\\S\\r\\n]?[^\\s${OPEN}]+|\\s+`, 'g');
