@@ -1,21 +1,28 @@
 import { randomBytes } from 'node:crypto';
+import type { Socket } from 'node:net';
 import { Agent as HttpAgent } from 'undici';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { listen } from '../shared/listen.ts';
 import { packageVersion } from '../shared/package-root.ts';
-import { openTable, type RoutingTable } from '../shared/table.ts';
+import { openTable } from '../shared/table.ts';
 import { BrainLink } from './link/brain-link.ts';
 import { type Collectors, makeCollectors } from './door/collectors/index.ts';
 import { type AgentContext, applyTable, makeContext } from './entry/context.ts';
 import { DoorInstance } from './door/door-instance.ts';
+import { EntryWatch } from './door/life/entry-watch.ts';
+import type { LocalDoors } from './door/local-doors.ts';
+import { OpenAttempts } from './door/open-attempts.ts';
 import { makeBrainReader } from './link/brain-reader.ts';
 import { ReportRefresh } from './link/report-refresh.ts';
 import { makeServer } from './server.ts';
-import { TableStore } from './link/table-store.ts';
+import { LinkWatch } from './link/link-watch.ts';
+import { type Identity, TableStore } from './link/table-store.ts';
 import { Telemetry } from './link/telemetry.ts';
 
 const DRAIN_POLL_MS = 20;
+/** A client whose host has gone is found by the system's own probes from then on. */
+const TCP_KEEPALIVE_MS = 15_000;
 
 /** A running agent. */
 export interface RunningAgent {
@@ -37,27 +44,20 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const collectors = makeCollectors({ config, env, dispatcher: http });
   // The door's URL is known only once the listener has a port; nothing reads it before.
   const advertised = { url: config.advertiseUrl };
-  const doors = new Map(config.instances.map((instance) => [instance.id, makeDoor(config, instance, identity.epoch, advertised, collectors, env)]));
-  const context = makeContext(config, token, env, identity.epoch, [...doors.values()]);
+  const local = makeDoors(config, identity.epoch, advertised, collectors, env);
+  const doors = [...local.byId.values()];
+  const context = makeContext(config, token, env, identity.epoch, doors);
   context.metrics.addProcessFigures();
-  const runtime: { link?: BrainLink; telemetry?: Telemetry } = {};
-  const app = makeServer(context, doors, {
-    collectors,
-    brain: () => ({ url: config.brainUrl, connected: runtime.link?.connected ?? false, lastError: runtime.link?.connected ? undefined : runtime.link?.lastError }),
-  });
-
-  const onTable = (table: RoutingTable): void => applyTable(context, doors, table);
-  const kept = store.load();
-  if (kept) {
-    context.salt = kept.salt;
-    onTable(kept.table);
-    env.log.info({ version: kept.table.version }, 'routing on the table from disk until the brain is there');
-  }
+  const links: Links = {};
+  const app = makeServer(context, local, { collectors, brain: () => brainStatus(config, links) });
   const release = async (): Promise<void> => {
     context.watchdog.close();
+    local.entries.close();
     await app.close();
-    await Promise.all([context.instances.close(), http.destroy(), ...[...doors.values()].map((door) => door.upstream.close())]);
+    await Promise.all([context.instances.close(), http.destroy(), ...doors.map((door) => door.upstream.close())]);
   };
+  useKeptTable(context, local, store);
+  app.server.on('connection', (socket: Socket) => socket.setKeepAlive(true, TCP_KEEPALIVE_MS));
   const port = await listen(app, 'agent', config.host, config.port).catch(async (error: unknown) => {
     await release();
     throw error;
@@ -65,61 +65,104 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   // Port 0 asks for any free port: what is advertised must name the real one.
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
-
-  const sink = {
-    sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => runtime.link?.sendReports(reports),
-    sendBlocks: (message: Parameters<BrainLink['sendBlocks']>[0]) => runtime.link?.sendBlocks(message),
-  };
-  runtime.telemetry = new Telemetry([...doors.values()], context.instances, env.clock, config.telemetryMinMs, sink, () => context.draining);
-  if (config.brainUrl) {
-    runtime.link = new BrainLink({
-      url: config.brainUrl,
-      token,
-      hello: { agent: config.id, epoch: identity.epoch, credential: identity.credential, version: packageVersion, doorUrl: advertised.url },
-      env,
-      samples: context.samples,
-      onMessage: makeBrainReader(context, {
-        open: openTable,
-        onTable,
-        keep: (sealed) => store.save(sealed, context.salt),
-        resync: (instances) => runtime.link?.resync(instances),
-        resend: () => runtime.telemetry?.resend(),
-        resendBlocks: (instance) => runtime.telemetry?.resendBlocks(instance),
-      }),
-    });
-  }
-  const refresh = new ReportRefresh(context.instances, env.clock, token, config.reportRefreshMs, () => runtime.link?.connected ?? false);
-
+  for (const door of doors) door.life.start();
+  openLinks(links, context, local, store, { ...identity, doorUrl: advertised.url });
   const close = async (): Promise<void> => {
     collectors.stop();
-    for (const door of doors.values()) door.kvEvents?.stop();
-    runtime.telemetry?.close();
-    refresh.close();
-    runtime.link?.close();
+    for (const door of doors) {
+      door.kvEvents?.stop();
+      door.life.stop();
+    }
+    for (const link of Object.values(links)) link.close();
     app.server.closeAllConnections();
     await release();
   };
-  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, runtime, () => app.server.close(), close) };
+  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, links, () => app.server.close(), close) };
 }
 
-function makeDoor(config: AgentConfig, instance: AgentConfig['instances'][number], epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): DoorInstance {
-  return new DoorInstance({
-    config: instance,
-    agentId: config.id,
-    epoch,
-    get doorUrl() {
-      return advertised.url;
-    },
-    connectTimeoutMs: config.connectTimeoutMs,
-    collectors,
+/** What runs between this agent, the brain and other doors, once it listens. */
+interface Links {
+  brain?: BrainLink;
+  telemetry?: Telemetry;
+  refresh?: ReportRefresh;
+  doors?: LinkWatch;
+}
+
+function brainStatus({ brainUrl }: AgentConfig, { brain }: Links): { url: string; connected: boolean; lastError: string | undefined } {
+  const connected = brain?.connected ?? false;
+  return { url: brainUrl, connected, lastError: connected ? undefined : brain?.lastError };
+}
+
+function useKeptTable(context: AgentContext, local: LocalDoors, store: TableStore): void {
+  const kept = store.load();
+  if (!kept) return;
+  context.salt = kept.salt;
+  applyTable(context, local.byId, kept.table);
+  context.env.log.info({ version: kept.table.version }, 'routing on the table from disk until the brain is there');
+}
+
+function openLinks(links: Links, context: AgentContext, local: LocalDoors, store: TableStore, identity: Identity & { doorUrl: string }): void {
+  const { config, env, instances, token } = context;
+  const sink = {
+    sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => links.brain?.sendReports(reports),
+    sendBlocks: (message: Parameters<BrainLink['sendBlocks']>[0]) => links.brain?.sendBlocks(message),
+  };
+  links.telemetry = new Telemetry([...local.byId.values()], instances, env.clock, config.telemetryMinMs, sink, () => context.draining);
+  if (config.brainUrl) links.brain = linkToBrain(links, context, local, store, identity);
+  links.refresh = new ReportRefresh(instances, env.clock, token, config.reportRefreshMs, () => links.brain?.connected ?? false);
+  links.doors = new LinkWatch(context);
+}
+
+function linkToBrain(
+  links: Links,
+  context: AgentContext,
+  local: LocalDoors,
+  store: TableStore,
+  { epoch, credential, doorUrl }: Identity & { doorUrl: string },
+): BrainLink {
+  const { config, token, env, samples } = context;
+  return new BrainLink({
+    url: config.brainUrl,
+    token,
+    hello: { agent: config.id, epoch, credential, version: packageVersion, doorUrl },
     env,
+    samples,
+    onMessage: makeBrainReader(context, {
+      open: openTable,
+      onTable: (table) => applyTable(context, local.byId, table),
+      keep: (sealed) => store.save(sealed, context.salt),
+      resync: (instances) => links.brain?.resync(instances),
+      resend: () => links.telemetry?.resend(),
+      resendBlocks: (instance) => links.telemetry?.resendBlocks(instance),
+    }),
   });
+}
+
+function makeDoors(config: AgentConfig, epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): LocalDoors {
+  const open = new OpenAttempts();
+  const made = config.instances.map((instance) => {
+    const door = new DoorInstance({
+      config: instance,
+      agentId: config.id,
+      epoch,
+      get doorUrl() {
+        return advertised.url;
+      },
+      connectTimeoutMs: config.connectTimeoutMs,
+      open,
+      limits: config,
+      collectors,
+      env,
+    });
+    return [instance.id, door] as const;
+  });
+  return { byId: new Map(made), open, entries: new EntryWatch(env.clock, open) };
 }
 
 async function drain(
   context: AgentContext,
-  doors: ReadonlyMap<string, DoorInstance>,
-  runtime: { link?: BrainLink },
+  doors: readonly DoorInstance[],
+  links: Links,
   stopListening: () => void,
   close: () => Promise<void>,
 ): Promise<void> {
@@ -135,9 +178,9 @@ async function drain(
       });
     });
   // While its own instances finish, clients are still served, by the others. Then no new connection is taken, and idle ones close.
-  await idle(() => [...doors.values()].some((door) => door.ledger.inFlight > 0));
+  await idle(() => doors.some((door) => door.ledger.inFlight > 0));
   stopListening();
   await idle(() => context.inFlight > 0);
-  runtime.link?.flushSamples();
+  links.brain?.flushSamples();
   await close();
 }

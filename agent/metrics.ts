@@ -12,7 +12,7 @@ export interface LabelledGauge {
 /** The agent's Prometheus series; docs/metrics.md lists them. */
 export class AgentMetrics {
   readonly registry = new Registry();
-  readonly requests: Counter<'instance' | 'status'>;
+  readonly requests: Counter<'instance' | 'status' | 'culprit'>;
   readonly decisions: Counter<'policy' | 'reason'>;
   readonly retries: Counter;
   readonly ttftSeconds: Histogram<'instance'>;
@@ -23,7 +23,7 @@ export class AgentMetrics {
 
   constructor(gauges: Record<string, { help: string; read: () => number }>, labelled: Record<string, LabelledGauge>) {
     const registers = [this.registry];
-    this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance and how they ended', labelNames: ['instance', 'status'], registers });
+    this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance, how they ended and who caused it', labelNames: ['instance', 'status', 'culprit'], registers });
     this.decisions = new Counter({ name: 'lodestar_agent_decisions_total', help: 'Decisions by policy and reason', labelNames: ['policy', 'reason'], registers });
     this.retries = new Counter({ name: 'lodestar_agent_retries_total', help: 'Attempts after the first', registers });
     this.ttftSeconds = new Histogram({ name: 'lodestar_agent_ttft_seconds', help: 'Dispatch to first byte of streamed answers', labelNames: ['instance'], buckets: SECONDS, registers });
@@ -35,6 +35,16 @@ export class AgentMetrics {
       name: 'lodestar_agent_decision_seconds', help: 'Snapshot, features, scores and choice', buckets: [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3], registers,
     });
     this.hitTokens = new Counter({ name: 'lodestar_agent_hit_tokens_total', help: 'Prompt tokens believed cached at dispatch, and reported cached', labelNames: ['kind'], registers });
+    this.addGauges(gauges);
+    this.addLabelled(labelled);
+  }
+
+  /** Adds the figures of the process itself. */
+  addProcessFigures(): void {
+    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
+  }
+
+  private addGauges(gauges: Record<string, { help: string; read: () => number }>): void {
     for (const [name, { help, read }] of Object.entries(gauges)) {
       const gauge = new Gauge({
         name: `lodestar_agent_${name}`,
@@ -46,6 +56,9 @@ export class AgentMetrics {
       });
       this.registry.registerMetric(gauge);
     }
+  }
+
+  private addLabelled(labelled: Record<string, LabelledGauge>): void {
     for (const [name, { help, labels, read }] of Object.entries(labelled)) {
       const gauge = new Gauge({
         name: `lodestar_agent_${name}`,
@@ -59,10 +72,5 @@ export class AgentMetrics {
       });
       this.registry.registerMetric(gauge);
     }
-  }
-
-  /** Adds the figures of the process itself. */
-  addProcessFigures(): void {
-    collectDefaultMetrics({ register: this.registry, prefix: 'lodestar_agent_' });
   }
 }

@@ -3,12 +3,13 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import { encode } from '../shared/codec.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { isFleetToken } from '../shared/token.ts';
+import { ATTEMPTS_PATH, encodeAttempts, type HeldAttempt } from './wire/attempt-list.ts';
 import { ClientAnswer, errorBody } from './wire/client-answer.ts';
 import type { AgentContext } from './entry/context.ts';
-import type { DoorInstance } from './door/door-instance.ts';
+import type { LocalDoors } from './door/local-doors.ts';
 import { serveHop } from './door/hop-server.ts';
 import { FAILURE_HEADER, type Hop, HOP_HEADER, openHop, READ_HEADER } from './wire/hop.ts';
-import { decodeRead } from './wire/read-wire.ts';
+import { decodeRead } from './request/read-wire.ts';
 import { turnAway } from './wire/turn-away.ts';
 import { type ClientRequest, type ReadBefore, RequestReader } from './request/read.ts';
 import { REPORT_PATH } from './link/report-refresh.ts';
@@ -23,9 +24,10 @@ const TOKENIZER_ROUTES = ['/tokenize', '/detokenize'];
 const DOT_SEGMENTS = /\/\.\.?(\/|$)/;
 const OWN_FAILURE = 'The agent failed on this request.';
 const RESET_TIMEOUT_MS = 10_000;
+const RESET_ANSWER_BYTES = 65_536;
 
 /** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
-export function makeServer(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, sources: StatusSources): FastifyInstance {
+export function makeServer(context: AgentContext, local: LocalDoors, sources: StatusSources): FastifyInstance {
   const app = Fastify({
     logger: false, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
     // Fastify's router fails on a path before any route or error handler is there to answer.
@@ -39,7 +41,7 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
 
   app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
   // Taken over before Fastify looks at the content type: what it calls malformed, the engine may read.
-  const proxied = { onRequest: (request: FastifyRequest, reply: FastifyReply) => void serve(context, doors, request, reply) };
+  const proxied = { onRequest: (request: FastifyRequest, reply: FastifyReply) => void serve(context, local, request, reply) };
   for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, proxied, () => undefined);
   app.get('/health', (_request, reply) => reply.code(200).send());
   app.get('/ready', (_request, reply) => {
@@ -54,15 +56,20 @@ export function makeServer(context: AgentContext, doors: ReadonlyMap<string, Doo
   });
   app.get(REPORT_PATH, (request, reply) => {
     if (!authorised(context, request, reply)) return reply;
-    const reports = [...doors.values()].map((door) => door.report(context.draining));
+    const reports = [...local.byId.values()].map((door) => door.report(context.draining));
     return reply.type('application/msgpack').send(encode(reports));
   });
-  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, doors, request, reply));
+  app.get<{ Querystring: { entry?: string; epoch?: string } }>(ATTEMPTS_PATH, (request, reply) => {
+    if (!authorised(context, request, reply)) return reply;
+    const { entry = '', epoch } = request.query;
+    return reply.type('application/msgpack').send(encodeAttempts(heldAttempts(context, local, entry, Number(epoch))));
+  });
+  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, local, request, reply));
   return app;
 }
 
 /** A client's request, or a hop from another entry. It answers on the raw response, after its own reading of the body. */
-async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInstance>, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+async function serve(context: AgentContext, local: LocalDoors, request: FastifyRequest, reply: FastifyReply): Promise<void> {
   const raw: IncomingMessage = request.raw;
   const decoded = decodedPath(raw.url ?? '/');
   if (decoded === undefined) return badUrl(reply);
@@ -76,7 +83,7 @@ async function serve(context: AgentContext, doors: ReadonlyMap<string, DoorInsta
   }
   if (!hop) context.inFlight += 1;
   try {
-    await (hop ? takeHop(context, doors.get(hop.instance), hop, raw, reply.raw) : takeClient(context, raw, reply.raw));
+    await (hop ? takeHop(context, local, hop, raw, reply.raw) : takeClient(context, raw, reply.raw));
   } catch (error) {
     // The answer is no longer Fastify's: without this, its client would wait for ever.
     context.env.log.error({ err: error }, 'request failed inside the agent');
@@ -93,12 +100,14 @@ async function takeClient(context: AgentContext, raw: IncomingMessage, response:
 }
 
 /** What the entry has read is believed, since its header is the fleet's. */
-async function takeHop(context: AgentContext, door: DoorInstance | undefined, hop: Hop, raw: IncomingMessage, response: ServerResponse): Promise<void> {
+async function takeHop(context: AgentContext, { byId, entries }: LocalDoors, hop: Hop, raw: IncomingMessage, response: ServerResponse): Promise<void> {
+  entries.heard(hop.entry, hop.epoch);
+  const door = byId.get(hop.instance);
   if (!door) {
     const refusal = { status: 503, type: 'ServiceUnavailableError', message: `This agent is not the door of ${hop.instance}.` };
     return turnAway(context.env.clock, raw, response, refusal, { [FAILURE_HEADER]: 'unknown-instance' });
   }
-  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) => serveHop(context, door, hop, client, raw, response));
+  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) => serveHop(context, door, hop, client, response));
 }
 
 /** Takes the body and does what is to be done with the request; until that is over, its bytes count. */
@@ -172,6 +181,13 @@ function fleetModels(context: AgentContext) {
   };
 }
 
+/** What an entry has running at the doors here; its question is a sign of life. */
+function heldAttempts(context: AgentContext, { open, entries }: LocalDoors, entry: string, epoch: number): HeldAttempt[] {
+  entries.heard(entry, epoch);
+  const nowMs = context.env.clock.nowMs();
+  return open.select(({ id }) => id.watched && id.entry === entry && id.epoch === epoch).map((one) => [one.instance, one.id.seq, nowMs - one.lastByteMs]);
+}
+
 function authorised(context: AgentContext, request: FastifyRequest, reply: FastifyReply): boolean {
   if (isFleetToken(request.headers.authorization, context.token)) return true;
   reply.code(401).type('application/json').send(errorBody(401, 'Unauthorized', 'This route needs `Authorization: Bearer <fleet token>`.'));
@@ -181,24 +197,20 @@ function authorised(context: AgentContext, request: FastifyRequest, reply: Fasti
 /** Empties an engine's prefix cache (a vLLM in development mode) and the door's view of it with it. */
 async function resetPrefixCache(
   context: AgentContext,
-  doors: ReadonlyMap<string, DoorInstance>,
+  local: LocalDoors,
   request: FastifyRequest<{ Params: { id: string } }>,
   reply: FastifyReply,
 ): Promise<FastifyReply> {
   if (!authorised(context, request, reply)) return reply;
-  const door = doors.get(request.params.id);
+  const door = local.byId.get(request.params.id);
   if (!door) return reply.code(404).send({ detail: `no local instance ${request.params.id}` });
-  const status = await new Promise<number>((resolve) => {
-    const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => resolve(504));
-    const done = (code: number): void => {
-      timer.cancel();
-      resolve(code);
-    };
-    door.upstream.dispatch(
-      { method: 'POST', path: '/reset_prefix_cache', headers: {}, body: [] },
-      { onHeaders: (code) => done(code), onData: () => true, onEnd: () => undefined, onError: () => done(502) },
-    );
-  });
+  const timeout = new AbortController();
+  const timer = context.env.clock.after(RESET_TIMEOUT_MS, () => timeout.abort());
+  const status = await door.upstream
+    .ask({ method: 'POST', path: '/reset_prefix_cache', headers: {}, body: [] }, timeout.signal, RESET_ANSWER_BYTES)
+    .then((answer) => answer.status)
+    .catch(() => (timeout.signal.aborted ? 504 : 502))
+    .finally(() => timer.cancel());
   if (status === 200) door.resetPrefixCache();
   return reply.code(status).send({ success: status === 200 });
 }

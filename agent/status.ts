@@ -29,6 +29,7 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
       local: view.local !== undefined,
       doorUrl: view.report?.doorUrl ?? view.doorUrl,
       health: view.report?.health ?? 'unknown',
+      doubt: view.local?.life.doubt ?? null,
       draining: view.report?.draining ?? false,
       breaker: view.breaker.state,
       ageMs: Number.isFinite(view.describesMs) ? Math.max(0, nowMs - view.describesMs) : null,

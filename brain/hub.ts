@@ -6,8 +6,8 @@ import type { Env, Timer } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { type AgentMessage, type BrainMessage, type HelloMessage, parseAgentMessage } from '../shared/protocol.ts';
 import type { SealedTable } from '../shared/table.ts';
+import { isFleetToken } from '../shared/token.ts';
 import { admit, helloHeadSchema, negotiate, noteDeparture, type Refusal } from './admission.ts';
-import { bearerMatches } from './auth.ts';
 import { CLOSE_REFUSED, CLOSE_REPLACED, Connection, type Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 import { parseSampleBatch, type SampleBatch } from './sample-batch.ts';
@@ -124,7 +124,7 @@ export class Hub {
     const path = (request.url ?? '').split('?')[0];
     socket.on('error', () => socket.destroy());
     if (path !== AGENT_PATH) return refuseUpgrade(socket, '404 Not Found', `agents connect to ${AGENT_PATH}`);
-    if (!bearerMatches(request.headers.authorization, this.options.token)) {
+    if (!isFleetToken(request.headers.authorization, this.options.token)) {
       this.noteUnauthorised(request.socket.remoteAddress);
       return refuseUpgrade(socket, '401 Unauthorized', "the authorization header must be `Bearer` and the fleet's token");
     }

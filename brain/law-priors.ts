@@ -1,6 +1,6 @@
 import type { InstanceReport } from '../shared/instance.ts';
 import { GENERIC_LAW, isPossibleLaw, type LawState, typicalTimesMs } from '../shared/predictor/step-law.ts';
-import { median } from '../shared/trust.ts';
+import { median } from '../shared/quantile.ts';
 
 /** Step observations that an instance's law must rest on before others start from it. */
 const MIN_LAW_SAMPLES = 30;

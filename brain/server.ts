@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { type ObjectiveName, OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
 import { POLICY_NAMES, type PolicyName } from '../shared/choice/policies/index.ts';
 import type { Log } from '../shared/env.ts';
-import { bearerMatches } from './auth.ts';
+import { isFleetToken } from '../shared/token.ts';
 import type { Counters } from './counters.ts';
 import { Metrics } from './metrics.ts';
 import type { BrainStatus } from './status.ts';
@@ -52,7 +52,7 @@ export function makeServer(deps: ServerDeps): FastifyInstance {
 }
 
 async function requireToken(request: FastifyRequest, reply: FastifyReply, { token, counters }: ServerDeps): Promise<unknown> {
-  if (bearerMatches(request.headers.authorization, token)) return;
+  if (isFleetToken(request.headers.authorization, token)) return;
   counters.unauthorized += 1;
   return await refuse(reply, 401, "needs the fleet's token: send `authorization: Bearer <token>` (token or tokenFile in the configuration)");
 }

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
-import { docsTable, loadConfig, printConfig, updateDocs } from '../shared/config/index.ts';
+import { docsTable, loadConfig, printConfig, retiredKeys, updateDocs } from '../shared/config/index.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
 
 /** `lodestar config …`: check, print and make configuration files. */
@@ -54,7 +54,9 @@ agent:
 }
 
 function checkFile(file: string): string {
-  const { agent, brain } = loadConfig({ file, env: process.env });
+  const config = loadConfig({ file, env: process.env });
+  const { agent, brain } = config;
+  for (const warning of retiredKeys(config)) process.stderr.write(`lodestar: warning: ${warning}\n`);
   return `${file} is valid: agent ${agent.id} on port ${agent.port} with ${agent.instances.length} instance(s), brain on port ${brain.port} with policy ${brain.policy}`;
 }
 

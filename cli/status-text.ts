@@ -1,5 +1,5 @@
 import { ms, percent } from './demo/text.ts';
-import type { StatusPage } from './status.ts';
+import type { StatusPage } from './status-page.ts';
 
 type Row = readonly string[];
 

@@ -1,3 +1,4 @@
+import { median } from './quantile.ts';
 import { REGIMES, type Regime } from './sample.ts';
 import type { Trust } from './table.ts';
 
@@ -105,14 +106,6 @@ export class TrustGate {
     if (apes.length < REGIME_MIN_SAMPLES) return 'unknown';
     return (median(apes) ?? Infinity) <= this.limits.maxMedianApe * HYSTERESIS ? 'trusted' : 'untrusted';
   }
-}
-
-/** Median of unsorted values; null of none. */
-export function median(values: readonly number[]): number | null {
-  if (values.length === 0) return null;
-  // Typed arrays sort numbers several times faster than a comparison function does.
-  const sorted = Float64Array.from(values).toSorted();
-  return sorted[Math.floor((sorted.length - 1) / 2)] as number;
 }
 
 function percent(ratio: number): string {

@@ -7,6 +7,9 @@ import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMe
 import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
 import { LawFit } from './law/law-fit.ts';
 import { Ledger } from './ledger.ts';
+import { EngineLife } from './life/engine-life.ts';
+import type { WatchLimits } from './life/engine-watch.ts';
+import type { OpenAttempts } from './open-attempts.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
 import { CacheView } from './cache/cache-view.ts';
 import { TokenProbe } from './cache/token-probe.ts';
@@ -23,6 +26,22 @@ export interface Reading<T> {
   latest(): { value: T; atMs: number } | undefined;
 }
 
+/** Readings of an engine's metrics, with the moment at which each was asked for. */
+export interface MetricsReading {
+  latest(): { value: VllmMetrics; atMs: number; beganMs: number } | undefined;
+  readNow(): Promise<void>;
+}
+
+/** The health checks of one engine. */
+export interface HealthChecks {
+  readonly state: VllmHealth;
+  /** clock ms of the newest answer to one; −Infinity before any */
+  readonly heardMs: number;
+  /** clock ms when the check began that has found the engine gone; undefined while it is not */
+  readonly goneMs: number | undefined;
+  noteFailure(): void;
+}
+
 /** What a door looks at beside the requests themselves: the agent's collectors, or a simulation's. */
 export interface DoorSources {
   readonly gpu: Reading<readonly GpuSample[]>;
@@ -32,8 +51,8 @@ export interface DoorSources {
   readonly instances: ReadonlyMap<
     string,
     {
-      readonly metrics: Reading<VllmMetrics> & { readNow(): Promise<void> };
-      readonly health: { readonly state: VllmHealth; noteFailure(): void };
+      readonly metrics: MetricsReading;
+      readonly health: HealthChecks;
     }
   >;
 }
@@ -45,8 +64,12 @@ export interface DoorInstanceOptions {
   epoch: number;
   doorUrl: string;
   connectTimeoutMs: number;
+  open: OpenAttempts;
+  limits: WatchLimits;
   collectors: DoorSources;
   env: Env;
+  /** `assumed`: the cache view keeps the size that it starts with; otherwise it takes the one that the engine reports */
+  cacheSize?: 'assumed' | 'reported';
 }
 
 /** One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it. */
@@ -59,12 +82,19 @@ export class DoorInstance {
   /** undefined: not configured. Started and stopped with the agent. */
   readonly kvEvents: KvEventSubscriber | undefined;
   readonly outside: OutsideTraffic;
+  /** deliveries under way at all engines of the agent */
+  readonly open: OpenAttempts;
+  readonly life: EngineLife;
   incarnation: number;
+  /** the engine ends every stream with its usage, asked or not (`--enable-force-include-usage`); undefined: not known yet */
+  usageForced: boolean | undefined;
   /** counts the block deltas of this incarnation */
   blockSeq = 0;
   private readonly options: DoorInstanceOptions;
   private readonly fit: LawFit;
   private startKey: string | undefined;
+  /** clock ms of the newest reading with that key: what was sent before it went to that incarnation */
+  private keyReadMs = -Infinity;
   private reportSeq = 0;
   private kvTokens: number;
   private blockTokens = DEFAULT_BLOCK_TOKENS;
@@ -80,6 +110,7 @@ export class DoorInstance {
     // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
     this.incarnation = options.epoch;
     this.outside = new OutsideTraffic(config.id, env.log);
+    this.open = options.open;
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey), (problem) =>
@@ -88,9 +119,19 @@ export class DoorInstance {
     this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
     this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
+    this.life = this.makeLife();
   }
 
+  nowMs(): number {
+    return this.options.env.clock.nowMs();
+  }
+
+  /** As the checks say, and `down` while the engine is in doubt: then it gets no new requests. */
   get health(): Health {
+    return this.checkedHealth === 'up' && this.life.doubt !== undefined ? 'down' : this.checkedHealth;
+  }
+
+  private get checkedHealth(): Health {
     return this.options.collectors.instances.get(this.id)?.health.state.health ?? 'starting';
   }
 
@@ -106,13 +147,14 @@ export class DoorInstance {
   /** Takes what the collectors have read; called each telemetry tick. Detects restarts and learns the cache's size. */
   refresh(): void {
     const collectors = this.options.collectors.instances.get(this.id);
-    const health = this.health;
+    const health = this.checkedHealth;
     if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
     this.lastHealth = health;
     this.readMetrics();
     this.followEvents();
     const gauges = this.gauges();
-    if (gauges) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
+    // An engine in doubt is probed, and its gauges may stand still.
+    if (gauges && this.life.doubt === undefined) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
   }
 
   /** Events are followed once the engine has told the size of its blocks: before, they cannot be judged. */
@@ -173,6 +215,26 @@ export class DoorInstance {
     return { ...figures, problem: problem.slice(0, MAX_PROBLEM_CHARS) };
   }
 
+  private makeLife(): EngineLife {
+    const { collectors, config, env, limits } = this.options;
+    const checks = (): HealthChecks | undefined => collectors.instances.get(this.id)?.health;
+    return new EngineLife({
+      instance: this.id,
+      env,
+      limits,
+      open: this.open,
+      upstream: this.upstream,
+      headers: config.apiKey ? { authorization: `Bearer ${config.apiKey}` } : {},
+      sources: {
+        healthHeardMs: () => checks()?.heardMs ?? -Infinity,
+        goneMs: () => checks()?.goneMs,
+        gauges: () => this.gauges(),
+        longestStepMs: () => this.ledger.longestStepMs(),
+        model: () => this.models[0],
+      },
+    });
+  }
+
   /** Model, quantisation, GPU × tensor parallelism and engine version in one string. */
   private kind(): string {
     const { kind } = this.config;
@@ -197,24 +259,27 @@ export class DoorInstance {
   }
 
   private readMetrics(): void {
-    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest()?.value;
-    if (!metrics) return;
+    const reading = this.options.collectors.instances.get(this.id)?.metrics.latest();
+    if (!reading) return;
+    const metrics = reading.value;
     if (this.startKey !== undefined && metrics.engineStartKey !== this.startKey) this.restarted();
     this.startKey = metrics.engineStartKey;
+    this.keyReadMs = reading.beganMs;
     const gauges = this.engineOf(metrics);
     const kvTokens = gauges.kvTokens ?? this.kvTokens;
     const blockTokens = gauges.blockSize ?? this.blockTokens;
     this.cache.setCaching(gauges.prefixCaching ?? true);
-    if (gauges.kvTokens !== undefined || this.config.kvTokens !== undefined) this.cache.setSize(kvTokens, blockTokens);
+    const isKnown = gauges.kvTokens !== undefined || this.config.kvTokens !== undefined;
+    if (isKnown && this.options.cacheSize !== 'assumed') this.cache.setSize(kvTokens, blockTokens);
     if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
     this.kvTokens = kvTokens;
     this.blockTokens = blockTokens;
     this.ledger.setLimits(this.limits());
   }
 
-  private gauges(): { value: EngineGauges; atMs: number } | undefined {
+  private gauges(): { value: EngineGauges; atMs: number; beganMs: number } | undefined {
     const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest();
-    return metrics && { value: this.engineOf(metrics.value), atMs: metrics.atMs };
+    return metrics && { ...metrics, value: this.engineOf(metrics.value) };
   }
 
   /** Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank. */
@@ -228,6 +293,8 @@ export class DoorInstance {
     env.log.warn({ instance: this.id }, 'the engine has restarted: its cache view and step-time law start anew');
     this.incarnation = Math.max(this.incarnation + 1, env.clock.wallMs());
     this.blockSeq = 0;
+    this.usageForced = undefined;
+    this.life.restarted(this.keyReadMs);
     this.ledger.reset();
     this.fit.reset(this.priorLaw);
   }

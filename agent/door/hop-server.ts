@@ -1,10 +1,9 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ServerResponse } from 'node:http';
 import { ClientAnswer } from '../wire/client-answer.ts';
 import { deliver } from './deliver.ts';
 import type { DoorInstance } from './door-instance.ts';
-import { FAILURE_HEADER, type Hop, REPORT_HEADER } from '../wire/hop.ts';
+import { FAILURE_HEADER, type Hop, REPORT_HEADER, USAGE_HEADER } from '../wire/hop.ts';
 import { encodeReport } from '../wire/report-wire.ts';
-import { spliced } from '../request/json-splice.ts';
 import { ledgerPrompt, printOf } from '../request/prompt.ts';
 import type { ClientRequest } from '../request/read.ts';
 import type { TokenEstimate } from '../request/token-estimate.ts';
@@ -21,40 +20,34 @@ export interface HopHost {
  * Delivers a request that another entry has routed here; settles when it is over. The answer's headers carry the door's load report; a failure of the
  * door or engine is marked, so that the entry may try elsewhere.
  */
-export function serveHop(host: HopHost, door: DoorInstance, hop: Hop, client: ClientRequest, incoming: IncomingMessage, response: ServerResponse): Promise<void> {
+export function serveHop(host: HopHost, door: DoorInstance, hop: Hop, client: ClientRequest, response: ServerResponse): Promise<void> {
   const answer = new ClientAnswer(response);
-  const request = { method: client.method, path: client.path, headers: passableHeaders(client.headers), body: spliced(client.body, client.usageSplice) };
+  const { method, path, body, usageSplice } = client;
+  const request = { method, path, headers: passableHeaders(client.headers), body, usageSplice };
   const attempt = deliver(door, request, ledgerPrompt(host, client, printOf(host, client)), hop, {
     onHeaders(status, headers) {
-      answer.begin(status, headers, reportHeader(door, host.draining));
+      const added = headers[USAGE_HEADER];
+      answer.begin(status, headers, { ...(added === undefined ? {} : { [USAGE_HEADER]: String(added) }), ...reportHeader(door, host.draining) });
       // The entry reads the report now, long before the first token.
       response.flushHeaders();
     },
     onData: (chunk) => answer.write(chunk),
     onEnd: () => answer.end(),
-    onError(error) {
+    onFailure({ failure, error }) {
       // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
-      if (answer.begun) response.destroy();
-      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: 'engine', ...reportHeader(door, host.draining) } });
+      if (answer.begun) answer.cut();
+      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) } });
     },
   });
-  response.on('drain', () => attempt.resume());
-  response.on('close', () => {
-    if (!response.writableFinished) attempt.abort();
-  });
-  return over(incoming, response);
-}
-
-/** Settles when an answer is over, or its connection is: behind another answer on the same connection, it does not close by itself. */
-function over({ socket }: IncomingMessage, response: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
-    const done = (): void => {
-      socket.off('close', done);
+    const onGone = (): void => {
+      if (!answer.finished) attempt.abort();
+      answer.unwatch(onGone, onDrain);
       resolve();
     };
-    response.on('close', done);
-    socket.on('close', done);
-    if (socket.destroyed || response.closed) done();
+    const onDrain = (): void => attempt.resume();
+    answer.watch(onGone, onDrain);
+    if (answer.gone) onGone();
   });
 }
 

@@ -1,10 +1,11 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import type { Clock } from '../../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { LawFit } from './law/law-fit.ts';
-import { type CacheLook, type CacheOutcome, type CacheView, engineHitTokens } from './cache/cache-view.ts';
+import type { CacheView } from './cache/cache-view.ts';
+import type { CacheLook, CacheOutcome, Sequence } from './cache/records.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
-import type { Sequence } from './cache/sequence.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './law/step-clock.ts';
 
@@ -106,6 +107,22 @@ export class Ledger {
     this.admitWaiting();
     this.onChange();
     return request;
+  }
+
+  /** A rough forecast of when its next byte comes, ms from now: the prefill that is pending, and for an answer that is no stream all of its decoding. */
+  forecastMs({ prompt }: LedgerRequest): number {
+    const { pendingTokens, decoding, decodeContextTokens } = this.totals();
+    const law = this.fit.state();
+    const stepMs = prefillBaseMs(law, decoding + 1, decodeContextTokens);
+    const prefillMs = law.frontEndMs + stepMs + law.c1 * pendingTokens;
+    return prompt.stream ? prefillMs : prefillMs + this.meanOutput * stepMs;
+  }
+
+  /** The longest step that the law predicts: a full batch of prompt tokens beside what decodes now, ms. */
+  longestStepMs(): number {
+    const { decoding, decodeContextTokens } = this.totals();
+    const law = this.fit.state();
+    return prefillBaseMs(law, decoding, decodeContextTokens) + law.c1 * billedTokens(law, this.limits.maxBatchedTokens, 1, decoding);
   }
 
   /** What the engine will find cached: what it holds, or what requests that wait ahead will have brought by then. */
@@ -234,8 +251,8 @@ export class Ledger {
     }
   }
 
-  private claimOf({ prompt, promptTokens, outputTokens }: LedgerRequest): number {
-    return this.cache.claimTokens(prompt, promptTokens + outputTokens);
+  private claimOf({ prompt, look, promptTokens, outputTokens }: LedgerRequest): number {
+    return this.cache.claimTokens(prompt, look, promptTokens + outputTokens);
   }
 
   /** The engine has no block for a token of `request`: the newest of the running requests loses its blocks and waits at the head of the line (vLLM's scheduler, FCFS). */

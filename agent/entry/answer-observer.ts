@@ -1,4 +1,7 @@
-import { classifyEvent, isNamed, readUsage, SseReader, type SseKind, type Usage } from '../wire/sse.ts';
+import type { Surface } from '../wire/client-answer.ts';
+import { EventCutter, isNamed, readUsage, type SseKind, type Usage } from '../wire/sse.ts';
+import type { AnswerTold } from '../wire/upstream.ts';
+import { type AnswerForm, WholeAnswer } from '../wire/whole-answer.ts';
 
 /** What one attempt showed, measured at the entry. Milliseconds since its dispatch. */
 export interface Observed {
@@ -10,76 +13,81 @@ export interface Observed {
   inBandError: boolean;
 }
 
-const MAX_READ_BYTES = 8 * 1024 * 1024;
 /** Events before the first token are held back up to this size. */
 const MAX_OPENING_BYTES = 1024 * 1024;
-const MESSAGES_START = Buffer.from('event: message_start\n');
+const MESSAGES_START = Buffer.from('event: message_start');
 const FINISH = Buffer.from('"finish_reason":"');
 const FINGERPRINT = /"system_fingerprint":"[^"\\]*"/;
 const OBJECT_END = Buffer.from('}\n\n');
 
 /**
  * Watches an answer go by: first token, tokens, usage, in-band errors; and makes of a stream with the usage event that only we asked for what it would have been
- * without. `filter` returns what goes to the client: the very chunk, unless something is taken from it.
+ * without. `filter` returns what goes to the client: whole events only, so that whatever follows them stands alone; the very chunk, unless something is taken from it.
  *
  * A stream of named events begins before its first token does (/v1/responses: at once). What only announces the answer is held back until there is one, so that until
  * then another instance may still give it, as for the other streams.
  */
 export class AnswerObserver {
   readonly observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
-  private readonly stream: boolean;
+  private readonly form: AnswerForm;
   private readonly strip: boolean;
-  private readonly reader = new SseReader();
+  private readonly whole = new WholeAnswer();
+  private readonly cutter = new EventCutter();
   private kept: Buffer[] = [];
-  private stripped = false;
-  private whole: Buffer[] | undefined = [];
-  private wholeBytes = 0;
+  private changed = false;
   private sawToken = false;
   private named: boolean | undefined;
   private messages = false;
   private opened = false;
+  /** events of the stream so far */
+  events = 0;
   private opening: Buffer[] = [];
   private openingBytes = 0;
+  private torn = false;
   /** last content event of a choice, until the next event shows whether it is the last of the stream */
   private finishing: Buffer | undefined;
 
-  constructor(stream: boolean, stripUsage: boolean) {
-    this.stream = stream;
-    this.strip = stripUsage;
+  /** `strip`: the usage event is ours alone. */
+  constructor(form: AnswerForm, strip: boolean) {
+    this.form = form;
+    this.strip = strip && form === 'events';
   }
 
-  /** True for a stream of the Messages API, whose clients know errors by the name of their event. */
-  get isMessages(): boolean {
-    return this.messages;
+  get surface(): Surface {
+    if (this.messages) return 'messages';
+    return this.named ? 'responses' : 'completions';
   }
 
-  /** `atMs`: since dispatch. Undefined when nothing of this chunk is for the client yet. */
-  filter(chunk: Buffer, atMs: number): Buffer | undefined {
-    if (!this.stream) {
-      this.wholeBytes += chunk.length;
-      if (this.wholeBytes > MAX_READ_BYTES) this.whole = undefined;
-      this.whole?.push(chunk);
+  /** True while what has gone to the client ends with a whole event, so that one of ours may follow. */
+  get atBoundary(): boolean {
+    return this.form === 'events' && !this.torn;
+  }
+
+  /** `atMs`: since dispatch. `cut`: the chunk's events, where the door has cut them already. Undefined when nothing of it is for the client yet. */
+  filter(chunk: Buffer, atMs: number, cut?: EventCutter): Buffer | undefined {
+    if (this.form !== 'events') {
+      if (this.form === 'whole') this.whole.push(chunk);
       return chunk;
     }
-    this.named ??= isNamed(chunk);
+    const { events, kinds, whole, torn } = cut ?? this.cutter.push(chunk);
+    this.torn = torn;
     this.kept.length = 0;
-    this.stripped = false;
+    this.changed = false;
     this.sawToken = false;
-    this.reader.push(chunk, this.onEvent);
-    if (this.named && !this.opened && this.hold(chunk)) return undefined;
-    this.observed.ttftMs ??= atMs;
-    if (this.sawToken) this.observed.lastTokenMs = atMs;
-    if (this.opening.length > 0) return Buffer.concat([...this.opening.splice(0), chunk]);
-    if (!this.strip) return chunk;
-    if (this.kept.length === 1 && !this.stripped && this.finishing === undefined && (this.kept[0] as Buffer).length === chunk.length) return chunk;
-    return this.kept.length > 0 ? Buffer.concat(this.kept) : undefined;
+    for (let i = 0; i < events.length; i++) this.read(events[i] as Buffer, kinds[i] as SseKind);
+    if (this.named && !this.opened) return this.hold();
+    if (this.opening.length > 0) this.kept.unshift(...this.opening.splice(0));
+    else if (whole && !this.changed && this.finishing === undefined) return this.note(chunk, atMs);
+    if (this.kept.length === 0) return undefined;
+    return this.note(this.kept.length === 1 ? (this.kept[0] as Buffer) : Buffer.concat(this.kept), atMs);
   }
 
-  /** The answer is complete. Returns bytes still held back for the client. */
-  finish(atMs: number): Buffer | undefined {
-    if (this.stream) return this.rest(this.strip ? this.reader.flush() : undefined);
+  /** The answer is complete. `told`: what the door has read of it already. Returns bytes still held back for the client. */
+  finish(atMs: number, told?: AnswerTold): Buffer | undefined {
+    if (this.form === 'events') return this.rest(told ? told.rest : this.cutter.rest());
     this.observed.lastTokenMs = atMs;
-    if (this.whole) this.observed.usage = readUsage(Buffer.concat(this.whole).toString('utf8'));
+    if (told) this.observed.usage = told.usage;
+    else if (this.form === 'whole') this.observed.usage = this.whole.usage();
     return undefined;
   }
 
@@ -91,19 +99,24 @@ export class AnswerObserver {
     return rest.length > 0 ? Buffer.concat(rest) : undefined;
   }
 
-  /** False once the opening is too large to be one. */
-  private hold(chunk: Buffer): boolean {
-    this.openingBytes += chunk.length;
-    if (this.openingBytes > MAX_OPENING_BYTES) {
-      this.opened = true;
-      return false;
-    }
-    this.opening.push(chunk);
-    return true;
+  private note(out: Buffer, atMs: number): Buffer {
+    this.observed.ttftMs ??= atMs;
+    if (this.sawToken) this.observed.lastTokenMs = atMs;
+    return out;
   }
 
-  private readonly onEvent = (event: Buffer): void => {
-    const kind: SseKind = classifyEvent(event);
+  /** Keeps the announcing events, unless they are too large to be that. */
+  private hold(): Buffer | undefined {
+    for (const event of this.kept) this.openingBytes += event.length;
+    this.opening.push(...this.kept);
+    if (this.openingBytes <= MAX_OPENING_BYTES) return undefined;
+    this.opened = true;
+    return Buffer.concat(this.opening.splice(0));
+  }
+
+  private read(event: Buffer, kind: SseKind): void {
+    this.events += 1;
+    this.named ??= isNamed(event);
     if (kind !== 'frame') this.opened = true;
     else if (event.subarray(0, MESSAGES_START.length).equals(MESSAGES_START)) this.messages = true;
     if (kind === 'token') {
@@ -114,22 +127,22 @@ export class AnswerObserver {
       const text = event.toString('utf8');
       this.observed.usage = readUsage(text) ?? this.observed.usage;
       if (this.strip) {
-        this.stripped = true;
+        this.changed = true;
         this.release(FINGERPRINT.exec(text)?.[0]);
         return;
       }
     }
-    if (!this.strip) return;
     this.release();
-    if (kind === 'token' && event.includes(FINISH)) this.finishing = event;
+    if (this.strip && kind === 'token' && event.includes(FINISH)) this.finishing = event;
     else this.kept.push(event);
-  };
+  }
 
   /** Lets the held event go; with the fingerprint that vLLM stamps on it where no usage event follows. */
   private release(fingerprint?: string): void {
     const event = this.finishing;
     if (!event) return;
     this.finishing = undefined;
+    this.changed = true;
     const end = event.length - OBJECT_END.length;
     if (fingerprint === undefined || !event.subarray(end).equals(OBJECT_END)) this.kept.push(event);
     else this.kept.push(event.subarray(0, end), Buffer.from(`,${fingerprint}`), event.subarray(end));

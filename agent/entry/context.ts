@@ -10,6 +10,7 @@ import { Instances } from './instances.ts';
 import { AgentMetrics, type LabelledGauge } from '../metrics.ts';
 import { OutputEstimate } from './output-estimate.ts';
 import { Receipts } from './receipts.ts';
+import { RunningAttempts } from './running-attempts.ts';
 import { SampleQueue } from './samples.ts';
 import { Snapshots } from './snapshot.ts';
 import { TableState } from './table-state.ts';
@@ -32,6 +33,7 @@ export interface AgentContext {
   readonly samples: SampleQueue;
   readonly receipts: Receipts;
   readonly watchdog: Watchdog;
+  readonly running: RunningAttempts;
   readonly bodies: BodyIntake;
   readonly metrics: AgentMetrics;
   /** the fleet's secret salt for fingerprints; a private one until the brain has told it */
@@ -60,6 +62,7 @@ export function makeContext(config: AgentConfig, token: string, env: Env, epoch:
     samples: new SampleQueue(config.sampleQueueMax),
     receipts: new Receipts(config.receiptsMax),
     watchdog,
+    running: new RunningAttempts(),
     bodies: new BodyIntake(config, env.clock, watchdog),
     metrics: makeMetrics(() => context, doors),
     salt: randomBytes(32).toString('hex'),

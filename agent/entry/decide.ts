@@ -1,7 +1,8 @@
 import { type CandidateState, type RoutingRequest, uncachedTokens } from '../../shared/candidate.ts';
 import { objectives } from '../../shared/choice/objectives/index.ts';
 import { policies, type PolicyName } from '../../shared/choice/policies/index.ts';
-import { type Prediction, scoreCandidate } from '../../shared/choice/score.ts';
+import type { Prediction } from '../../shared/choice/objectives/objective.ts';
+import { scoreCandidate } from '../../shared/choice/score.ts';
 import type { Env } from '../../shared/env.ts';
 import { FEATURE_COUNT, writeFeatureRow } from '../../shared/features.ts';
 import { HEAD_COUNT } from '../../shared/predictor/net.ts';

@@ -1,39 +1,62 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Clock } from '../../shared/env.ts';
-import { LodestarError } from '../../shared/errors.ts';
+import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import type { ClientAnswer } from '../wire/client-answer.ts';
-import { FAILURE_HEADER } from '../wire/hop.ts';
+import { type AttemptFailure, failureNamed } from '../wire/ending.ts';
+import { FAILURE_HEADER, USAGE_HEADER } from '../wire/hop.ts';
+import type { EventCutter } from '../wire/sse.ts';
+import type { AnswerTold, Attempt, AttemptHandler } from '../wire/upstream.ts';
+import { formOf } from '../wire/whole-answer.ts';
 import { AnswerObserver, type Observed } from './answer-observer.ts';
-import type { Attempt, AttemptHandler } from '../wire/upstream.ts';
+import type { Ending } from './culprit.ts';
+import type { InstanceView } from './instances.ts';
+import type { RunningAttempt, RunningAttempts } from './running-attempts.ts';
 import type { Watchdog, Watched } from './watchdog.ts';
 
 export interface ForwardOptions {
   clock: Clock;
   watchdog: Watchdog;
-  firstByteTimeoutMs: number;
-  idleTimeoutMs: number;
+  running: RunningAttempts;
+  view: InstanceView;
+  /** this entry's number of the request at the instance */
+  seq: number;
+  /** the request asks for a stream */
   stream: boolean;
-  stripUsage: boolean;
-  /** false on the last attempt: then an engine's own 5xx goes to the client as it is */
-  mayRetry: boolean;
+  /** when the request as a whole is over, clock ms, and whose limit that is; Infinity: never */
+  deadlineMs: number;
+  deadline: 'client-deadline' | 'operator-deadline';
+  slowClientTimeoutMs: number;
   /** headers that we add to the answer */
   extraHeaders: Record<string, string>;
   /** called with the headers of any answer, for the door's report in them */
   onAnswerHeaders(headers: IncomingHttpHeaders): void;
+  /** called once, when the first bytes of an answer that is no error go to the client */
+  onBegun(): void;
 }
 
 /** An engine's error body is kept up to this size. */
-const MAX_REFUSAL_BYTES = 65_536;
+const MAX_REFUSAL_BYTES = 1024 * 1024;
+const DEFAULT_REST_MS = 1000;
+const MAX_REST_MS = 60_000;
+
+/** An error answer that is withheld while another instance may do better. */
+export interface Refusal {
+  status: number;
+  headers: IncomingHttpHeaders;
+  /** undefined: too large to keep */
+  body: Buffer | undefined;
+}
 
 /** How an attempt ended. */
 export interface AttemptResult {
-  status: 'ok' | 'aborted' | 'failed' | 'timeout';
+  ending: Ending;
   /** false: no byte reached the client, so another instance may be tried */
   begun: boolean;
   httpStatus: number | undefined;
   error: LodestarError | undefined;
-  /** the engine's own 5xx answer, withheld while another instance may do better */
-  refusal: { status: number; headers: IncomingHttpHeaders; body: Buffer } | undefined;
+  refusal: Refusal | undefined;
+  /** how long a full instance asks to be left alone, ms */
+  restMs: number;
   observed: Observed;
   e2eMs: number;
 }
@@ -43,138 +66,209 @@ export interface AttemptResult {
  * before its first token, so until then nothing is promised and a failure can be retried elsewhere. Settles when the attempt is over; never rejects.
  */
 export function forward(dispatch: (handler: AttemptHandler) => Attempt, answer: ClientAnswer, options: ForwardOptions): Promise<AttemptResult> {
-  return new Promise((resolve) => new Forwarding(dispatch, answer, options, resolve));
+  return new Promise((resolve) => new Forwarding(answer, options, resolve).start(dispatch));
 }
 
-class Forwarding implements AttemptHandler, Watched {
+class Forwarding implements AttemptHandler, Watched, RunningAttempt {
+  readonly view: InstanceView;
+  readonly seq: number;
+  readonly sentMs: number;
+  lastByteMs: number;
   deadlineMs: number;
+  /** clock ms since which the client does not read; undefined: it does */
+  private pausedMs: number | undefined;
   private readonly answer: ClientAnswer;
   private readonly options: ForwardOptions;
   private readonly resolve: (result: AttemptResult) => void;
-  private readonly observer: AnswerObserver;
-  private readonly startMs: number;
-  private readonly attempt: Attempt;
+  private observer = new AnswerObserver('unread', false);
+  private attempt: Attempt | undefined;
   private status = 0;
   private headers: IncomingHttpHeaders = {};
+  /** the answer is an error: it is kept back, since another instance may do better */
   private refused = false;
-  private refusal: Buffer[] = [];
+  private refusal: Buffer[] | undefined = [];
   private refusalBytes = 0;
   private over = false;
 
-  constructor(dispatch: (handler: AttemptHandler) => Attempt, answer: ClientAnswer, options: ForwardOptions, resolve: (result: AttemptResult) => void) {
+  constructor(answer: ClientAnswer, options: ForwardOptions, resolve: (result: AttemptResult) => void) {
     this.answer = answer;
     this.options = options;
     this.resolve = resolve;
-    this.observer = new AnswerObserver(options.stream, options.stripUsage);
-    this.startMs = options.clock.nowMs();
-    this.deadlineMs = this.startMs + options.firstByteTimeoutMs;
-    options.watchdog.add(this);
-    answer.response.on('close', this.onClientGone);
-    answer.response.on('drain', this.onDrain);
-    this.attempt = dispatch(this);
-    if (answer.gone) this.onClientGone();
+    this.view = options.view;
+    this.seq = options.seq;
+    this.sentMs = options.clock.nowMs();
+    this.lastByteMs = this.sentMs;
+    this.deadlineMs = options.deadlineMs;
+  }
+
+  get paused(): boolean {
+    return this.pausedMs !== undefined;
+  }
+
+  start(dispatch: (handler: AttemptHandler) => Attempt): void {
+    const { watchdog, running } = this.options;
+    watchdog.add(this);
+    running.add(this);
+    this.answer.watch(this.onClientGone, this.onDrain);
+    try {
+      this.attempt = dispatch(this);
+    } catch (error) {
+      const cause = new LodestarError('UPSTREAM_FAILED', `the request could not be sent: ${errorMessage(error)}`, { cause: error });
+      this.onFailure({ failure: 'own-fault', error: cause });
+    }
+    // What ended while it was sent had nothing to abort yet.
+    if (this.over) this.attempt?.abort();
+    else if (this.answer.gone) this.onClientGone();
   }
 
   onHeaders(status: number, headers: IncomingHttpHeaders): void {
+    if (this.over) return;
+    this.lastByteMs = this.options.clock.nowMs();
     this.status = status;
     this.headers = headers;
     this.options.onAnswerHeaders(headers);
-    // The door itself failed, or the engine cannot serve: another instance may do better.
-    const doorFailure = headers[FAILURE_HEADER] !== undefined;
-    this.refused = doorFailure || (status >= 500 && this.options.mayRetry);
+    this.observer = new AnswerObserver(status === 200 ? formOf(headers) : 'unread', headers[USAGE_HEADER] !== undefined);
+    this.refused = headers[FAILURE_HEADER] !== undefined || status >= 500 || status === 429;
   }
 
-  onData(chunk: Buffer): boolean {
+  onData(chunk: Buffer, cut?: EventCutter): boolean {
     if (this.over) return true;
-    if (this.refused) {
-      this.keepRefusal(chunk);
-      return true;
+    const nowMs = this.options.clock.nowMs();
+    this.lastByteMs = nowMs;
+    if (this.refused) return this.keepRefusal(chunk);
+    const atMs = nowMs - this.sentMs;
+    const out = this.observer.filter(chunk, atMs, cut);
+    // A stream in a coding of its own cannot be read: its first byte stands for its first token.
+    if (this.options.stream && this.status === 200) this.observer.observed.ttftMs ??= out && atMs;
+    if (this.observer.observed.inBandError && !this.answer.begun) {
+      this.refused = true;
+      const held = this.observer.rest();
+      if (held) this.keepRefusal(held);
+      return out ? this.keepRefusal(out) : true;
     }
-    const atMs = this.options.clock.nowMs() - this.startMs;
-    const out = this.observer.filter(chunk, atMs);
-    if (this.observer.observed.inBandError && !this.answer.begun && this.options.mayRetry) {
-      this.attempt.abort();
-      this.settle('failed', new LodestarError('UPSTREAM_FAILED', 'the engine answered with an error event'));
-      return true;
-    }
-    // What merely announces an answer does not end the wait for its first byte.
-    if (out !== undefined || this.answer.begun) this.deadlineMs = this.startMs + atMs + this.options.idleTimeoutMs;
     if (out === undefined) return true;
     this.begin();
-    return this.answer.write(out);
+    return this.write(out);
   }
 
-  onEnd(): void {
-    if (this.refused) {
-      const what = this.headers[FAILURE_HEADER] ?? `status ${this.status}`;
-      this.settle('failed', new LodestarError('UPSTREAM_FAILED', `the instance failed: ${String(what)}`));
-      return;
-    }
-    const rest = this.observer.finish(this.options.clock.nowMs() - this.startMs);
+  onEnd(told?: AnswerTold): void {
+    if (this.over) return;
+    if (this.refused) return this.settleRefused();
+    const atMs = this.options.clock.nowMs() - this.sentMs;
+    const rest = this.observer.finish(atMs, told);
     this.begin();
     if (rest) this.answer.write(rest);
     this.answer.end();
-    const failed = this.status >= 500 || this.observer.observed.inBandError;
-    this.settle(failed ? 'failed' : 'ok', undefined);
+    this.settle(this.endingOfAnswer(), undefined);
   }
 
-  onError(error: LodestarError): void {
+  onFailure({ failure, error }: AttemptFailure): void {
+    if (this.over) return;
     if (this.answer.begun) this.breakOff('The instance broke off in the middle of its answer.');
-    this.settle('failed', error);
+    this.settle(failure, error);
+  }
+
+  /** Ends the attempt from outside: what it waits for will not come. */
+  end(failure: AttemptFailure): void {
+    this.attempt?.abort();
+    this.onFailure(failure);
   }
 
   onTimeout(): void {
-    this.attempt.abort();
-    const begun = this.answer.begun;
-    if (begun) this.breakOff('The instance stopped in the middle of its answer.');
-    const { firstByteTimeoutMs, idleTimeoutMs } = this.options;
-    const message = begun ? `no byte for ${idleTimeoutMs} ms within the answer` : `no first byte within ${firstByteTimeoutMs} ms`;
-    this.settle('timeout', new LodestarError('UPSTREAM_TIMEOUT', message));
+    const { clock, deadlineMs, deadline, slowClientTimeoutMs } = this.options;
+    this.attempt?.abort();
+    if (clock.nowMs() < deadlineMs) {
+      this.answer.cut();
+      this.settle('client-stalled', new LodestarError('UPSTREAM_TIMEOUT', `the client did not read for ${slowClientTimeoutMs} ms (agent.slowClientTimeoutMs)`));
+      return;
+    }
+    if (this.answer.begun) this.breakOff('The time for this request is over.');
+    this.settle(deadline, new LodestarError('UPSTREAM_TIMEOUT', 'the time for the request is over'));
   }
 
-  /** Ends an answer that has begun; in a stream of the Messages API with its own kind of error event, since its clients skip any other. */
+  private endingOfAnswer(): Ending {
+    if (this.observer.observed.inBandError) return 'error-event';
+    return this.status >= 400 ? 'rejected' : 'answered';
+  }
+
+  private settleRefused(): void {
+    const named = this.headers[FAILURE_HEADER];
+    if (named !== undefined) {
+      const error = new LodestarError('UPSTREAM_FAILED', `the door reports: ${String(named)}`);
+      return this.settle(failureNamed(String(named)), error);
+    }
+    const error = new LodestarError('UPSTREAM_FAILED', this.status === 200 ? 'the engine answered with an error event' : `the engine answered ${this.status}`);
+    if (this.status === 200) return this.settle('error-event', error);
+    const full = this.status === 429 || (this.status === 503 && this.view.report?.health === 'up');
+    this.settle(full ? 'full' : 'server-error', error);
+  }
+
+  private write(out: Buffer): boolean {
+    const goOn = this.answer.write(out);
+    if (!goOn && this.pausedMs === undefined) {
+      this.pausedMs = this.options.clock.nowMs();
+      this.deadlineMs = Math.min(this.options.deadlineMs, this.pausedMs + this.options.slowClientTimeoutMs);
+    }
+    return goOn;
+  }
+
+  /** Ends an answer that has begun: a stream with an error event of its surface, anything else by a cut, so that half is not taken for the whole. */
   private breakOff(message: string): void {
     const rest = this.observer.rest();
     if (rest && !this.answer.gone) this.answer.write(rest);
-    if (!this.observer.isMessages || this.answer.gone) return this.answer.breakOff(message);
-    this.answer.write(Buffer.from(`event: error\ndata: ${JSON.stringify({ type: 'error', error: { type: 'api_error', message } })}\n\n`));
-    this.answer.end();
+    if (!this.observer.atBoundary) this.answer.cut();
+    else this.answer.endWithError(message, this.observer.surface, this.observer.events);
   }
 
-  private keepRefusal(chunk: Buffer): void {
+  private keepRefusal(chunk: Buffer): true {
     this.refusalBytes += chunk.length;
-    if (this.refusalBytes <= MAX_REFUSAL_BYTES) this.refusal.push(chunk);
+    if (this.refusalBytes > MAX_REFUSAL_BYTES) this.refusal = undefined;
+    this.refusal?.push(chunk);
+    return true;
   }
 
   private begin(): void {
-    if (!this.answer.begun && !this.answer.gone) this.answer.begin(this.status, this.headers, this.options.extraHeaders);
+    if (this.answer.begun || this.answer.gone) return;
+    this.answer.begin(this.status, this.headers, this.options.extraHeaders);
+    if (this.status < 400) this.options.onBegun();
   }
 
   private readonly onClientGone = (): void => {
-    if (this.over || this.answer.response.writableFinished) return;
-    this.attempt.abort();
-    this.settle('aborted', undefined);
+    if (this.over || this.answer.finished) return;
+    this.attempt?.abort();
+    this.settle('client-left', undefined);
   };
 
-  private readonly onDrain = (): void => this.attempt.resume();
+  private readonly onDrain = (): void => {
+    this.pausedMs = undefined;
+    this.deadlineMs = this.options.deadlineMs;
+    this.lastByteMs = this.options.clock.nowMs();
+    this.attempt?.resume();
+  };
 
-  private settle(status: AttemptResult['status'], error: LodestarError | undefined): void {
+  private settle(ending: Ending, error: LodestarError | undefined): void {
     if (this.over) return;
     this.over = true;
     this.options.watchdog.remove(this);
-    this.answer.response.off('close', this.onClientGone);
-    this.answer.response.off('drain', this.onDrain);
+    this.options.running.remove(this);
+    this.answer.unwatch(this.onClientGone, this.onDrain);
+    const refusal = this.refused && this.headers[FAILURE_HEADER] === undefined;
     this.resolve({
-      status,
+      ending,
       begun: this.answer.begun,
       httpStatus: this.status || undefined,
       error,
-      refusal:
-        this.refused && this.headers[FAILURE_HEADER] === undefined
-          ? { status: this.status, headers: this.headers, body: Buffer.concat(this.refusal) }
-          : undefined,
+      refusal: refusal ? { status: this.status, headers: this.headers, body: this.refusal && Buffer.concat(this.refusal) } : undefined,
+      restMs: ending === 'full' ? restMs(this.headers['retry-after'], this.options.clock) : 0,
       observed: this.observer.observed,
-      e2eMs: this.options.clock.nowMs() - this.startMs,
+      e2eMs: this.options.clock.nowMs() - this.sentMs,
     });
   }
+}
+
+/** Milliseconds that a `retry-after` asks for: seconds or a date (RFC 9110, 10.2.3); a second without one that can be read; at most a minute. */
+function restMs(value: string | undefined, clock: Clock): number {
+  const seconds = value === undefined ? NaN : Number(value);
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value ?? '') - clock.wallMs();
+  return Number.isFinite(ms) && ms > 0 ? Math.min(MAX_REST_MS, ms) : DEFAULT_REST_MS;
 }

@@ -28,7 +28,13 @@ export interface InstanceView {
   describesMs: number;
   /** round trip to the door, ms; 0 for a local one */
   linkMs: number;
+  /** questions of this entry in a row that the door has not answered (agent/link/link-watch.ts) */
+  linkMissing: number;
   readonly breaker: Breaker;
+  /** when a request of this entry last got its whole answer from it, clock ms */
+  lastGoodMs: number;
+  /** it has said that it is full: until when it is left alone, clock ms, and with what status it said so */
+  rest: { untilMs: number; status: number } | undefined;
   /** numbers this entry's requests to the instance without gaps, so that its door can say which it has counted */
   nextSeq: number;
   reservations: Reservation[];
@@ -49,6 +55,8 @@ interface ViewDelta {
   remove: ArrayLike<number>;
 }
 
+/** Missing answers in a row after which the link to a door is down. */
+export const LINK_DOWN = 3;
 /** Instances that have left and are remembered. */
 const MAX_LEFT = 4096;
 /** How fast the link time follows slower probes, per probe. */
@@ -193,7 +201,10 @@ export class Instances {
       report: undefined,
       describesMs: -Infinity,
       linkMs: 0,
+      linkMissing: 0,
       breaker: new Breaker(this.config.breaker, this.clock),
+      lastGoodMs: -Infinity,
+      rest: undefined,
       nextSeq: this.nextSeqs.get(id) ?? 0,
       reservations: [],
       column: this.index.column(id),

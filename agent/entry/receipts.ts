@@ -1,5 +1,6 @@
+import type { OutcomeStatus } from '../../shared/sample.ts';
+import type { Culprit, Ending } from './culprit.ts';
 import type { Decision } from './decide.ts';
-import type { AttemptResult } from './forward.ts';
 
 /** Why a request went where it went, and what came of it: for an operator who asks. */
 export interface Receipt {
@@ -15,7 +16,9 @@ export interface Receipt {
   promptTokens: number;
   predictedTtftMs: number;
   candidates: Decision['candidates'];
-  status: AttemptResult['status'];
+  status: OutcomeStatus;
+  ending: Ending;
+  culprit: Culprit;
   ttftMs: number | undefined;
   e2eMs: number;
 }

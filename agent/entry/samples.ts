@@ -56,7 +56,7 @@ export class SampleQueue {
 }
 
 /** The sample of one attempt: its decision and what came of it, failures and aborts included (their latency is censored). */
-export function makeSample(env: Env, request: ClientRequest, decision: Decision, result: AttemptResult): Sample {
+export function makeSample(env: Env, request: ClientRequest, decision: Decision, result: AttemptResult, status: OutcomeStatus): Sample {
   return {
     instance: decision.view.id,
     kind: decision.view.report?.kind ?? '?',
@@ -76,23 +76,25 @@ export function makeSample(env: Env, request: ClientRequest, decision: Decision,
     promptBytes: request.promptIsTokens ? 0 : request.prompt.length,
     promptTokens: Math.round(decision.promptTokens),
     hitTokens: Math.round(decision.hitTokens),
-    outcome: outcomeOf(request, decision, result),
+    outcome: outcomeOf(request, decision, result, status),
   };
 }
 
-function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptResult): Outcome {
+function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptResult, verdict: OutcomeStatus): Outcome {
   const { observed } = result;
   const { usage } = observed;
   // An answer that is not streamed hides its first token, unless the engine tells: then what lies outside the engine's own clock is added.
   const outsideMs = (decision.view.report?.law.frontEndMs ?? 0) + decision.view.linkMs;
   const toldMs = usage?.engineTtftMs === undefined ? undefined : usage.engineTtftMs + outsideMs;
   const outputTokens = Math.round(usage?.outputTokens ?? observed.tokens);
-  const ok = result.status === 'ok' && result.httpStatus === 200;
+  // Whatever else succeeds (a redirect, an empty answer) is no latency of a computed answer.
+  const status = verdict === 'ok' && result.httpStatus !== 200 ? 'failed' : verdict;
+  const ok = status === 'ok';
   const ttftMs = request.stream ? observed.ttftMs : toldMs;
   const decodeMs = observed.lastTokenMs !== undefined && ttftMs !== undefined ? observed.lastTokenMs - ttftMs : undefined;
   const perSequence = outputTokens / Math.max(1, request.sequences);
   return {
-    status: ok ? 'ok' : statusOf(result),
+    status,
     ttftMs: ok && ttftMs !== undefined ? ttftMs : null,
     tpotMs: ok && decodeMs !== undefined && perSequence > 1 ? decodeMs / (perSequence - 1) : null,
     e2eMs: result.e2eMs,
@@ -100,9 +102,4 @@ function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptRe
     promptTokens: usage?.promptTokens ?? null,
     cachedTokens: usage?.cachedTokens ?? null,
   };
-}
-
-/** A client error (4xx) tells nothing of latency, so it counts as failed like a broken answer. */
-function statusOf(result: AttemptResult): OutcomeStatus {
-  return result.status === 'ok' ? 'failed' : result.status;
 }

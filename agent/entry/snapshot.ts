@@ -1,8 +1,9 @@
+import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
 import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
-import { guards, hardGuards, type Guard, type GuardContext } from './guards/index.ts';
+import type { Guard, GuardContext, Yields } from './guards/guard.ts';
+import { guards } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
-import { engineHitTokens } from '../door/cache/cache-view.ts';
 
 /** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
 export interface Snapshot {
@@ -15,6 +16,28 @@ export interface Snapshot {
   /** tokens of the prompt, as well as the doors' counts tell; without candidates as the request says */
   promptTokens: number;
 }
+
+interface Step {
+  readonly rules: readonly Guard[];
+  /** what has given way, for the decision's reason */
+  readonly relaxed: string | undefined;
+}
+
+function without(...yielding: Yields[]): readonly Guard[] {
+  return guards.filter((guard) => !yielding.includes(guard.yields));
+}
+
+/** The rules in force, and those that are left where nobody meets them. */
+const firstLadder: readonly Step[] = [
+  { rules: guards, relaxed: undefined },
+  { rules: without('soft', 'first-attempt'), relaxed: 'soft guards' },
+  { rules: without('soft', 'first-attempt', 'panic'), relaxed: 'breakers' },
+];
+const retryLadder: readonly Step[] = [
+  { rules: guards, relaxed: undefined },
+  { rules: without('soft'), relaxed: 'soft guards' },
+  { rules: without('soft', 'panic'), relaxed: 'breakers' },
+];
 
 /** Takes snapshots for one entry, reusing their memory. */
 export class Snapshots {
@@ -32,10 +55,11 @@ export class Snapshots {
     const { snapshot } = this;
     snapshot.relaxed = undefined;
     snapshot.promptTokens = context.request.promptTokens;
-    this.select(context, guards, excluded);
-    if (snapshot.views.length === 0) {
-      this.select(context, hardGuards, excluded);
-      if (snapshot.views.length > 0) snapshot.relaxed = 'soft guards';
+    const ladder = excluded.size === 0 ? firstLadder : retryLadder;
+    for (const { rules, relaxed } of ladder) {
+      this.select(context, rules, excluded);
+      snapshot.relaxed = relaxed;
+      if (snapshot.views.length > 0) break;
     }
     if (snapshot.views.length > 0) this.fill(context, hashes, tokensPerBlock);
     return snapshot;

@@ -1,4 +1,5 @@
-import { FALLBACK_POLICY, policies, type Policy, type PolicyName, type PolicyOutcome } from '../../shared/choice/policies/index.ts';
+import { FALLBACK_POLICY, policies, type PolicyName } from '../../shared/choice/policies/index.ts';
+import type { Policy, PolicyOutcome } from '../../shared/choice/policies/policy.ts';
 import { objectives, type ObjectiveName } from '../../shared/choice/objectives/index.ts';
 import type { AgentConfig } from '../../shared/config/index.ts';
 import type { Env } from '../../shared/env.ts';

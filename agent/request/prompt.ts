@@ -1,5 +1,5 @@
 import { BLOCK_BYTES, fingerprint, type Fingerprint } from './fingerprint.ts';
-import type { ClientRequest } from './read.ts';
+import { type ClientRequest, COMPUTES_NOTHING } from './read.ts';
 import type { TokenEstimate } from './token-estimate.ts';
 
 /** What the cache view must know of a prompt. */
@@ -26,6 +26,8 @@ export interface LedgerPrompt extends CachePrompt {
   readonly stream: boolean;
   /** sequences that the call asks for; the prompt is that of the first */
   readonly sequences: number;
+  /** an engine computes it; false: a route such as /tokenize, which its server answers alone */
+  readonly computed: boolean;
 }
 
 /** Fingerprint of a prompt, the same at its entry and at its door. */
@@ -46,6 +48,7 @@ export function ledgerPrompt(context: { readonly tokens: TokenEstimate }, client
     tokensPerBlock: tokensPerBlock(context, client),
     stream: client.stream,
     sequences: client.sequences,
+    computed: !COMPUTES_NOTHING.test(client.path),
   };
 }
 

@@ -39,7 +39,7 @@ export type ReadBefore = Pick<ClientRequest, 'model' | 'stream' | 'usageSplice' 
 /** Routes whose streams understand `stream_options.include_usage`. */
 const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
 /** Routes whose prompts no engine computes: they cost no prefill and fill no cache. */
-const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
+export const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
 /** Fields that routing needs beside the prompt. */
 const FIELDS: ReadonlySet<string> = new Set(['model', 'stream', 'stream_options', 'max_tokens', 'max_completion_tokens', 'max_output_tokens', 'n', 'priority', 'cache_salt', 'user']);
 const KEYS = new KeyTable([...FIELDS, ...PROMPT_KEYS]);

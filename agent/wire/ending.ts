@@ -7,8 +7,6 @@ import type { LodestarError } from '../../shared/errors.ts';
 export const FAILURES = [
   /** no connection came about: refused, timed out, no route */
   'unreachable',
-  /** a connection that had served requests before broke before a byte of the answer */
-  'stale-connection',
   /** the connection broke before the answer was whole */
   'reset',
   /** the engine refuses connections, reports itself dead, or has restarted since */

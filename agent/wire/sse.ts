@@ -1,7 +1,9 @@
-const SEPARATOR = Buffer.from('\n\n');
 const ERROR = Buffer.from('data: {"error"');
 const NAMED = Buffer.from('event: ');
 const LINE_FEED = 0x0a;
+const CARRIAGE_RETURN = 0x0d;
+const COMMENT = 0x3a;
+const SHORTEST_EVENT = 'data:'.length;
 const DONE = Buffer.from('data: [DONE]');
 const USAGE = Buffer.from('"usage":{');
 const EMPTY_CHOICES = Buffer.from('"choices":[]');
@@ -21,38 +23,76 @@ const NAMED_KINDS: ReadonlyMap<string, SseKind> = new Map([
   ['error', 'error'],
 ]);
 
-/** An event larger than this cannot be vLLM's; the reader stops cutting and passes bytes through. */
-const MAX_EVENT_BYTES = 16 * 1024 * 1024;
+/** An event larger than this cannot be vLLM's: it is passed on in pieces. */
+const MAX_EVENT_BYTES = 4 * 1024 * 1024;
 
 /**
- * Cuts a byte stream into server-sent events (`…\n\n`). vLLM writes whole events, so nearly always an event is a view of its chunk and nothing
- * is copied; only what a packet boundary splits is held until the rest comes.
+ * Cuts a byte stream into server-sent events: lines up to a blank one, with line feeds or CRLF. vLLM writes whole events, so nearly always an
+ * event is a view of its chunk and nothing is copied. Only what a packet boundary splits is held until the rest comes. Each byte is searched once.
  */
-export class SseReader {
-  private held: Buffer | undefined;
+export class EventCutter {
+  /** events that the newest chunk completed, separators included; valid until the next */
+  readonly events: Buffer[] = [];
+  readonly kinds: SseKind[] = [];
+  /** the events are the bytes of the newest chunk, no more and no fewer */
+  whole = true;
+  /** an event was too large to hold: what follows may begin within one */
+  torn = false;
+  private held: Buffer[] = [];
+  private heldBytes = 0;
+  /** the line that the stream is in has no character yet */
+  private blank = true;
 
-  /** Calls `onEvent` for each event that this chunk completes, its separator included. */
-  push(chunk: Buffer, onEvent: (event: Buffer) => void): void {
-    const data = this.held ? Buffer.concat([this.held, chunk]) : chunk;
-    this.held = undefined;
+  push(chunk: Buffer): this {
+    this.events.length = 0;
+    this.kinds.length = 0;
+    const before = this.heldBytes;
     let start = 0;
+    let from = 0;
     for (;;) {
-      const end = data.indexOf(SEPARATOR, start);
-      if (end < 0) break;
-      onEvent(data.subarray(start, end + SEPARATOR.length));
-      start = end + SEPARATOR.length;
+      const feed = chunk.indexOf(LINE_FEED, from);
+      if (feed < 0) break;
+      const empty = this.blank && (feed === from || (feed === from + 1 && chunk[from] === CARRIAGE_RETURN));
+      from = feed + 1;
+      this.blank = true;
+      if (!empty) continue;
+      this.emit(chunk.subarray(start, from));
+      start = from;
     }
-    if (start === data.length) return;
-    const rest = data.subarray(start);
-    if (rest.length > MAX_EVENT_BYTES) onEvent(rest);
-    else this.held = rest;
+    if (from < chunk.length) this.blank = this.blank && chunk.length === from + 1 && chunk[from] === CARRIAGE_RETURN;
+    if (start < chunk.length) this.hold(chunk.subarray(start));
+    this.whole = before === 0 && this.heldBytes === 0;
+    return this;
   }
 
-  /** What came after the last separator. */
-  flush(): Buffer | undefined {
-    const rest = this.held;
-    this.held = undefined;
+  /** Takes what came after the last separator. */
+  rest(): Buffer | undefined {
+    if (this.heldBytes === 0) return undefined;
+    const rest = Buffer.concat(this.held);
+    this.held = [];
+    this.heldBytes = 0;
     return rest;
+  }
+
+  private emit(end: Buffer): void {
+    let event = end;
+    if (this.heldBytes > 0) {
+      this.held.push(end);
+      event = Buffer.concat(this.held);
+      this.held = [];
+      this.heldBytes = 0;
+    }
+    this.events.push(event);
+    this.kinds.push(classifyEvent(event));
+  }
+
+  private hold(part: Buffer): void {
+    this.held.push(part);
+    this.heldBytes += part.length;
+    if (this.heldBytes <= MAX_EVENT_BYTES) return;
+    this.torn = true;
+    this.events.push(this.rest() as Buffer);
+    this.kinds.push('frame');
   }
 }
 
@@ -61,9 +101,11 @@ export function isNamed(event: Buffer): boolean {
   return startsWith(event, NAMED);
 }
 
+/** Comments, which keep a connection alive, and blank lines are frames. */
 export function classifyEvent(event: Buffer): SseKind {
+  if (event[0] === COMMENT || event.length < SHORTEST_EVENT) return 'frame';
   if (isNamed(event)) {
-    const name = event.toString('latin1', NAMED.length, Math.max(NAMED.length, event.indexOf(LINE_FEED)));
+    const name = event.toString('latin1', NAMED.length, Math.max(NAMED.length, event.indexOf(LINE_FEED))).trimEnd();
     return NAMED_KINDS.get(name) ?? (name.endsWith('.delta') ? 'token' : 'frame');
   }
   if (startsWith(event, ERROR)) return 'error';

@@ -1,6 +1,9 @@
+import { channel } from 'node:diagnostics_channel';
 import type { IncomingHttpHeaders } from 'node:http';
-import { type Dispatcher, Pool } from 'undici';
+import { Client, type Dispatcher, Pool } from 'undici';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
+import type { AttemptFailure, Failure } from './ending.ts';
+import type { EventCutter, Usage } from './sse.ts';
 import { INTERNAL_HEADERS } from './hop.ts';
 
 /** A request on its way to an instance. */
@@ -12,13 +15,20 @@ export interface UpstreamRequest {
   body: readonly Buffer[];
 }
 
-/** Receives the answer of one attempt: headers at most once, then data, then exactly one of end and error. */
+/** What a door in the same process has read of an answer, so that its entry need not read it again. */
+export interface AnswerTold {
+  readonly usage: Usage | undefined;
+  /** bytes of a stream behind its last whole event */
+  readonly rest: Buffer | undefined;
+}
+
+/** Receives the answer of one attempt: headers at most once, then data, then exactly one of end and failure. */
 export interface AttemptHandler {
   onHeaders(status: number, headers: IncomingHttpHeaders): void;
-  /** false asks for a pause until `resume` */
-  onData(chunk: Buffer): boolean;
-  onEnd(): void;
-  onError(error: LodestarError): void;
+  /** false asks for a pause until `resume`. `cut`: the events in the chunk, where they are known already; valid during the call */
+  onData(chunk: Buffer, cut?: EventCutter): boolean;
+  onEnd(told?: AnswerTold): void;
+  onFailure(failure: AttemptFailure): void;
 }
 
 export interface Attempt {
@@ -29,63 +39,57 @@ export interface Attempt {
 
 // vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): ours are given up before, or a request meets a dying one.
 const KEEP_ALIVE_MS = 4000;
+/** A peer whose host has gone is found by the system's own probes from then on. */
+const TCP_KEEPALIVE_MS = 15_000;
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'expect']);
+
+/** Sockets that have carried a request. A peer may close one of them at any moment, so a break of it says nothing of the peer. */
+const usedSockets = new WeakSet<object>();
+/** the delivery whose headers undici is about to write: it names neither the request nor its socket to handlers */
+let starting: Delivery | undefined;
+channel('undici:client:sendHeaders').subscribe((message) => {
+  if (!starting) return;
+  const { socket } = message as { socket: object };
+  starting.onReused = usedSockets.has(socket);
+  usedSockets.add(socket);
+  starting = undefined;
+});
+
+function noteStart(delivery: Delivery): void {
+  starting = delivery;
+}
 
 /** One HTTP peer, an engine or another agent's door, with its connections. */
 export class Upstream {
   readonly url: string;
+  private readonly options: Pool.Options;
   private readonly pool: Pool;
 
   constructor(url: string, connectTimeoutMs: number) {
     this.url = url;
-    // Time to first byte and silence are watched by forward.ts, on the injected clock.
-    this.pool = new Pool(url, {
+    // How long to wait is decided on facts, not by timers of the connection.
+    this.options = {
       keepAliveTimeout: KEEP_ALIVE_MS,
       keepAliveMaxTimeout: KEEP_ALIVE_MS,
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: { timeout: connectTimeoutMs },
-    });
+      connect: { timeout: connectTimeoutMs, keepAliveInitialDelay: TCP_KEEPALIVE_MS },
+    };
+    this.pool = new Pool(url, this.options);
   }
 
+  /**
+   * Sends a request. Where a connection that has served before breaks ahead of any byte of the answer, the peer has closed it in the meantime: the
+   * request is sent once more, on a fresh one. Throws what undici finds wrong with the request itself.
+   */
   dispatch(request: UpstreamRequest, handler: AttemptHandler): Attempt {
-    let controller: Dispatcher.DispatchController | undefined;
-    let over = false;
-    this.pool.dispatch(
-      { method: request.method as Dispatcher.HttpMethod, path: request.path, ...payload(request) },
-      {
-        onRequestStart(started) {
-          controller = started;
-          if (over) started.abort(new Error('aborted'));
-        },
-        onResponseStart(_controller, status, headers) {
-          if (!over && status >= 200) handler.onHeaders(status, headers);
-        },
-        onResponseData(started, chunk) {
-          if (!over && !handler.onData(chunk)) started.pause();
-        },
-        onResponseEnd() {
-          if (over) return;
-          over = true;
-          handler.onEnd();
-        },
-        onResponseError(_controller, error) {
-          if (over) return;
-          over = true;
-          handler.onError(new LodestarError('UPSTREAM_FAILED', errorMessage(error), { cause: error }));
-        },
-      },
-    );
-    return {
-      abort() {
-        if (over) return;
-        over = true;
-        controller?.abort(new Error('aborted'));
-      },
-      resume() {
-        controller?.resume();
-      },
-    };
+    const delivery = new Delivery(handler, () => {
+      const client = new Client(this.url, this.options);
+      client.dispatch(toUndici(request), delivery);
+      void client.close().catch(() => undefined);
+    });
+    this.pool.dispatch(toUndici(request), delivery);
+    return delivery;
   }
 
   /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: as `ask`. */
@@ -116,6 +120,92 @@ export class Upstream {
   close(): Promise<void> {
     return this.pool.destroy();
   }
+}
+
+/** One request on its way, with its answer. */
+class Delivery implements Attempt, Dispatcher.DispatchHandler {
+  /** its connection has carried a request before */
+  onReused = false;
+  private readonly handler: AttemptHandler;
+  private readonly again: () => void;
+  private controller: Dispatcher.DispatchController | undefined;
+  private answered = false;
+  private retried = false;
+  private over = false;
+
+  constructor(handler: AttemptHandler, again: () => void) {
+    this.handler = handler;
+    this.again = again;
+  }
+
+  abort(): void {
+    if (this.over) return;
+    this.over = true;
+    this.controller?.abort(new Error('aborted'));
+  }
+
+  resume(): void {
+    this.controller?.resume();
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.controller = controller;
+    if (this.over) controller.abort(new Error('aborted'));
+    else noteStart(this);
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    this.answered = true;
+    if (!this.over && status >= 200) this.guard(() => this.handler.onHeaders(status, headers));
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.over) return;
+    let goOn = true;
+    this.guard(() => (goOn = this.handler.onData(chunk)));
+    if (!goOn) controller.pause();
+  }
+
+  onResponseEnd(): void {
+    if (this.over) return;
+    this.guard(() => this.handler.onEnd());
+    this.over = true;
+  }
+
+  onResponseError(_controller: unknown, cause: Error): void {
+    if (this.over) return;
+    if (this.onReused && !this.answered && !this.retried) {
+      this.retried = true;
+      this.controller = undefined;
+      try {
+        return this.again();
+      } catch (error) {
+        return this.fail('own-fault', error);
+      }
+    }
+    this.fail(this.controller ? 'reset' : 'unreachable', cause);
+  }
+
+  /** An exception of ours must not pass as a broken connection. */
+  private guard(call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      const { controller } = this;
+      this.fail('own-fault', error);
+      controller?.abort(new Error('aborted'));
+    }
+  }
+
+  private fail(failure: Failure, cause: unknown): void {
+    if (this.over) return;
+    this.over = true;
+    this.handler.onFailure({ failure, error: new LodestarError('UPSTREAM_FAILED', errorMessage(cause), { cause }) });
+  }
+}
+
+function toUndici(request: UpstreamRequest): Dispatcher.DispatchOptions {
+  return { method: request.method as Dispatcher.HttpMethod, path: request.path, ...payload(request) };
 }
 
 /**

@@ -1,30 +1,6 @@
 import { type CandidateState, type RoutingRequest, uncachedTokens } from '../candidate.ts';
 import type { PriorEstimate } from '../predictor/prior.ts';
-import type { Objective } from './objectives/index.ts';
-
-/** Weights of what a request does to others; they travel in the routing table. Where they come from: docs/decisions/0006-choice.md. */
-export interface ChoiceWeights {
-  /** k: requests that queue behind this one, those there now */
-  queue: number;
-  /** r: those that will come while it is prefilled */
-  busy: number;
-  /** w: milliseconds by which running sequences end later, against one of TTFT */
-  decode: number;
-  /** tokens of an answer, at most, whose pace counts */
-  paceTokens: number;
-  /** e: cache that it displaces */
-  kv: number;
-  /** f: admissions that it blocks once the cache is nearly full */
-  block: number;
-}
-
-/** What the predictor says of one request on one candidate, in milliseconds. */
-export interface Prediction {
-  ttftMs: number;
-  ttftP90Ms: number;
-  tpotMs: number;
-  tpotP90Ms: number;
-}
+import type { ChoiceWeights, Objective, Prediction } from './objectives/objective.ts';
 
 /** Share of KV in use above which a new request starts to block admissions. */
 const BLOCK_FROM = 0.7;

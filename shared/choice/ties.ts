@@ -1,5 +1,5 @@
 import type { Rng } from '../env.ts';
-import type { Choice } from './policies/index.ts';
+import type { Choice } from './policies/policy.ts';
 
 /** Index of the lowest of the first `n` scores, ties at random; an all-idle fleet must not send everything to its first instance. */
 export function argminRandomTies(scores: Float64Array, n: number, rng: Rng): Choice {

@@ -1,5 +1,5 @@
 import type { GpuSample, VllmMetrics } from '../../agent/door/collectors/index.ts';
-import type { DeliveryId } from '../../agent/door/deliver.ts';
+import { type DeliveryId, OpenAttempts } from '../../agent/door/open-attempts.ts';
 import { DoorInstance, type DoorSources } from '../../agent/door/door-instance.ts';
 import { Instances } from '../../agent/entry/instances.ts';
 import type { LedgerPrompt } from '../../agent/request/prompt.ts';
@@ -88,11 +88,13 @@ export class SimDoor implements SimLink {
       epoch: EPOCH,
       doorUrl: `http://${this.agent}:8080`,
       connectTimeoutMs: 1000,
+      open: new OpenAttempts(),
+      limits: config,
       collectors: this.readings.sources(spec.id),
       env: { clock, rng: seededRng(options.seed + 1), log: silentLog },
+      // Entries and the ledger still learn the size: only the view goes without.
+      cacheSize: options.cacheSource === 'estimate' ? 'assumed' : 'reported',
     });
-    // The size goes on to be known where requests are routed: it is the view alone that goes without.
-    if (options.cacheSource === 'estimate') this.instance.cache.setSize = () => undefined;
     this.instances = new Instances(clock, config, this.agent, EPOCH, [this.instance]);
     this.telemetryMinMs = config.telemetryMinMs;
   }
@@ -241,7 +243,7 @@ function sampleToken(request: EngineRequest): number {
 class SimReadings {
   private readonly clock: SimClock;
   private readonly door: SimDoor;
-  private metrics: { value: VllmMetrics; atMs: number } | undefined;
+  private metrics: { value: VllmMetrics; atMs: number; beganMs: number } | undefined;
   private gpu: { value: readonly GpuSample[]; atMs: number } | undefined;
   private busyMs = 0;
   private up = true;
@@ -283,6 +285,8 @@ class SimReadings {
               get state() {
                 return { health: isUp() ? ('up' as const) : ('down' as const), version: 'simulated', models: models() };
               },
+              heardMs: -Infinity,
+              goneMs: undefined,
               noteFailure: () => this.readHealth(),
             },
           },
@@ -305,7 +309,8 @@ class SimReadings {
       sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens, prefixCaching: undefined,
       processStartS: this.clock.wallMs() / 1000, engines: new Map(), engineStartKey: startKey,
     };
-    this.metrics = { value, atMs: this.clock.nowMs() };
+    const nowMs = this.clock.nowMs();
+    this.metrics = { value, atMs: nowMs, beganMs: nowMs };
   }
 
   private readGpu(): void {

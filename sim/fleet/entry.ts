@@ -144,7 +144,7 @@ class Routing {
     const { clock, hopMs, context, client, request } = this;
     const observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
     const prompt = ledgerPrompt(context, client, request.print);
-    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq }, {
+    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq, watched: false }, {
       onFirstToken: (report) => {
         clock.after(hopMs, () => {
           observed.ttftMs = clock.nowMs() - startMs;
@@ -167,7 +167,7 @@ class Routing {
   private finish(started: StartedAttempt, observed: Observed, startMs: number, seen: { regretMs: number; doorHitTokens: number }): void {
     const { clock, arrivedMs } = this;
     const { decision } = started;
-    this.attempts.end(started, { status: 'ok', begun: true, httpStatus: 200, error: undefined, refusal: undefined, observed, e2eMs: clock.nowMs() - startMs });
+    this.attempts.end(started, { ending: 'answered', begun: true, httpStatus: 200, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: clock.nowMs() - startMs });
     this.done({
       request: this.request,
       ok: true,
@@ -186,7 +186,7 @@ class Routing {
 
   /** A client's error: another instance is not tried. */
   private refused(started: StartedAttempt, observed: Observed, startMs: number): void {
-    this.attempts.end(started, { status: 'ok', begun: true, httpStatus: 400, error: undefined, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+    this.attempts.end(started, { ending: 'rejected', begun: true, httpStatus: 400, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: this.clock.nowMs() - startMs });
     this.fail();
   }
 
@@ -194,7 +194,7 @@ class Routing {
     const error = new LodestarError('UPSTREAM_FAILED', 'the simulated engine died');
     const begun = observed.ttftMs !== undefined;
     const httpStatus = begun ? 200 : undefined;
-    const goesOn = this.attempts.end(started, { status: 'failed', begun, httpStatus, error, refusal: undefined, observed, e2eMs: this.clock.nowMs() - startMs });
+    const goesOn = this.attempts.end(started, { ending: 'reset', begun, httpStatus, error, refusal: undefined, restMs: 0, observed, e2eMs: this.clock.nowMs() - startMs });
     if (goesOn) this.attempt();
     else this.fail();
   }

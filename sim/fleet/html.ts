@@ -53,11 +53,21 @@ export function simPage({ facts, summary, runs }: PageInput): string {
     figure('Prediction error over time', 'Median of |predicted − seen| / seen of TTFT, of requests that `learned` placed.', (title) => lineChart(title, timeAxis, { label: 'absolute error', tick: asPercent, min: 0 }, over((one) => one.medianApe))),
     figure('Hit ratio over time', 'Prompt tokens found in a cache / all prompt tokens.', (title) => lineChart(title, timeAxis, { label: 'KV hit ratio', tick: asPercent, min: 0, max: 1 }, over((one) => one.kvHitRatio))),
   ];
+  return pageOf(facts, names, index, summaryTable(summary, index), plots);
+}
+
+function pageOf(
+  facts: readonly (readonly [string, string])[],
+  names: readonly string[],
+  index: ReadonlyMap<string, number>,
+  table: string,
+  plots: readonly string[],
+): string {
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Lodestar simulation</title><style>${STYLE}</style></head>
 <body><h1>Lodestar simulation</h1>
 <dl>${facts.map(([name, value]) => `<dt>${escapeHtml(name)}</dt><dd>${escapeHtml(value)}</dd>`).join('')}</dl>
-<div class="scroll">${summaryTable(summary, index)}</div>
+<div class="scroll">${table}</div>
 <ul class="legend">${names.map((name) => `<li>${swatch(index.get(name))}${escapeHtml(name)}</li>`).join('')}</ul>
 <div class="plots">${plots.join('')}</div>
 </body></html>

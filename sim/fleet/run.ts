@@ -1,7 +1,8 @@
 import { BrainCore } from '../../brain/core.ts';
 import { InThreadTrainer } from '../../brain/train.ts';
 import type { ObjectiveName } from '../../shared/choice/objectives/index.ts';
-import { policies, type Policy, type PolicyKind, type PolicyName } from '../../shared/choice/policies/index.ts';
+import { policies, type PolicyName } from '../../shared/choice/policies/index.ts';
+import type { Policy, PolicyKind } from '../../shared/choice/policies/policy.ts';
 import { type BrainConfig, defaultConfig } from '../../shared/config/index.ts';
 import { type Env, type Rng, seededRng, silentLog } from '../../shared/env.ts';
 import type { CacheSourceName } from './cache-source.ts';

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { RequestReader } from '../../agent/request/read.ts';
 import { signHop } from '../../agent/wire/hop.ts';
-import { encodeRead } from '../../agent/wire/read-wire.ts';
+import { encodeRead } from '../../agent/request/read-wire.ts';
 import type { RunningAgent } from '../../agent/main.ts';
 import { TOKEN } from '../helpers/fleet.ts';
 import { CHAT, COMPLETIONS, instanceOf, ledgerOf, LinkedFleet, upCount, urlOf } from '../helpers/linked-fleet.ts';
@@ -40,7 +40,7 @@ function begin(agent: RunningAgent, bytes: number, first: string, headers: Recor
 
 const answered = (client: RawClient): Promise<void> => fleet.until('the answer', () => client.received.endsWith('}}'));
 const errorOf = ({ json }: RawClient) => (json as { error: { type: string; message: string; code: number } }).error;
-const hopTo = (agent: RunningAgent): string => signHop({ instance: instanceOf(agent), entry: 'x', epoch: 1, seq: 0 }, TOKEN);
+const hopTo = (agent: RunningAgent): string => signHop({ instance: instanceOf(agent), entry: 'x', epoch: 1, seq: 0, watched: true }, TOKEN);
 
 describe('limits', () => {
   beforeEach(() => start({ 'agent.maxInFlight': 2, 'agent.bodyTimeoutMs': 5000, 'agent.bodyBudgetBytes': 20_000 }));
@@ -95,7 +95,7 @@ describe('limits', () => {
   });
 
   test('a hop to an instance that is not here is turned away before its body', async () => {
-    const header = signHop({ instance: 'elsewhere', entry: 'x', epoch: 1, seq: 0 }, TOKEN);
+    const header = signHop({ instance: 'elsewhere', entry: 'x', epoch: 1, seq: 0, watched: true }, TOKEN);
     const client = begin(door, 1000, '', { 'x-lodestar-hop': header });
     await answered(client);
     expect(client.received).toMatch(/x-lodestar-failure: unknown-instance/i);
@@ -108,6 +108,8 @@ describe('through the door and over a hop', () => {
   beforeEach(() => {
     stub.requests.length = 0;
     stub.answer = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+    // Known otherwise from its first stream.
+    for (const { local } of door.context.instances.views.values()) if (local) local.usageForced = false;
   });
 
   const WAYS = [['by function call', () => door], ['over a hop', () => entry]] as const;

@@ -96,7 +96,7 @@ describe('an engine that fails', () => {
 
   test('the only one answers 500: the client gets that answer; it hangs: 504', async () => {
     const engine = await fleet.startEngine();
-    const agent = await fleet.startLinked('only', [engine.url], [], { 'agent.firstByteTimeoutMs': 1000 });
+    const agent = await fleet.startLinked('only', [engine.url], [], { 'agent.stuckAfterMs': 1000 });
     await fleet.until('up', () => upCount(agent) === 1);
     await fault(engine, { kind: 'status', status: 500 });
     const refused = await fleet.call(urlOf(agent) + COMPLETIONS, { body: JSON.stringify(completion()) });
@@ -126,8 +126,11 @@ describe('an engine that fails', () => {
   });
 });
 
+/** The door asks an engine in doubt for a token of its own. */
+const PROBE = 1;
+
 describe('an engine that hangs', () => {
-  const sets = { 'agent.firstByteTimeoutMs': 1500, 'agent.idleTimeoutMs': 1500 };
+  const sets = { 'agent.stuckAfterMs': 1500 };
 
   test('without a first byte: another answers in time; if all hang, 504', async () => {
     const pair = await fleet.startPair(sets);
@@ -138,11 +141,11 @@ describe('an engine that hangs', () => {
       expect(answer).toMatchObject({ status: 200, headers: { 'x-lodestar-instance': instanceOf(pair.entry) } });
       expect(fleet.clock.nowMs() - startMs).toBeLessThan(2500);
     }
-    await fleet.until('what hung was aborted', () => pair.far.engine.inFlight === 0 && ledgerOf(pair.door).inFlight === 0, 1000);
+    await fleet.until('what hung was aborted', () => pair.far.engine.inFlight <= PROBE && ledgerOf(pair.door).inFlight === 0, 1000);
     pair.near.engine.setHung(true);
     const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion({ stream: true })) });
     expect([503, 504]).toContain(answer.status);
-    await fleet.until('all was aborted', () => pair.near.engine.inFlight + pair.far.engine.inFlight === 0, 1000);
+    await fleet.until('all was aborted', () => pair.near.engine.inFlight + pair.far.engine.inFlight <= 2 * PROBE, 1000);
   });
 
   test('a single one: 504 after the time limit, its request aborted', async () => {
@@ -155,7 +158,7 @@ describe('an engine that hangs', () => {
     expect(answer.status).toBe(504);
     expect(errorOf(answer).type).toBe('GatewayTimeoutError');
     expect(fleet.clock.nowMs() - startMs).toBeGreaterThanOrEqual(1500);
-    await fleet.until('aborted', () => engine.engine.inFlight === 0 && ledgerOf(agent).inFlight === 0, 1000);
+    await fleet.until('aborted', () => engine.engine.inFlight <= PROBE && ledgerOf(agent).inFlight === 0, 1000);
   });
 
   test('in the middle of a stream: the silence is bounded and the client is told', async () => {
@@ -166,7 +169,7 @@ describe('an engine that hangs', () => {
     pair.far.engine.setHung(true);
     for (const answer of await fleet.during(Promise.all(open), 20_000)) {
       expect(answer).toMatchObject({ status: 200, cut: false });
-      expect(answer.body).toContain('The instance stopped in the middle of its answer.');
+      expect(answer.body).toContain('The instance broke off in the middle of its answer.');
     }
   });
 });

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { RunningAgent } from '../../agent/main.ts';
 import { status } from '../../cli/status.ts';
 import { cacheText } from '../../cli/status-text.ts';
-import type { StatusPage } from '../../cli/status.ts';
+import type { StatusPage } from '../../cli/status-page.ts';
 import { MODEL } from '../helpers/fleet.ts';
 import { instanceOf, LinkedFleet, urlOf } from '../helpers/linked-fleet.ts';
 

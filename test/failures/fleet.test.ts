@@ -98,7 +98,7 @@ test('engine hangs: the wait for the first byte is bounded, and the request move
   await fleet.startBrain();
   for (const id of ['a', 'b']) {
     const engine = await fleet.startEngine();
-    await fleet.startAgent(id, [engine.url], { 'agent.firstByteTimeoutMs': 2000 });
+    await fleet.startAgent(id, [engine.url], { 'agent.stuckAfterMs': 2000 });
   }
   await fleet.ready(2);
   fleet.engines[0]!.engine.setHung(true);

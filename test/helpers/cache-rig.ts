@@ -1,9 +1,9 @@
 import { BLOCK_BYTES, fingerprint } from '../../agent/request/fingerprint.ts';
 import type { BlocksStored } from '../../agent/door/kv-events/kv-event.ts';
 import { EngineBlocks } from '../../agent/door/cache/engine-blocks.ts';
-import { type PrefixNode, PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
+import { PrefixTree } from '../../agent/door/cache/prefix-tree.ts';
 import type { CachePrompt } from '../../agent/request/prompt.ts';
-import type { Layout, Sequence } from '../../agent/door/cache/sequence.ts';
+import type { Layout, PrefixNode, Sequence } from '../../agent/door/cache/records.ts';
 import { ShadowPool } from '../../agent/door/cache/shadow-pool.ts';
 import { Vocabulary } from '../../agent/door/cache/token-text.ts';
 
@@ -87,6 +87,21 @@ export class CacheRig {
     for (const [at, id] of tokenIds(text).entries()) this.vocabulary.learn(id, text.toString('latin1', at * TOKEN_BYTES, (at + 1) * TOKEN_BYTES).replaceAll(' ', '▁'));
   }
 
+  /**
+   * Applies the event that stores a prompt's blocks from `first` to before `end`; their hashes are `base` plus their place.
+   */
+  tellStored(
+    prompt: CachePrompt,
+    base: number,
+    first = 0,
+    end = Math.floor(tokenIds(prompt.text).length / 16),
+    changes: Partial<BlocksStored> = {},
+  ): void {
+    const hashes = Array.from({ length: end - first }, (_, at) => base + first + at);
+    const ids = tokenIds(prompt.text).slice(first * 16, end * 16);
+    this.events.apply([storedRun(hashes, first > 0 ? base + first - 1 : undefined, ids, changes)]);
+  }
+
   nodesOf(prompt: CachePrompt): PrefixNode[] {
     const nodes: PrefixNode[] = [];
     for (const hash of prompt.hashes) {
@@ -96,6 +111,13 @@ export class CacheRig {
     }
     return nodes;
   }
+}
+
+/** Text of `bytes` bytes that differs in every word from that of another name. */
+export function uniqueText(bytes: number, name = 'a'): string {
+  let out = '';
+  for (let n = 0; out.length < bytes; n++) out += `${name}${(n * 7919) % 9973} `;
+  return out.slice(0, bytes);
 }
 
 /** A prompt of text, by the rig's tokenizer. */
@@ -114,7 +136,7 @@ export function layoutOf({ hashes, promptTokens, tokensPerBlock }: CachePrompt):
   const ends = new Float64Array(hashes.length + 1);
   for (let k = 0; k < hashes.length; k++) ends[k] = (k + 1) * tokensPerBlock;
   ends[hashes.length] = promptTokens;
-  return { promptTokens, ends };
+  return { promptTokens, ends, nodes: [] };
 }
 
 /** Ids of a text's tokens: its bytes, four at a time. */

@@ -65,7 +65,7 @@ export class EngineDoor {
     const text = Buffer.from(prompt.buffer);
     const { hashes, end } = fingerprint(text, { salt: '', model: 'm', cacheSalt: '' });
     const entry = this.ledger.open({
-      hashes, end, text, model: 'm', cacheSalt: '', promptTokens: prompt.length, tokensPerBlock: TOKENS_PER_BLOCK, exactTokens: true, stream, sequences: 1,
+      hashes, end, text, model: 'm', cacheSalt: '', promptTokens: prompt.length, tokensPerBlock: TOKENS_PER_BLOCK, exactTokens: true, stream, sequences: 1, computed: true,
     });
     const request = this.engine.submit(
       { id: 'r', prompt, maxOutput },

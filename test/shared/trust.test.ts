@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { Regime } from '../../shared/sample.ts';
-import { median, TrustGate } from '../../shared/trust.ts';
+import { TrustGate } from '../../shared/trust.ts';
 
 const LIMITS = { minSamples: 40, maxMedianApe: 0.35 };
 
@@ -87,11 +87,4 @@ describe('TrustGate', () => {
     for (let i = 0; i < 60; i++) gate.note(Number.NaN, Number.NaN, 100, 'idle', i);
     expect(gate.verdict(60)).toMatchObject({ verdict: 'untrusted', medianApe: null, p90Coverage: 0 });
   });
-});
-
-test('median', () => {
-  expect(median([])).toBeNull();
-  expect(median([3])).toBe(3);
-  expect(median([9, 1, 5])).toBe(5);
-  expect(median([4, 1, 3, 2])).toBe(2);
 });

@@ -2,14 +2,14 @@ const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const CHAT = /^\/v1\/chat\/completions(\?|$)/;
 const COMPLETIONS = /^\/v1\/completions(\?|$)/;
-/** Longer answers are not kept: their blocks stay without a name. */
+/** Longer answers are not kept: their blocks get no hashes. */
 const MAX_BYTES = 512 * 1024;
-/** What of an answer is not sent back as it came: its place in the next prompt is not known. */
+/** Parts of an answer that do not come back as they were sent: their place in the next prompt is not known. */
 const NOT_REPEATED = [Buffer.from('"tool_calls":[{'), Buffer.from('"reasoning":"'), Buffer.from('"reasoning_content":"')];
 
 /**
- * The text of an answer as it goes by, in the form that the next turn's canonical prompt has it (agent/request/prompt-reader.ts): the engine keeps the answer's blocks cached, and a
- * conversation comes back with them.
+ * Collects the text of an answer in the form that it has in the next turn's canonical prompt (agent/request/prompt-reader.ts):
+ * the engine keeps the answer's blocks cached, and a conversation comes back with them.
  */
 export class AnswerText {
   private readonly key: Buffer;
@@ -22,7 +22,7 @@ export class AnswerText {
     this.before = before;
   }
 
-  /** Undefined: answers of this route do not come back as text, or there are several of them. */
+  /** Undefined: the answers of this route do not come back as text, or the call asks for several. */
   static of(path: string, sequences: number): AnswerText | undefined {
     if (sequences !== 1) return undefined;
     if (CHAT.test(path)) return new AnswerText('"content":"', '\u0001assistant\u0002');
@@ -45,7 +45,7 @@ export class AnswerText {
     else this.parts.push(event.toString('utf8', start, end));
   }
 
-  /** The whole text; undefined where it is not known or would not be repeated. */
+  /** The whole text; undefined where it is not known, or would not come back. */
   text(): Buffer | undefined {
     if (!this.parts) return undefined;
     try {

@@ -1,24 +1,25 @@
 import type { BlocksRemoved, BlocksStored, KvEvent, KvEventSink } from '../kv-events/kv-event.ts';
-import type { EngineBlock } from './engine-block.ts';
-import type { PrefixNode, PrefixTree } from './prefix-tree.ts';
-import { byteOfToken, nodeAt, type Sequence } from './sequence.ts';
+import { BlockOwner } from './block-owner.ts';
+import type { PrefixTree } from './prefix-tree.ts';
+import type { EngineBlock, EngineMark, PrefixNode, Sequence } from './records.ts';
+import { nodeAt } from './sequence.ts';
 import type { ShadowPool } from './shadow-pool.ts';
-import { Alignment, locate, type TokenPlace, type Vocabulary } from './token-text.ts';
+import { Alignment, type TokenPlace, type Vocabulary } from './token-text.ts';
 
-/** What the account of events rests on. `turning`: events before it were lost, and the engine may hold blocks that were never heard of. */
+/**
+ * What the account of events rests on. `turning`: events were lost, so the engine may hold blocks that none has named.
+ */
 export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
 
 const LOST = 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over';
-/** A history that began this shortly before a restart of the engine was noticed is the new engine's: the stream may be heard before its health is. */
+/**
+ * A history that began at most this long before a restart of the engine was noticed is the new engine's: its first
+ * events may arrive before its first health check.
+ */
 const SAME_START_MS = 5000;
-/** A run may end this far beyond what a request is believed to have: factor and tokens. */
-const MAX_EXCESS = 1.25;
-const MIN_EXCESS = 128;
-/** Error of a prompt's length before the engine has told it. */
-const LENGTH_ERROR = 0.03;
-/** Blocks of a second tier that are counted one by one. */
+/** Blocks of a second tier that are counted, at most. */
 const MAX_OFFLOADED = 2_097_152;
-/** Attention of which every block of a prompt is kept (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
+/** Kinds of attention that keep every block of a prompt (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
 const WHOLE_PROMPT_KINDS: ReadonlySet<string> = new Set(['full_attention', 'mla_attention', 'sink_full_attention', 'unknown']);
 
 /** What the account needs of the view around it. */
@@ -27,7 +28,7 @@ export interface EngineBlocksContext {
   vocabulary: Vocabulary;
   pool(): ShadowPool;
   nowMs(): number;
-  /** Says a problem of the events' content, with its fix. */
+  /** Logs a problem of the events' content, with its fix. */
   warn(problem: string): void;
   /** sequences in order of their admission, those that have just ended included */
   sequences(): Iterable<Sequence>;
@@ -36,8 +37,8 @@ export interface EngineBlocksContext {
 }
 
 /**
- * The blocks that an engine holds by its own events. A block's text is found through the request that brought it: it follows a block of that request, and its tokens stand
- * in the request's text. Copies are counted, since vLLM keeps several of one block and reports each one's end.
+ * The blocks that an engine holds by its own events. A block's text is found through the request that brought it
+ * (block-owner.ts). Copies are counted, since vLLM keeps several of one block and reports the eviction of each.
  */
 export class EngineBlocks implements KvEventSink {
   state: EventState = 'silent';
@@ -45,8 +46,8 @@ export class EngineBlocks implements KvEventSink {
   private readonly context: EngineBlocksContext;
   private readonly blocks = new Map<number, EngineBlock>();
   private readonly offloaded = new Map<number, number>();
-  private readonly loras = new Set<string>();
-  /** groups of which every block of a prompt is kept, as stored events tell them: removals name the group alone */
+  private readonly owner: BlockOwner;
+  /** groups that keep every block of a prompt, by their stored events: removals name the group alone */
   private readonly groups = new Set<number>([0]);
   private beganMs = -Infinity;
   private storedSince = 0;
@@ -55,8 +56,15 @@ export class EngineBlocks implements KvEventSink {
 
   constructor(context: EngineBlocksContext) {
     this.context = context;
+    this.owner = new BlockOwner({
+      blockTokens: () => context.pool().blockTokens,
+      sequences: () => context.sequences(),
+    });
     context.tree.onForget = (node) => {
-      for (const block of node.engine) if (block?.nodes.delete(node)) this.prune(block);
+      for (const block of node.engine.blocks) if (block?.nodes.delete(node)) this.prune(block);
+    };
+    context.tree.onRecompute = (node) => {
+      node.engine.state = 'unknown';
     };
   }
 
@@ -95,8 +103,8 @@ export class EngineBlocks implements KvEventSink {
   private forget(): void {
     for (const { nodes } of this.blocks.values()) {
       for (const node of nodes) {
-        node.engine = [];
-        this.say(node, 'unknown');
+        node.engine.blocks = [];
+        this.mark(node, 'unknown');
         this.context.tree.prune(node);
       }
     }
@@ -106,23 +114,28 @@ export class EngineBlocks implements KvEventSink {
     this.sizeSeen = false;
   }
 
-  /** The sequence's nodes have moved or come: those from `firstNew` on get the engine blocks at their places. */
+  /** Nodes of the sequence are new or have moved: those from `firstNew` on get the engine blocks at their places. */
   relink(sequence: Sequence): void {
     for (let k = sequence.firstNew; k < sequence.nodes.length; k++) {
       const node = sequence.nodes[k] as PrefixNode;
-      if (node.to === node.from || this.context.tree.get(node.hash) !== node) continue;
-      const engine = sequence.engine.slice(node.from, node.to);
-      if (engine.every((block) => block === undefined)) continue;
-      this.give(node, engine);
+      if (node.to === node.from || !node.known) continue;
+      const blocks = sequence.engine.slice(node.from, node.to);
+      if (blocks.every((block) => block === undefined)) continue;
+      this.give(node, blocks);
     }
   }
 
-  /** Better counts have come for nodes of one prompt, from its start: each gets the blocks, of both accounts, that are at its place. */
+  /**
+   * Better counts have come for nodes of one prompt, from its start: each gets the blocks, of both accounts, that are
+   * at its place.
+   */
   restack(nodes: readonly PrefixNode[]): void {
     const blocks: (EngineBlock | undefined)[] = [];
-    for (const { engine, from } of nodes) for (let i = 0; i < engine.length; i++) blocks[from + i] ??= engine[i];
+    for (const { engine, from } of nodes) {
+      for (let i = 0; i < engine.blocks.length; i++) blocks[from + i] ??= engine.blocks[i];
+    }
     this.context.pool().restack(nodes);
-    for (const node of nodes) if (this.context.tree.get(node.hash) === node) this.give(node, blocks.slice(node.from, node.to));
+    for (const node of nodes) if (node.known) this.give(node, blocks.slice(node.from, node.to));
   }
 
   /** The sequence is over, and late events of it are too. */
@@ -132,7 +145,7 @@ export class EngineBlocks implements KvEventSink {
 
   private stored(event: BlocksStored): void {
     if (event.medium !== 'GPU') {
-      for (const hash of event.hashes) if (this.offloaded.size < MAX_OFFLOADED) this.offloaded.set(hash, (this.offloaded.get(hash) ?? 0) + 1);
+      this.offload(event.hashes);
       return;
     }
     if (event.specKind !== undefined && WHOLE_PROMPT_KINDS.has(event.specKind)) this.groups.add(event.group);
@@ -152,24 +165,35 @@ export class EngineBlocks implements KvEventSink {
     if (first >= 0) this.attribute(run, first, parent, event);
   }
 
-  /** Whether the event speaks of every block of a run of a prompt. A hybrid model's sliding windows and partial blocks say nothing of prefixes. */
+  private offload(hashes: readonly number[]): void {
+    for (const hash of hashes) {
+      if (this.offloaded.size < MAX_OFFLOADED) this.offloaded.set(hash, (this.offloaded.get(hash) ?? 0) + 1);
+    }
+  }
+
+  /**
+   * Whether the event names every block of a run of a prompt. Sliding windows and partial blocks of a hybrid model do
+   * not describe prefixes.
+   */
   private isWhole(event: BlocksStored): boolean {
-    if (event.specKind === undefined ? !this.groups.has(event.group) : !WHOLE_PROMPT_KINDS.has(event.specKind)) return false;
+    const { specKind } = event;
+    if (specKind === undefined ? !this.groups.has(event.group) : !WHOLE_PROMPT_KINDS.has(specKind)) return false;
     const { blockTokens } = this.context.pool();
     if (event.blockSize !== blockTokens) {
-      if (!this.sizeSeen) this.mismatch(`KV events speak of blocks of ${event.blockSize} tokens, vllm:cache_config_info of ${blockTokens}: is the events' endpoint that of this instance?`);
+      if (!this.sizeSeen) this.mismatch(event.blockSize, blockTokens);
       return false;
     }
     this.sizeSeen = true;
     if (this.mismatched) {
       this.mismatched = false;
-      // What came before, in blocks of another size, was not taken.
+      // The events before, in blocks of another size, were not applied.
       this.enter('turning', LOST);
     }
     return event.tokenIds.length === event.hashes.length * event.blockSize;
   }
 
-  private mismatch(problem: string): void {
+  private mismatch(eventTokens: number, blockTokens: number): void {
+    const problem = `KV events speak of blocks of ${eventTokens} tokens, vllm:cache_config_info of ${blockTokens}: is the events' endpoint that of this instance?`;
     if (!this.mismatched) this.context.warn(problem);
     this.mismatched = true;
     this.enter('failed', problem);
@@ -201,7 +225,7 @@ export class EngineBlocks implements KvEventSink {
     }
   }
 
-  /** All that it held is gone: its cache was reset. */
+  /** The engine's cache was reset: it holds nothing any more. */
   clearAll(): void {
     for (const block of this.blocks.values()) block.copies = 0;
     for (const block of this.blocks.values()) {
@@ -210,7 +234,7 @@ export class EngineBlocks implements KvEventSink {
     }
   }
 
-  /** The tree was emptied: what the blocks stand for is not known any more. */
+  /** The tree was emptied: the text of the blocks is not known any more. */
   detach(): void {
     for (const block of this.blocks.values()) {
       block.nodes.clear();
@@ -221,11 +245,14 @@ export class EngineBlocks implements KvEventSink {
   private cleared(): void {
     this.clearAll();
     this.context.pool().resetCached();
-    // Whatever was not heard of is gone too.
+    // Blocks that no event has named are gone too.
     if (this.state === 'turning') this.enter('exact', '');
   }
 
-  /** Forgets a block that the engine no longer holds, and those before it that only led to it. One whose text is known stays for its return: it has the same hash then. */
+  /**
+   * Forgets a block that the engine no longer holds, and those before it that only led to it. A block whose text is
+   * known stays, since it has the same hash when it returns.
+   */
   private prune(block: EngineBlock): void {
     let one: EngineBlock | undefined = block;
     while (one && one.copies === 0 && one.children === 0 && one.nodes.size === 0 && this.blocks.get(one.hash) === one) {
@@ -236,111 +263,58 @@ export class EngineBlocks implements KvEventSink {
   }
 
   /** Finds the request that brought the run, and with it the run's text. */
-  private attribute(run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined, event: BlocksStored): void {
+  private attribute(
+    blocks: readonly EngineBlock[],
+    first: number,
+    parent: EngineBlock | undefined,
+    event: BlocksStored,
+  ): void {
     const pieces = event.tokenIds.map((id) => this.context.vocabulary.get(id));
-    const owner = this.ownerOf(first, parent, event, pieces);
+    const owner = this.owner.find({ first, parent, event, pieces });
     if (!owner) return;
-    this.assign(owner.sequence, run, first, parent);
+    this.assign(owner.sequence, blocks, first, parent);
     for (const piece of pieces) if (!piece) owner.sequence.unknownTokens += 1;
     if (owner.place) this.align(owner.sequence, first, pieces, owner.place);
   }
 
-  /** The request whose text or tokens the event has; where too little is known to tell, the only one that it can be. */
-  private ownerOf(first: number, parent: EngineBlock | undefined, event: BlocksStored, pieces: readonly (Buffer | undefined)[]): { sequence: Sequence; place: TokenPlace | undefined } | undefined {
-    // Nearly always the next block of an answer.
-    const last = parent?.sequence;
-    if (last && last.engine[first - 1] === parent && last.engine[first] === undefined && this.isBehindPrompt(last, first)) return { sequence: last, place: undefined };
-    let best: { sequence: Sequence; place: TokenPlace | undefined } | undefined;
-    let possible: Sequence | undefined;
-    let count = 0;
-    for (const sequence of this.context.sequences()) {
-      if (!this.mayFollow(sequence, first, parent, event)) continue;
-      const place = this.placeOf(sequence, first, event.tokenIds, pieces);
-      if (place === 'absent') continue;
-      if (place === 'unknown') {
-        // What leads to it must be this request's, then.
-        if (parent && !this.isAt(sequence, first - 1, parent)) continue;
-        possible = sequence;
-        count += 1;
-      } else if (!best || (place?.found ?? 1) > (best.place?.found ?? 1)) best = { sequence, place };
-      if (best && (best.place?.found ?? 1) >= 1) break;
-    }
-    return best ?? (count === 1 && possible ? { sequence: possible, place: undefined } : undefined);
-  }
-
-  private mayFollow(sequence: Sequence, first: number, parent: EngineBlock | undefined, event: BlocksStored): boolean {
-    const { prompt, engine } = sequence;
-    if (engine[first] !== undefined || (first + event.hashes.length) * event.blockSize > MAX_EXCESS * sequence.tokens + MIN_EXCESS) return false;
-    if (event.loraName !== undefined) this.loras.add(event.loraName);
-    if (event.loraName === undefined ? this.loras.has(prompt.model) : prompt.model !== event.loraName) return false;
-    if (!parent) return event.extraKeys === undefined || this.hasSalt(event.extraKeys[0] ?? [], prompt.cacheSalt);
-    // The block before it may end in a prefix block that this prompt does not share: the tokens decide.
-    return engine[first - 1] === undefined || engine[first - 1] === parent;
-  }
-
-  /** Whether the keys of a prompt's first block are those of the salt. Those of images are strings too in some versions: without a salt, no other request's is among them. */
-  private hasSalt(keys: readonly unknown[], salt: string): boolean {
-    if (salt !== '') return keys.includes(salt);
-    if (keys.length > 0) for (const { prompt } of this.context.sequences()) if (prompt.cacheSalt !== '' && keys.includes(prompt.cacheSalt)) return false;
-    return true;
-  }
-
-  /** Whether the block is the request's own at that place, as far as is known. */
-  private isAt({ engine, nodes }: Sequence, index: number, block: EngineBlock): boolean {
-    if (engine[index] !== undefined) return engine[index] === block;
-    const node = nodeAt(nodes, index);
-    return node !== undefined && block.nodes.has(node);
-  }
-
-  /** Whether the block at that place is of the answer, as far as the prompt's length is known. */
-  private isBehindPrompt({ promptTokens, prompt }: Sequence, first: number): boolean {
-    const { blockTokens } = this.context.pool();
-    return first * blockTokens >= (prompt.exactTokens ? promptTokens : promptTokens * (1 - LENGTH_ERROR) - blockTokens);
-  }
-
-  /** Where the event's tokens stand in the prompt of a request; undefined: they are its very tokens. */
-  private placeOf(sequence: Sequence, first: number, ids: readonly number[], pieces: readonly (Buffer | undefined)[]): TokenPlace | undefined | 'absent' | 'unknown' {
-    const { prompt } = sequence;
-    const { blockTokens } = this.context.pool();
-    const token = first * blockTokens;
-    if (token >= sequence.promptTokens) return 'unknown';
-    if (!prompt.exactTokens) {
-      const place = locate(pieces, prompt.text, byteOfToken(sequence, token), first === 0);
-      return place === 'absent' && this.isBehindPrompt(sequence, first) ? 'unknown' : place;
-    }
-    const known = Math.min(ids.length, Math.floor(prompt.text.length / 4) - token);
-    for (let i = 0; i < known; i++) if (prompt.text.readUInt32LE((token + i) * 4) !== ids[i]) return 'absent';
-    return undefined;
-  }
-
-  private assign(sequence: Sequence, run: readonly EngineBlock[], first: number, parent: EngineBlock | undefined): void {
+  private assign(
+    sequence: Sequence,
+    run: readonly EngineBlock[],
+    first: number,
+    parent: EngineBlock | undefined,
+  ): void {
     const { engine } = sequence;
     sequence.heard = true;
     for (let i = 0; i < run.length; i++) this.link(sequence, first + i, run[i] as EngineBlock);
-    // What it found cached, as far as that is not yet known to be its text.
-    for (let at = first - 1, block = parent; block && at >= 0 && engine[at] === undefined; at--, block = block.parent) this.link(sequence, at, block);
+    // The blocks that it found cached, as far as they are not linked to its text yet.
+    for (let at = first - 1, block = parent; block && at >= 0 && engine[at] === undefined; at--, block = block.parent) {
+      this.link(sequence, at, block);
+    }
   }
 
   private link(sequence: Sequence, index: number, block: EngineBlock): void {
     sequence.engine[index] = block;
     block.sequence = sequence;
     const node = nodeAt(sequence.nodes, index);
-    if (!node || this.context.tree.get(node.hash) !== node) return;
-    if (node.engine[index - node.from] === block) return;
-    node.engine[index - node.from]?.nodes.delete(node);
-    node.engine[index - node.from] = block;
+    if (!node?.known) return;
+    const at = index - node.from;
+    if (node.engine.blocks[at] === block) return;
+    node.engine.blocks[at]?.nodes.delete(node);
+    const blocks = node.engine.blocks.slice();
+    blocks[at] = block;
+    node.engine.blocks = blocks;
     block.nodes.add(node);
     this.judge(node);
   }
 
-  private give(node: PrefixNode, engine: (EngineBlock | undefined)[]): void {
-    for (const block of node.engine) block?.nodes.delete(node);
-    node.engine = engine;
-    for (const block of engine) block?.nodes.add(node);
+  private give(node: PrefixNode, blocks: (EngineBlock | undefined)[]): void {
+    for (const block of node.engine.blocks) block?.nodes.delete(node);
+    node.engine.blocks = blocks;
+    for (const block of blocks) block?.nodes.add(node);
     this.judge(node);
   }
 
-  /** Follows the run's tokens through the prompt's text: where byte blocks end becomes exact. */
+  /** Follows the run's tokens through the prompt's text: the ends of its byte blocks become exact. */
   private align(sequence: Sequence, first: number, pieces: readonly (Buffer | undefined)[], place: TokenPlace): void {
     const { tree } = this.context;
     const pool = this.context.pool();
@@ -359,33 +333,28 @@ export class EngineBlocks implements KvEventSink {
       moved ||= k >= firstNew;
     });
     if (moved) pool.relayout(sequence);
-    if (this.isUneven(nodes)) this.restack(nodes.filter((node) => tree.get(node.hash) === node));
+    if (isUneven(nodes)) this.restack(nodes.filter((node) => node.known));
     this.relink(sequence);
   }
 
-  /** Nodes that others have laid out by estimates do not meet. */
-  private isUneven(nodes: readonly PrefixNode[]): boolean {
-    for (let k = 1; k < nodes.length; k++) if ((nodes[k] as PrefixNode).from !== (nodes[k - 1] as PrefixNode).to) return true;
-    return false;
-  }
-
-  /** What the engine's blocks say of a node. */
+  /** Whether the engine holds the node, as far as its blocks are known. */
   private judge(node: PrefixNode): void {
+    const { blocks } = node.engine;
     let known = node.to > node.from;
     let held = true;
     for (let i = 0; i < node.to - node.from; i++) {
-      const block = node.engine[i];
+      const block = blocks[i];
       if (!block) known = false;
       else if (block.copies === 0) held = false;
     }
-    this.say(node, !held ? 'gone' : known ? 'held' : 'unknown');
-    // Of several blocks, each may be the last.
+    this.mark(node, !held ? 'gone' : known ? 'held' : 'unknown');
+    // Also without a change: the block that was removed may have been the last one held.
     if (!held) this.context.tree.prune(node);
   }
 
-  private say(node: PrefixNode, events: PrefixNode['events']): void {
-    if (node.events === events) return;
-    node.events = events;
+  private mark(node: PrefixNode, state: EngineMark['state']): void {
+    if (node.engine.state === state) return;
+    node.engine.state = state;
     this.context.tree.settle(node);
     this.context.tree.prune(node);
   }
@@ -395,4 +364,9 @@ export class EngineBlocks implements KvEventSink {
     this.problem = problem;
     this.context.onState();
   }
+}
+
+/** Nodes that other requests have laid out by estimates do not meet. */
+function isUneven(nodes: readonly PrefixNode[]): boolean {
+  return nodes.some((node, k) => k > 0 && node.from !== (nodes[k - 1] as PrefixNode).to);
 }

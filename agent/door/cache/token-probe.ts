@@ -3,7 +3,7 @@ import type { Clock } from '../../../shared/env.ts';
 import { errorMessage } from '../../../shared/errors.ts';
 import type { Upstream } from '../../wire/upstream.ts';
 
-/** What an engine's tokenizer made of a prompt. */
+/** The tokens of a prompt by its engine's tokenizer. */
 export interface TokenizedPrompt {
   ids: readonly number[];
   spellings: readonly string[];
@@ -16,22 +16,28 @@ export interface ProbeSource {
   body: readonly Buffer[];
 }
 
-/** Time between two questions: the engine's tokenizer works on the thread that also streams its answers. */
+/** Time between two requests: the engine's tokenizer runs on the thread that also streams its answers. */
 const MIN_GAP_MS = 500;
 const TIMEOUT_MS = 5000;
 const MAX_BODY_BYTES = 512 * 1024;
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-/** Failures in a row after which the engine is taken to have no such route. */
+/** Failures in a row after which the engine counts as having no such route. */
 const MAX_FAILURES = 5;
-/** Fields of a request that decide what its prompt's tokens are, beside the prompt itself (vllm/entrypoints/serve/tokenize/protocol.py). */
+/**
+ * Fields of a request that change the tokens of its prompt, beside the prompt itself
+ * (vllm/entrypoints/serve/tokenize/protocol.py).
+ */
 const FIELDS = [
   'model', 'messages', 'tools', 'chat_template', 'chat_template_kwargs', 'add_generation_prompt', 'continue_final_message', 'add_special_tokens', 'mm_processor_kwargs', 'media_io_kwargs',
 ] as const;
 const answerSchema = z.object({ tokens: z.array(z.int().nonnegative()), token_strs: z.array(z.string()) });
 
-/** Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one question at a time, with pauses. */
+/**
+ * Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one
+ * request at a time, with pauses.
+ */
 export class TokenProbe {
-  /** why exact counts cannot be had; empty: they can */
+  /** why there are no exact counts; empty: there are */
   problem = '';
   private readonly upstream: Upstream;
   private readonly clock: Clock;
@@ -46,12 +52,12 @@ export class TokenProbe {
     this.apiKey = apiKey;
   }
 
-  /** True if a question would be asked now. */
+  /** True if `ask` would send a request now. */
   get isReady(): boolean {
     return !this.busy && this.failures < MAX_FAILURES && this.clock.nowMs() >= this.nextMs;
   }
 
-  /** The engine is another: what it can may have changed. */
+  /** The engine is another one: it may have the route. */
   reset(): void {
     this.failures = 0;
     this.problem = '';
@@ -102,7 +108,9 @@ function bytesOf(body: readonly Buffer[]): number {
   return body.reduce((sum, piece) => sum + piece.length, 0);
 }
 
-/** The engine's question for the prompt of a request; undefined where the request has no text of one prompt, or is none that can be read here. */
+/**
+ * The body that asks for a request's tokens; undefined where the request is not readable JSON with one prompt of text.
+ */
 function questionOf({ path, body }: ProbeSource): Buffer | undefined {
   const isChat = /^\/v1\/chat\/completions(\?|$)/.test(path);
   if (!isChat && !/^\/v1\/completions(\?|$)/.test(path)) return undefined;
@@ -110,7 +118,7 @@ function questionOf({ path, body }: ProbeSource): Buffer | undefined {
   try {
     json = JSON.parse(Buffer.concat(body).toString('utf8')) as Record<string, unknown>;
   } catch {
-    // An engine may read more than JSON (`NaN`).
+    // Engines also accept bodies that are not JSON (`NaN`).
     return undefined;
   }
   const question: Record<string, unknown> = { return_token_strs: true };

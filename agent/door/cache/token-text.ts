@@ -2,28 +2,33 @@ import { BLOCK_BYTES } from '../../request/fingerprint.ts';
 
 /** Tokens remembered; no vocabulary in use is larger. */
 const MAX_TOKENS = 524_288;
-/** A resumption is looked for with this much text, so that it is not found by chance. */
+/** Bytes of text by which a lost place is searched for: enough that a match is no coincidence. */
 const NEEDLE_BYTES = 8;
 const LONG_NEEDLE_BYTES = 16;
-/** Text that may be skipped at once: the markers that stand for a chat template in the canonical text, and more the longer nothing was found. */
+/**
+ * Bytes of text that may be skipped at once: the markers that stand for a chat template in the canonical text, and more
+ * for each token without a place.
+ */
 const SKIP_BYTES = 24;
 const SKIP_BYTES_PER_TOKEN = 16;
-/** Tokens without a place after which it is looked for anywhere, not only near. */
+/** After this many tokens without a place, the rest of the text is searched, not only the text near by. */
 const LOST_TOKENS = 8;
 const BACK_BYTES = 512;
-/** Tokens by which a place is judged, at most, and those of known text that it takes at least. */
+/** A place is judged by at most this many tokens, and by at least this many of known text. */
 const MAX_LOCATED = 64;
 const MIN_LOCATED = 8;
 const MIN_FOUND = 0.7;
-/** Where they are looked for around the place at which they are expected, and how many places that look alike are compared. */
+/**
+ * Size of the window around the expected place: bytes, plus a share of its offset; and places in it that are compared.
+ */
 const LOCATE_BYTES = 192;
 const LOCATE_SHARE = 0.05;
 const MAX_PLACES = 16;
 
-/** GPT-2's map of bytes to printable characters (its bytes_to_unicode), by which byte-level tokenizers spell their tokens; here from character to byte. */
+/** The inverse of GPT-2's bytes_to_unicode, the printable characters with which byte-level tokenizers spell bytes. */
 const BYTE_OF_CHAR: ReadonlyMap<string, number> = byteOfChar();
 
-/** Text of an engine's tokens, learned from its own tokenizer's answers: id → bytes. */
+/** The text of an engine's tokens by id, learned from the answers of its tokenizer. */
 export class Vocabulary {
   private readonly bytes = new Map<number, Buffer>();
 
@@ -45,7 +50,7 @@ export class Vocabulary {
   }
 }
 
-/** Bytes that a token stands for, from the spelling that a tokenizer gives it: byte-level (`Ġthe`) or SentencePiece (`▁the`, `<0x0A>`). */
+/** The bytes of a token by its tokenizer's spelling: byte-level (`Ġthe`) or SentencePiece (`▁the`, `<0x0A>`). */
 export function tokenBytes(spelling: string): Buffer {
   const hex = /^<0x([0-9A-Fa-f]{2})>$/.exec(spelling);
   if (hex) return Buffer.from([Number.parseInt(hex[1] as string, 16)]);
@@ -60,20 +65,21 @@ export function tokenBytes(spelling: string): Buffer {
 }
 
 /**
- * Follows an engine's tokens through the canonical text of a prompt, to find how many tokens lie before the end of each byte block. Tokens of the chat template are not
- * in that text, its own markers are not among the tokens; both are passed over. Tokens of unknown text count, at a place between their neighbours'.
+ * Follows an engine's tokens through the canonical text of a prompt, to find how many tokens lie before the end of each
+ * byte block. It skips tokens of the chat template, which are not in that text, and the text's own markers, which are
+ * not tokens. Tokens of unknown text are placed between their neighbours.
  */
 export class Alignment {
-  /** tokens that had their place in the text */
+  /** tokens that were found in the text */
   found = 0;
-  /** of those: the ones that followed right on the one before */
+  /** those of them that followed directly on the one before */
   straight = 0;
   private readonly text: Buffer;
-  /** the text is followed up to here, by so many tokens from the start of the prompt */
+  /** how far the text was followed, and how many tokens that took from the start of the prompt */
   private byte: number;
   private token: number;
   private lost = 0;
-  /** places in the text and tokens before them, in turn */
+  /** byte offsets in the text, each followed by the number of tokens before it */
   private readonly places: number[] = [];
 
   constructor(text: Buffer, byte = 0, token = 0) {
@@ -82,12 +88,15 @@ export class Alignment {
     this.token = token;
   }
 
-  /** Tokens of the sequence that were fed or were before the start. */
+  /** Tokens of the sequence so far: those before the start, and those that were fed. */
   get tokens(): number {
     return this.token + this.lost;
   }
 
-  /** The next tokens, by their text. `reach` is called for each byte block that ends before what was found, in order, with the tokens before its end. */
+  /**
+   * Takes the text of the next tokens. `reach` is called with each byte block that ends before the last token found, in
+   * order, and with the tokens before its end.
+   */
   feed(pieces: readonly (Buffer | undefined)[], reach: (block: number, tokens: number) => void): void {
     for (let i = 0; i < pieces.length; i++) {
       const piece = pieces[i];
@@ -137,18 +146,18 @@ export class Alignment {
   }
 }
 
-/** Where tokens stand in a text, and how sure that is. */
+/** Where tokens stand in a text, and how certain that is. */
 export interface TokenPlace {
-  /** the first of them that was found, and its place */
+  /** index of the first token that was found, and its place in the text */
   piece: number;
   byte: number;
-  /** share of the tokens of known text, from that one on, that follow on one another in the text */
+  /** of the tokens of known text from that one on: the share that follow one another in the text */
   found: number;
 }
 
 /**
- * Looks for tokens in a text near a byte: `absent` if what is known of them is not there, `unknown` if too little is known. `isStart`: they begin the prompt, so their place is
- * the text's start.
+ * Searches a text for tokens near a byte: `absent` if their known text is not there, `unknown` if too little of it is
+ * known. `isStart`: the tokens begin the prompt, so their place is the start of the text.
  */
 export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number, isStart: boolean): TokenPlace | 'absent' | 'unknown' {
   const known = pieces.slice(0, MAX_LOCATED).filter((piece) => piece !== undefined).length;
@@ -166,7 +175,7 @@ export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, ne
   return best && best.found >= MIN_FOUND ? best : 'absent';
 }
 
-/** Places near a byte at which the first tokens that make up a needle are found. */
+/** Places near a byte at which the first run of known tokens that is long enough is found. */
 function occurrences(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number): { piece: number; byte: number }[] {
   const within = LOCATE_BYTES + LOCATE_SHARE * nearByte;
   const from = Math.max(0, Math.floor(nearByte - within));

@@ -1,18 +1,18 @@
 /** Words remembered. */
 const MAX_WORDS = 65_536;
 const MAX_WORD_BYTES = 32;
-/** Text that is looked at word by word; the rest is taken to be like it. */
+/** Bytes of text that are split into words; the rest is estimated by their mean. */
 const MAX_TEXT_BYTES = 32_768;
 const RATE = 0.05;
-/** What stands before and behind a message's role in the canonical text (agent/request/prompt-reader.ts). */
+/** The characters around a message's role in the canonical text (agent/request/prompt-reader.ts). */
 const [OPEN, CLOSE] = ['\u0001', '\u0002'];
-/** A message's marker, or a word with the space before it, or white space, as tokenizers split text before anything else. */
+/** A message's marker, or a word with the space before it, or white space: the first split that tokenizers make. */
 const WORD = new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}|[^\\S\\r\\n]?[^\\s${OPEN}]+|\\s+`, 'g');
 
-/** How many tokens words have, learned from prompts whose exact tokens are known: what a text that is new will come to. */
+/** Estimates the tokens of new text by its words, whose counts it learns from prompts with exact tokens. */
 export class WordTokens {
   private readonly counts = new Map<string, number>();
-  /** of words that are not known */
+  /** mean over the words learned, used for words that are not known */
   private tokensPerByte = 0;
 
   get isEmpty(): boolean {
@@ -32,8 +32,8 @@ export class WordTokens {
   }
 
   /**
-   * Tokens that text from byte `from` on will come to, up to each end of a block of `blockBytes`; the last entry is the end of the text. `fallback`: tokens per byte
-   * where nothing is known.
+   * Estimated tokens from byte `from` on up to the end of each block of `blockBytes` bytes; the last entry is the end
+   * of the text. `fallback`: tokens per byte where nothing is known.
    */
   estimate(text: Buffer, from: number, blockBytes: number, fallback: number): Float64Array {
     const blocks = Math.floor(text.length / blockBytes) - Math.floor(from / blockBytes);
@@ -58,12 +58,12 @@ export class WordTokens {
 }
 
 function* words(text: Buffer, from: number, until: number): Generator<{ word: string; start: number; end: number }> {
-  // One character a byte: places are those of the buffer.
+  // Latin-1 has one character a byte, so offsets are those of the buffer.
   const chars = text.toString('latin1', from, until);
   WORD.lastIndex = 0;
   for (let match = WORD.exec(chars); match; match = WORD.exec(chars)) {
     const [word] = match;
-    // A word that the end cuts is another word.
+    // A word that the limit cuts off is another word.
     const end = from + match.index + word.length;
     if (end === until && until < text.length) return;
     yield { word, start: from + match.index, end };

@@ -24,7 +24,7 @@ export interface Collector<T> {
 export class CollectorRecord<T> {
   readonly name: string;
   private readonly env: Pick<Env, 'clock' | 'log'>;
-  private last: { value: T; atMs: number } | undefined;
+  private last: { value: T; atMs: number; beganMs: number } | undefined;
   private ok = false;
   private durationMs: number | undefined;
   private error: string | undefined;
@@ -36,7 +36,8 @@ export class CollectorRecord<T> {
 
   succeed(value: T, durationMs: number): void {
     if (this.error !== undefined) this.env.log.info({ collector: this.name }, 'collector works again');
-    this.last = { value, atMs: this.env.clock.nowMs() };
+    const atMs = this.env.clock.nowMs();
+    this.last = { value, atMs, beganMs: atMs - durationMs };
     this.ok = true;
     this.durationMs = durationMs;
     this.error = undefined;
@@ -50,7 +51,7 @@ export class CollectorRecord<T> {
     this.durationMs = durationMs ?? this.durationMs;
   }
 
-  latest(): { value: T; atMs: number } | undefined {
+  latest(): { value: T; atMs: number; beganMs: number } | undefined {
     return this.last;
   }
 
@@ -96,7 +97,7 @@ export class PeriodicCollector<T> implements Collector<T> {
     return this.reading;
   }
 
-  latest(): { value: T; atMs: number } | undefined {
+  latest(): { value: T; atMs: number; beganMs: number } | undefined {
     return this.record.latest();
   }
 

@@ -36,7 +36,7 @@ export const hostCollectors = {
 export const instanceCollectors = {
   metrics: ({ config, env, dispatcher }: CollectorContext, { url }: InstanceConfig) => new VllmMetricsCollector({ url, periodMs: config.scrape.metricsPeriodMs, dispatcher, env }),
   health: ({ config, env, dispatcher, onHealth }: CollectorContext, { id, url, apiKey }: InstanceConfig) =>
-    new VllmHealthCollector({ url, apiKey, periodMs: config.scrape.healthPeriodMs, dispatcher, env, onChange: (health) => onHealth?.(id, health) }),
+    new VllmHealthCollector({ url, apiKey, periodMs: config.scrape.healthPeriodMs, timeoutMs: config.suspectAfterMs, dispatcher, env, onChange: (health) => onHealth?.(id, health) }),
 };
 
 type Made<R extends Record<string, (...args: never[]) => unknown>> = { readonly [K in keyof R]: ReturnType<R[K]> };

@@ -24,6 +24,8 @@ export interface VllmHealthOptions {
   url: string;
   apiKey?: string | undefined;
   periodMs: number;
+  /** How long a late answer to a check is waited for. */
+  timeoutMs: number;
   dispatcher: Dispatcher;
   env: Pick<Env, 'clock' | 'log'>;
   /** Called whenever health, version or models have changed. */
@@ -36,14 +38,19 @@ const modelsBody = z.object({
 const versionBody = z.object({ version: z.string() });
 
 const MODELS_PERIOD_MS = 5000;
-const MAX_BODY_BYTES = 1024 * 1024;
-const MODELS_TIMEOUT_MS = 5000;
-/** A server that is merely busy may miss one period; three of them (750 ms by default) still leave a dead one out within a second. */
-const TIMEOUT_PERIODS = 3;
+/** The lists of servers with thousands of adapters have several MiB. */
+const MAX_BODY_BYTES = 16 * 1024 * 1024;
+const MODELS_TIMEOUT_MS = 10_000;
+
+/** What a check can find. `gone`: nothing listens there, or vLLM says that its engine is dead. `odd`: another answer. `missed`: none, which alone says nothing. */
+type Finding = 'ok' | 'gone' | 'odd' | 'missed';
+
+/** Findings in a row that take an instance out, and that let it in again. An engine that is merely silent is the matter of its door (agent/door/life). */
+const ROW: Record<Finding, number> = { gone: 2, odd: 3, missed: Infinity, ok: 2 };
 
 /**
- * Asks /health each period, and /version and /v1/models every 5 s and after a recovery. An instance is `up` only once its models are known. The first
- * refused connection, error status or timeout makes it `down`.
+ * Asks /health each period, and beside it /version and /v1/models every 5 s. An instance is `up` only once its models are known; a model list that is late or unreadable later
+ * leaves the known one in force.
  */
 export class VllmHealthCollector implements Collector<VllmHealth> {
   readonly name: string;
@@ -54,19 +61,28 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
   private timer: Timer | undefined;
   private checking: Promise<void> | undefined;
   private again = false;
+  private finding: Finding = 'missed';
+  private inRow = 0;
+  private heardAtMs = -Infinity;
+  private foundGoneMs: number | undefined;
+  /** the models were read since the engine last came up */
+  private described = false;
+  private describing = false;
   private modelsAtMs = -Infinity;
+  private readonly env: Pick<Env, 'clock' | 'log'>;
 
   constructor(options: VllmHealthOptions) {
     this.options = options;
+    this.env = options.env;
     this.name = `vllm-health ${options.url}`;
     this.record = new CollectorRecord(this.name, options.env);
-    const { dispatcher, apiKey, env } = options;
-    this.get = { dispatcher, apiKey, clock: env.clock, timeoutMs: options.periodMs * TIMEOUT_PERIODS, maxBytes: MAX_BODY_BYTES };
+    const { dispatcher, apiKey, env, timeoutMs } = options;
+    this.get = { dispatcher, apiKey, clock: env.clock, timeoutMs, maxBytes: MAX_BODY_BYTES };
   }
 
   start(): void {
     if (this.timer) return;
-    this.timer = this.options.env.clock.every(this.options.periodMs, () => void this.checkNow());
+    this.timer = this.env.clock.every(this.options.periodMs, () => void this.checkNow());
     void this.checkNow();
   }
 
@@ -82,6 +98,16 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
   /** What is known now, also while the instance is down: `latest` keeps the age of the last answer. */
   get state(): VllmHealth {
     return this.current;
+  }
+
+  /** Clock ms of the newest answer to a check, whatever it said; −Infinity before any. */
+  get heardMs(): number {
+    return this.heardAtMs;
+  }
+
+  /** Clock ms when the check began that found the engine gone; undefined while it is not. */
+  get goneMs(): number | undefined {
+    return this.foundGoneMs;
   }
 
   status(): CollectorStatus {
@@ -107,26 +133,75 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
   }
 
   private async checkOnce(): Promise<void> {
-    const { clock } = this.options.env;
+    const { clock } = this.env;
     const startMs = clock.nowMs();
+    const { finding, error } = await this.ask();
+    this.find(finding, startMs);
+    // The first list is waited for: nothing can be routed without it. Later ones must not hold up the checks.
+    const described = finding === 'ok' ? this.describe() : undefined;
+    if (!this.described) await described;
+    this.settle();
+    if (finding !== 'ok') this.record.fail(error, clock.nowMs() - startMs);
+    else if (this.described) this.record.succeed(this.current, clock.nowMs() - startMs);
+  }
+
+  private async ask(): Promise<{ finding: Finding; error?: unknown }> {
+    const url = `${this.options.url}/health`;
     try {
-      const { status } = await getText(`${this.options.url}/health`, this.get);
-      if (status !== 200) throw new LodestarError('UPSTREAM_FAILED', `${this.options.url}/health answered ${status}`);
-      const modelsDue = this.current.health !== 'up' || clock.nowMs() - this.modelsAtMs >= MODELS_PERIOD_MS;
-      const next = modelsDue ? await this.describe() : this.current;
-      this.change({ ...next, health: 'up' });
-      this.record.succeed(this.current, clock.nowMs() - startMs);
+      const { status } = await getText(url, this.get);
+      this.heardAtMs = this.env.clock.nowMs();
+      if (status === 200) return { finding: 'ok' };
+      return { finding: status === 503 ? 'gone' : 'odd', error: new LodestarError('UPSTREAM_FAILED', `${url} answered ${status}`) };
     } catch (error) {
-      this.record.fail(error, clock.nowMs() - startMs);
-      if (this.current.health === 'up') this.change({ ...this.current, health: 'down' });
+      return { finding: (error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? 'gone' : 'missed', error };
     }
   }
 
-  private async describe(): Promise<Pick<VllmHealth, 'version' | 'models'>> {
-    const get = { ...this.get, timeoutMs: Math.max(this.get.timeoutMs, MODELS_TIMEOUT_MS) };
-    const [models, version] = await Promise.all([this.readModels(get), this.readVersion(get)]);
-    this.modelsAtMs = this.options.env.clock.nowMs();
-    return { models, version };
+  private find(finding: Finding, startMs: number): void {
+    this.inRow = finding === this.finding ? this.inRow + 1 : 1;
+    this.finding = finding;
+    // The second opinion is asked for at once.
+    if (finding === 'gone' && this.inRow < ROW.gone) this.again = true;
+    if (finding === 'gone' && this.inRow === ROW.gone) this.foundGoneMs = startMs;
+    if (finding === 'ok') this.foundGoneMs = undefined;
+  }
+
+  /** Health follows from the findings in a row. */
+  private settle(): void {
+    const { health } = this.current;
+    const enough = this.inRow >= (health === 'starting' && this.finding === 'ok' ? 1 : ROW[this.finding]);
+    if (!enough) return;
+    if (this.finding === 'ok') {
+      if (this.described) this.change({ ...this.current, health: 'up' });
+    } else if (health === 'up') {
+      // It may come back with other models.
+      if (this.finding === 'gone') this.described = false;
+      this.change({ ...this.current, health: 'down' });
+    }
+  }
+
+  /** Reads models and version where they are due; undefined where they are not. Settles when they are read; never rejects. */
+  private describe(): Promise<void> | undefined {
+    const { clock } = this.env;
+    if (this.describing || (this.described && clock.nowMs() - this.modelsAtMs < MODELS_PERIOD_MS)) return undefined;
+    this.describing = true;
+    return this.readDescription().finally(() => {
+      this.modelsAtMs = clock.nowMs();
+      this.describing = false;
+    });
+  }
+
+  private async readDescription(): Promise<void> {
+    const get = { ...this.get, timeoutMs: MODELS_TIMEOUT_MS };
+    try {
+      const [models, version] = await Promise.all([this.readModels(get), this.readVersion(get)]);
+      this.described = true;
+      const next = { ...this.current, models, version };
+      if (next.health === 'up') this.change(next);
+      else this.current = next;
+    } catch (error) {
+      this.record.fail(error);
+    }
   }
 
   private async readModels(get: GetOptions): Promise<ServedModel[]> {

@@ -1,4 +1,5 @@
 import { type Batch, BatchMemory, PendingBatches } from './batches.ts';
+import { noCounts } from './history-counts.ts';
 import type { KvEvent, KvEventSink } from './kv-event.ts';
 
 /** What a history needs of its surroundings. */
@@ -14,24 +15,6 @@ export interface HistoryHost {
   askReplay(from: number): void;
   /** The replay socket holds less than was already heard: its buffer is empty. */
   onBlindReplay(): void;
-}
-
-/** What has happened to the stream, counted since the start of the agent. */
-export interface HistoryCounts {
-  batches: number;
-  events: number;
-  /** jumps of the sequence in the live stream */
-  gaps: number;
-  /** questions to the replay socket */
-  replays: number;
-  /** batches that nobody can give any more */
-  lost: number;
-  /** the engine began a new sequence */
-  restarts: number;
-  /** batches that came twice, or from an engine that has been replaced */
-  stale: number;
-  /** live batches for which there was no room while an answer was awaited; they are asked for again */
-  dropped: number;
 }
 
 interface Replay {
@@ -55,7 +38,7 @@ export const EVENTS_PER_TURN = 2000;
  * by sequence number and checksum, since an engine that has restarted numbers from 0 again and may be past the old number when it is heard first. Sockets are the host's.
  */
 export class KvHistory {
-  readonly counts: HistoryCounts = { batches: 0, events: 0, gaps: 0, replays: 0, lost: 0, restarts: 0, stale: 0, dropped: 0 };
+  readonly counts = noCounts();
   /** The sink has a history now. */
   hasBegun = false;
   /** It begins with the engine's first event. */

@@ -1,5 +1,5 @@
 import type { LawState, StepLaw } from '../../../shared/predictor/step-law.ts';
-import { median } from '../../../shared/trust.ts';
+import { median } from '../../../shared/quantile.ts';
 import { ForgettingFit } from './forgetting-fit.ts';
 import { PrefillFit } from './prefill-fit.ts';
 

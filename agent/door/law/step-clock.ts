@@ -1,5 +1,5 @@
 import { prefillBaseMs, prefillWorkMs } from '../../../shared/predictor/step-law.ts';
-import { median } from '../../../shared/trust.ts';
+import { median } from '../../../shared/quantile.ts';
 import type { LawFit } from './law-fit.ts';
 
 /** A request as the step clock sees it; the ledger's entries have this shape. */

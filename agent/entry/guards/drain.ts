@@ -1,9 +1,9 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The door takes new requests. */
 export const drain: Guard = {
   name: 'drain',
   describe: 'the agent is not draining',
-  soft: false,
+  yields: 'never',
   allows: (view) => view.report?.draining === false,
 };

@@ -1,4 +1,4 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The estimate of a prompt's tokens may be off by this much before an instance is ruled out by it. */
 const TOLERANCE = 1.2;
@@ -7,7 +7,7 @@ const TOLERANCE = 1.2;
 export const fits: Guard = {
   name: 'fits',
   describe: 'the prompt fits the instance',
-  soft: true,
+  yields: 'soft',
   allows: (view, { request }) => {
     const limits = view.report?.limits;
     if (!limits) return false;

@@ -1,9 +1,9 @@
-import type { Guard } from './index.ts';
+import type { Guard } from './guard.ts';
 
 /** The engine answers its health check and is awake, by its door's word. */
 export const health: Guard = {
   name: 'health',
   describe: 'the engine is up',
-  soft: false,
+  yields: 'never',
   allows: (view) => view.report?.health === 'up',
 };

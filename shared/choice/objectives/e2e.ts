@@ -1,4 +1,4 @@
-import type { Objective } from './index.ts';
+import type { Objective } from './objective.ts';
 
 /** Mean end-to-end time: TTFT plus the answer at the predicted pace. A millisecond of prefill delays each running sequence by one. */
 export const e2e: Objective = {

@@ -1,4 +1,4 @@
-import type { Objective } from './index.ts';
+import type { Objective } from './objective.ts';
 
 /** Standard normal quantile of 0.9: how far the p90 lies above the median, in standard deviations. */
 const Z90 = 1.2816;

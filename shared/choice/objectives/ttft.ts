@@ -1,4 +1,4 @@
-import type { Objective } from './index.ts';
+import type { Objective } from './objective.ts';
 
 /**
  * What a millisecond of the whole answer counts against one of TTFT: enough that no instance is driven to where its streams crawl, little enough that TTFT stays

@@ -1,6 +1,6 @@
 import type { CandidateState } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { PolicyKind } from './index.ts';
+import type { PolicyKind } from './policy.ts';
 
 const BLOCK_TOKENS = 16;
 

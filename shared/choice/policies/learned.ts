@@ -1,5 +1,5 @@
 import { softmin } from '../ties.ts';
-import type { PolicyKind } from './index.ts';
+import type { PolicyKind } from './policy.ts';
 
 /**
  * Lowest predicted cost: own predicted latency plus the price of what the request does to others (score.ts). Near-ties are drawn at random

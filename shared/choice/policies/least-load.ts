@@ -1,7 +1,7 @@
 import type { CandidateState } from '../../candidate.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Policy, PolicyKind } from './index.ts';
+import type { Policy, PolicyKind } from './policy.ts';
 import { kvUsageRatioOf } from './readings.ts';
 
 /** Tokens per second of an instance that has not told its own. */

@@ -2,7 +2,7 @@ import type { CandidateState, RoutingRequest } from '../../candidate.ts';
 import { type Rng, seededRng } from '../../env.ts';
 import { LATENCY_FEATURES, LatencyModel } from '../learners/latency-model.ts';
 import { prefixBucketOf } from '../learners/stratified-store.ts';
-import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './policy.ts';
 import { blockHitRatioOf, kvUsageRatioOf } from './readings.ts';
 
 const STRICT_AFFINITY = 0.99;

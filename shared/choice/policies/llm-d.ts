@@ -1,6 +1,6 @@
 import type { CandidateState } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Choice, ChoiceInput, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, PolicyKind } from './policy.ts';
 import { blockHitRatioOf, kvUsageRatioOf } from './readings.ts';
 
 const QUEUE_WEIGHT = 2;

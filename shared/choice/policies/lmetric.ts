@@ -1,6 +1,6 @@
 import { uncachedTokens } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { PolicyKind } from './index.ts';
+import type { PolicyKind } from './policy.ts';
 
 /**
  * LMETRIC (arXiv 2603.15202): argmin P·BS, P = uncached prompt tokens queued there plus this request's, BS = batch size. Batch size + 1, or an

@@ -3,7 +3,7 @@ import { seededRng } from '../../env.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { RewardModel } from '../learners/reward-model.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, Policy, PolicyEnv, PolicyKind } from './policy.ts';
 import { prefixLoad } from './prefix-load.ts';
 import { hitRatioOf, kvUsageRatioOf, runningOf } from './readings.ts';
 

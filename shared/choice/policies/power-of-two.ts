@@ -1,5 +1,5 @@
 import type { CandidateState } from '../../candidate.ts';
-import type { Choice, ChoiceInput, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, PolicyKind } from './policy.ts';
 
 /**
  * Power of two choices (SMG, vllm-router: power_of_two): of two instances drawn at random the one with fewer requests in flight, ties at random.

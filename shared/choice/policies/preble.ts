@@ -2,7 +2,7 @@ import { type CandidateState, uncachedTokens } from '../../candidate.ts';
 import { decodeStepMs } from '../../predictor/step-law.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Choice, ChoiceInput, Policy, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, Policy, PolicyKind } from './policy.ts';
 import { hitRatioOf, ownPrefillMs } from './readings.ts';
 
 /** History that makes an instance's load, as in the original, in slots so that it is bounded. */

@@ -1,6 +1,6 @@
 import type { CandidateState } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { ChoiceInput, Choice, PolicyKind } from './index.ts';
+import type { ChoiceInput, Choice, PolicyKind } from './policy.ts';
 
 /** Difference of requests in flight between the busiest and the idlest above which balance goes before the cache. */
 const IMBALANCE = 8;

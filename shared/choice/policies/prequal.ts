@@ -3,7 +3,7 @@ import type { Rng } from '../../env.ts';
 import { LatencyByLoad } from '../learners/latency-by-load.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Policy, PolicyEnv, PolicyKind } from './index.ts';
+import type { Policy, PolicyEnv, PolicyKind } from './policy.ts';
 
 const POOL = 16;
 /** Quantile of recent requests in flight above which an instance is hot. */

@@ -1,4 +1,4 @@
-import type { PolicyKind } from './index.ts';
+import type { PolicyKind } from './policy.ts';
 
 /** Uniform over the candidates. */
 export const random: PolicyKind = {

@@ -1,4 +1,4 @@
-import type { PolicyKind } from './index.ts';
+import type { PolicyKind } from './policy.ts';
 
 /** Each candidate in turn, by instance id, from a random start so that several entries do not move in step. */
 export const roundRobin: PolicyKind = {

@@ -1,7 +1,7 @@
 import { type CandidateState, type RoutingRequest, uncachedTokens } from '../../candidate.ts';
 import { PerInstance } from '../learners/per-instance.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { ChoiceInput, Policy, PolicyKind } from './index.ts';
+import type { ChoiceInput, Policy, PolicyKind } from './policy.ts';
 import { PENDING_CONTEXT_SHARE, peakPrefillPerMs } from './readings.ts';
 
 /** The original counts characters: of its coefficients, 1 and 1e-4, one token takes four, and a pair of tokens sixteen. */

@@ -1,6 +1,6 @@
 import { type CandidateState, uncachedTokens } from '../../candidate.ts';
 import { argminRandomTies } from '../ties.ts';
-import type { Choice, ChoiceInput, PolicyKind } from './index.ts';
+import type { Choice, ChoiceInput, PolicyKind } from './policy.ts';
 import { blockHitRatioOf, peakPrefillPerMs } from './readings.ts';
 
 /** Cached share of the prompt from which an instance counts as the request's home. */

@@ -1,4 +1,3 @@
-import type { ServerResponse } from 'node:http';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { parseBody } from './api-error.ts';
@@ -19,30 +18,6 @@ type Fault = z.infer<typeof faultBody>;
 export const FAULTS_PATH = '/emulator/faults';
 /** vLLM's own watchdog ends the process about this long after its engine core died. */
 const EXIT_AFTER_DEATH_MS = 5000;
-
-/** The faults in force; routes look here. */
-export class Faults {
-  /** Connections are accepted and nothing is answered, by any route but this one. */
-  isServerHung = false;
-  /** Streams are cut after this many chunks. */
-  dropAfterChunks: number | undefined;
-  /** Generation requests are answered with this status. */
-  status: 500 | 503 | undefined;
-  private readonly held = new Set<ServerResponse>();
-
-  /** Keeps a request unanswered until its client gives up or the fault is cleared. */
-  hold(response: ServerResponse): void {
-    this.held.add(response);
-    response.once('close', () => this.held.delete(response));
-  }
-
-  clear(): void {
-    this.isServerHung = false;
-    this.dropAfterChunks = undefined;
-    this.status = undefined;
-    for (const response of this.held) response.destroy();
-  }
-}
 
 /** `POST /emulator/faults` puts a fault in force, `GET` shows what is. Not part of vLLM. */
 export function addFaultRoutes(app: FastifyInstance, emulator: Emulator): void {

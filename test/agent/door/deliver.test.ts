@@ -4,13 +4,14 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readGauges } from '../../../agent/door/collectors/vllm-gauges.ts';
 import type { VllmMetrics } from '../../../agent/door/collectors/index.ts';
 import { deliver } from '../../../agent/door/deliver.ts';
-import { DoorInstance } from '../../../agent/door/door-instance.ts';
+import { DoorInstance, type DoorInstanceOptions } from '../../../agent/door/door-instance.ts';
 import { loadConfig } from '../../../shared/config/index.ts';
+import { OpenAttempts } from '../../../agent/door/open-attempts.ts';
 import { silentLog } from '../../../shared/env.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
 const PROMPT = {
-  hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', promptTokens: 4, tokensPerBlock: 16, exactTokens: true, stream: false, sequences: 1,
+  hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', promptTokens: 4, tokensPerBlock: 16, exactTokens: true, stream: false, sequences: 1, computed: true,
 };
 
 let server: Server;
@@ -30,24 +31,25 @@ afterEach(async () => {
   await new Promise((closed) => server.close(closed));
 });
 
-function doorOf(instance: object, metrics?: VllmMetrics): DoorInstance {
+function doorOf(instance: object, metrics?: VllmMetrics, options: Partial<DoorInstanceOptions> = {}): DoorInstance {
   const clock = new VirtualClock();
   const [config] = loadConfig({ env: {}, overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } } }).agent.instances;
   const none = { latest: () => undefined };
   const door = new DoorInstance({
-    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, env: { clock, rng: () => 0.5, log: silentLog },
+    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, open: new OpenAttempts(), limits: { suspectAfterMs: 3000, stuckAfterMs: 60_000 }, env: { clock, rng: () => 0.5, log: silentLog },
     collectors: {
       gpu: none, gpuInventory: none, host: none,
       instances: new Map([
         [
           config!.id,
           {
-            metrics: { latest: () => metrics && { value: metrics, atMs: clock.nowMs() }, readNow: () => Promise.resolve() },
-            health: { state: { health: 'up' as const, version: '0.29', models: [] }, noteFailure: () => undefined },
+            metrics: { latest: () => metrics && { value: metrics, atMs: clock.nowMs(), beganMs: clock.nowMs() }, readNow: () => Promise.resolve() },
+            health: { state: { health: 'up' as const, version: '0.29', models: [] }, heardMs: -Infinity, goneMs: undefined, noteFailure: () => undefined },
           },
         ],
       ]),
     },
+    ...options,
   });
   open.push(door);
   return door;
@@ -57,8 +59,8 @@ describe('what goes to the engine', () => {
   const headers = { 'content-type': 'application/json', authorization: 'Bearer of the client', 'x-data-parallel-rank': '7' };
   const send = async (instance: object): Promise<IncomingHttpHeaders> => {
     await new Promise<void>((resolve, reject) => {
-      const handler = { onHeaders: () => undefined, onData: () => true, onEnd: resolve, onError: reject };
-      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')] }, PROMPT, { entry: 'e', epoch: 1, seq: 0 }, handler);
+      const handler = { onHeaders: () => undefined, onData: () => true, onEnd: () => resolve(), onFailure: reject };
+      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')], usageSplice: undefined }, PROMPT, { entry: 'e', epoch: 1, seq: 0, watched: false }, handler);
     });
     return seen;
   };
@@ -91,6 +93,17 @@ vllm:cache_config_info{block_size="${16 * (engine + 1)}",enable_prefix_caching="
   test('are those of its engine, sizes too', () => {
     expect(reportOf({ dataParallelRank: 1 })).toMatchObject({ instance: expect.stringMatching(/:1$/) as string, engine: { running: 2, waiting: 10, kvUsageRatio: 0.2 }, limits: { kvTokens: 3200, blockTokens: 32 } });
     expect(reportOf({ dataParallelRank: 0 })).toMatchObject({ engine: { running: 1, waiting: 0, kvUsageRatio: 0.1 }, limits: { kvTokens: 1600, blockTokens: 16 } });
+  });
+
+  test('do not reach the view of a door whose cache size is assumed', () => {
+    const cacheOf = (options: Partial<DoorInstanceOptions>) => {
+      const door = doorOf({}, metrics, options);
+      door.refresh();
+      return { source: door.cache.figures().source, kvTokens: door.report(false).limits.kvTokens };
+    };
+    expect(cacheOf({})).toEqual({ source: 'shadow', kvTokens: 4800 });
+    expect(cacheOf({ cacheSize: 'reported' })).toEqual({ source: 'shadow', kvTokens: 4800 });
+    expect(cacheOf({ cacheSize: 'assumed' })).toEqual({ source: 'estimate', kvTokens: 4800 });
   });
 
   test('are the sums where no rank is set, or the page does not have it', () => {

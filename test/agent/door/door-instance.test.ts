@@ -26,7 +26,7 @@ test('an engine that restarts is a new incarnation without cache, law or request
   await fleet.advance(1100);
   await fleet.startEngine(Number(new URL(engine.url).port));
   await fleet.until('a new incarnation', () => doorOf(agent).report(false).incarnation > before.incarnation);
-  await fleet.advance(100);
+  await fleet.advance(400);
   const after = doorOf(agent).report(false);
   expect(after).toMatchObject({ health: 'up', ledger: { inFlight: 0, usedTokens: 0 }, law: { samples: 0 } });
   expect(after.seq).toBeGreaterThan(before.seq);

@@ -26,7 +26,7 @@ test('the usage chunk that only we asked for is cut out, wherever packets split;
   const whole = Buffer.from(PARTS.join(''));
   const without = PARTS.join('').replace(USAGE, '');
   for (let cut = 0; cut <= whole.length; cut++) {
-    const observer = new AnswerObserver(true, true);
+    const observer = new AnswerObserver('events', true);
     expect(pass(observer, whole, [cut, cut + 7]).toString()).toBe(without);
     expect(observer.observed.tokens).toBe(3);
     expect(observer.observed.usage?.outputTokens).toBe(3);
@@ -34,7 +34,7 @@ test('the usage chunk that only we asked for is cut out, wherever packets split;
 });
 
 test('a usage chunk that the client asked for stays, and the chunks are the very buffers', () => {
-  const observer = new AnswerObserver(true, false);
+  const observer = new AnswerObserver('events', false);
   for (const part of PARTS) {
     const chunk = Buffer.from(part);
     expect(observer.filter(chunk, 1)).toBe(chunk);
@@ -44,18 +44,18 @@ test('a usage chunk that the client asked for stays, and the chunks are the very
 });
 
 test('with stripping on, a chunk that is one whole event is passed without a copy', () => {
-  const observer = new AnswerObserver(true, true);
+  const observer = new AnswerObserver('events', true);
   const chunk = Buffer.from(token('x'));
   expect(observer.filter(chunk, 1)).toBe(chunk);
 });
 
 test('an error body that is no event stream reaches the client whole', () => {
   const body = Buffer.from('{"error":{"message":"no","code":400}}');
-  expect(pass(new AnswerObserver(true, true), body, [5])).toEqual(body);
+  expect(pass(new AnswerObserver('events', true), body, [5])).toEqual(body);
 });
 
 test('times: first byte, last token, and the role chunk is no token', () => {
-  const observer = new AnswerObserver(true, false);
+  const observer = new AnswerObserver('events', false);
   observer.filter(Buffer.from(ROLE), 10);
   expect(observer.observed).toMatchObject({ ttftMs: 10, tokens: 0, lastTokenMs: undefined });
   observer.filter(Buffer.from(token('a') + token('b')), 30);
@@ -64,13 +64,13 @@ test('times: first byte, last token, and the role chunk is no token', () => {
 });
 
 test('an error event inside the stream is noticed', () => {
-  const observer = new AnswerObserver(true, true);
+  const observer = new AnswerObserver('events', true);
   observer.filter(Buffer.from(`${token('a')}data: {"error":{"message":"died"}}\n\n${DONE}`), 1);
   expect(observer.observed.inBandError).toBe(true);
 });
 
 test('a plain answer passes untouched and its usage is read at the end', () => {
-  const observer = new AnswerObserver(false, false);
+  const observer = new AnswerObserver('whole', false);
   const body = Buffer.from('{"choices":[{"text":"data: [DONE]\\n\\n"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}');
   expect(pass(observer, body, [3, 20, 33])).toEqual(body);
   expect(observer.observed.usage?.outputTokens).toBe(4);
@@ -86,11 +86,11 @@ describe('a stream of named events', () => {
   test('its opening is held back until there is a token, wherever packets split; every byte passes in the end', () => {
     const whole = Buffer.from(OPENING + ANSWER + END);
     for (let cut = 1; cut <= whole.length; cut++) {
-      const observer = new AnswerObserver(true, false);
+      const observer = new AnswerObserver('events', false);
       expect(pass(observer, whole, [cut, cut + 9])).toEqual(whole);
       expect(observer.observed).toMatchObject({ tokens: 2, usage: { promptTokens: 9, outputTokens: 2 } });
     }
-    const observer = new AnswerObserver(true, false);
+    const observer = new AnswerObserver('events', false);
     expect(observer.filter(Buffer.from(OPENING), 10)).toBeUndefined();
     expect(observer.observed.ttftMs).toBeUndefined();
     expect(observer.filter(Buffer.from(ANSWER), 30)?.toString()).toBe(OPENING + ANSWER);
@@ -100,13 +100,13 @@ describe('a stream of named events', () => {
   });
 
   test('an opening that nothing follows passes at the end', () => {
-    const observer = new AnswerObserver(true, false);
+    const observer = new AnswerObserver('events', false);
     expect(observer.filter(Buffer.from(OPENING), 10)).toBeUndefined();
     expect(observer.finish(20)?.toString()).toBe(OPENING);
   });
 
   test('an opening without end is passed on: what is held is bounded', () => {
-    const observer = new AnswerObserver(true, false);
+    const observer = new AnswerObserver('events', false);
     const part = event('response.created', { response: { instructions: 'x'.repeat(300_000) } });
     let out = '';
     for (let i = 0; i < 5; i++) out += observer.filter(Buffer.from(part), i)?.toString() ?? '';
@@ -114,10 +114,13 @@ describe('a stream of named events', () => {
   });
 
   test('the Messages API is told apart', () => {
-    const observer = new AnswerObserver(true, false);
+    const observer = new AnswerObserver('events', false);
     observer.filter(Buffer.from(event('message_start', {}) + event('content_block_delta', {})), 1);
-    expect(observer.isMessages).toBe(true);
-    expect(new AnswerObserver(true, false).isMessages).toBe(false);
+    expect(observer.surface).toBe('messages');
+    const responses = new AnswerObserver('events', false);
+    responses.filter(Buffer.from(event('response.created', {})), 1);
+    expect(responses.surface).toBe('responses');
+    expect(new AnswerObserver('events', false).surface).toBe('completions');
   });
 });
 
@@ -128,19 +131,19 @@ describe('the fingerprint, which vLLM puts into the last event', () => {
   test('moves from the usage event that is cut out to the last one with content', () => {
     const whole = Buffer.from(ROLE + token('a') + final('') + FINGERPRINTED + DONE);
     const without = ROLE + token('a') + final(',"system_fingerprint":"vllm-0.29.0-1"') + DONE;
-    for (let cut = 0; cut <= whole.length; cut++) expect(pass(new AnswerObserver(true, true), whole, [cut, cut + 7]).toString()).toBe(without);
+    for (let cut = 0; cut <= whole.length; cut++) expect(pass(new AnswerObserver('events', true), whole, [cut, cut + 7]).toString()).toBe(without);
   });
 
   test('is not there: the last event passes as it is, also where the stream breaks off', () => {
-    expect(pass(new AnswerObserver(true, true), Buffer.from(final('') + USAGE + DONE), []).toString()).toBe(final('') + DONE);
-    const observer = new AnswerObserver(true, true);
+    expect(pass(new AnswerObserver('events', true), Buffer.from(final('') + USAGE + DONE), []).toString()).toBe(final('') + DONE);
+    const observer = new AnswerObserver('events', true);
     expect(observer.filter(Buffer.from(final('')), 1)).toBeUndefined();
     expect(observer.rest()?.toString()).toBe(final(''));
     expect(observer.rest()).toBeUndefined();
   });
 
   test('two choices: the one that ends first is not held up until the other ends', () => {
-    const observer = new AnswerObserver(true, true);
+    const observer = new AnswerObserver('events', true);
     expect(observer.filter(Buffer.from(final('')), 1)).toBeUndefined();
     expect(observer.filter(Buffer.from(token('a')), 2)?.toString()).toBe(final('') + token('a'));
   });

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import type { OutcomeStatus } from '../../../shared/sample.ts';
 import type { AttemptResult } from '../../../agent/entry/forward.ts';
 import { readRequest } from '../../helpers/read-request.ts';
 import { makeSample, SampleQueue } from '../../../agent/entry/samples.ts';
@@ -60,16 +61,17 @@ test('every sample fits the schema, whatever the request and its outcome: one th
   const entry = new Entry();
   entry.instances.applyReport(reportOf('a', { law: zeroLaw, models: [], limits: { kvTokens: 0, blockTokens: 0, maxNumSeqs: 0, maxBatchedTokens: 0, maxModelLen: 0 } }));
   const env = { clock: entry.clock, rng: seededRng(1), log: silentLog };
-  const results: Pick<AttemptResult, 'status' | 'httpStatus'>[] = [{ status: 'ok', httpStatus: 200 }, { status: 'ok', httpStatus: 400 }, { status: 'failed', httpStatus: undefined }, { status: 'timeout', httpStatus: 200 }, { status: 'aborted', httpStatus: undefined }];
+  const results: [OutcomeStatus, number | undefined][] = [['ok', 200], ['ok', 204], ['failed', 400], ['failed', undefined], ['timeout', 200], ['aborted', undefined]];
+  const end: Pick<AttemptResult, 'ending' | 'begun' | 'error' | 'refusal' | 'restMs' | 'e2eMs'> = { ending: 'answered', begun: true, error: undefined, refusal: undefined, restMs: 0, e2eMs: 12.25 };
   for (const body of bodies) {
     const client = readRequest('/v1/completions', {}, body);
-    for (const result of results) {
+    for (const [status, httpStatus] of results) {
       for (const usage of [undefined, { promptTokens: undefined, outputTokens: 7, cachedTokens: 0, engineTtftMs: 1.5 }]) {
         const observed = { ttftMs: 3.5, lastTokenMs: 3.5, tokens: 1, usage, inBandError: false };
         const decision = entry.decide(requestOf(client.prompt.length / 3.7, { model: undefined }));
-        const sample = makeSample(env, client, decision, { ...result, begun: true, error: undefined, refusal: undefined, observed, e2eMs: 12.25 });
+        const sample = makeSample(env, client, decision, { ...end, httpStatus, observed }, status);
         expect(sampleSchema.safeParse(sample).error).toBeUndefined();
-        expect(sample.outcome.status === 'ok').toBe(result.httpStatus === 200 && result.status === 'ok');
+        expect(sample.outcome.status === 'ok').toBe(httpStatus === 200 && status === 'ok');
       }
     }
   }
@@ -82,6 +84,6 @@ test('time per token is over the tokens after the first, of each sequence', () =
   const client = readRequest('/v1/completions', {}, '{"stream":true,"prompt":"x","n":2}');
   const usage = { promptTokens: 10, outputTokens: 42, cachedTokens: 0, engineTtftMs: undefined };
   const observed = { ttftMs: 100, lastTokenMs: 500, tokens: 42, usage, inBandError: false };
-  const sample = makeSample(env, client, entry.decide(), { status: 'ok', httpStatus: 200, begun: true, error: undefined, refusal: undefined, observed, e2eMs: 510 });
+  const sample = makeSample(env, client, entry.decide(), { ending: 'answered', httpStatus: 200, begun: true, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: 510 }, 'ok');
   expect(sample.outcome).toMatchObject({ status: 'ok', ttftMs: 100, tpotMs: 20, e2eMs: 510, outputTokens: 42 });
 });

@@ -4,10 +4,10 @@ import { seededRng } from '../../../shared/env.ts';
 import { below } from '../../helpers/random.ts';
 
 const TOKEN = 'fleet-token-of-the-tests';
-const HOP = { instance: 'gpu-1:8000', entry: 'agent-a', epoch: 1_700_000_000_123, seq: 42 };
+const HOP = { instance: 'gpu-1:8000', entry: 'agent-a', epoch: 1_700_000_000_123, seq: 42, watched: true };
 
-test('what was signed is read back', () => {
-  expect(openHop(signHop(HOP, TOKEN), TOKEN)).toEqual(HOP);
+test.each([true, false])('what was signed is read back, watched %s', (watched) => {
+  expect(openHop(signHop({ ...HOP, watched }, TOKEN), TOKEN)).toEqual({ ...HOP, watched });
 });
 
 test('a hop of another fleet, or none at all, is refused', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { classifyEvent, readUsage, SseReader } from '../../../agent/wire/sse.ts';
+import { classifyEvent, EventCutter, readUsage } from '../../../agent/wire/sse.ts';
 
 const ROLE = 'data: {"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n';
 const TOKEN = 'data: {"id":"a","choices":[{"index":0,"delta":{"content":"Grüße 👋 \\n\\n"},"finish_reason":null}]}\n\n';
@@ -14,36 +14,64 @@ const RESPONSE_COMPLETED =
   '"type":"output_text","logprobs":null}],"role":"assistant","status":"completed","type":"message","phase":null}],"status":"incomplete","usage":{"input_tokens":156,"input_tokens_details":{"cached_tokens":144,' +
   '"input_tokens_per_turn":[],"cached_tokens_per_turn":[]},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":0,"tool_output_tokens":0},"total_tokens":159}},"sequence_number":9,"type":"response.completed"}\n\n';
 
-describe('SseReader', () => {
-  const stream = Buffer.from(ROLE + TOKEN + USAGE + DONE);
-  const expected = [ROLE, TOKEN, USAGE, DONE];
+/** Events that a cutter finds in these chunks. */
+function eventsOf(cutter: EventCutter, chunks: readonly Buffer[]): string[] {
+  return chunks.flatMap((chunk) => cutter.push(chunk).events.map(String));
+}
+
+function inChunks(bytes: Buffer, size: number): Buffer[] {
+  return Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
+}
+
+describe.each([
+  ['line feeds', (text: string) => text],
+  ['CRLF', (text: string) => text.replaceAll('\n', '\r\n')],
+])('EventCutter, lines ending with %s', (_name, form) => {
+  const expected = [ROLE, TOKEN, USAGE, DONE].map(form);
+  const stream = Buffer.from(expected.join(''));
 
   test('finds the same events wherever one packet boundary falls', () => {
     for (let cut = 0; cut <= stream.length; cut++) {
-      const reader = new SseReader();
-      const events: string[] = [];
-      const take = (event: Buffer): void => void events.push(event.toString());
-      reader.push(stream.subarray(0, cut), take);
-      reader.push(stream.subarray(cut), take);
-      expect(events).toEqual(expected);
-      expect(reader.flush()).toBeUndefined();
+      const cutter = new EventCutter();
+      expect(eventsOf(cutter, [stream.subarray(0, cut), stream.subarray(cut)])).toEqual(expected);
+      expect(cutter.rest()).toBeUndefined();
     }
   });
 
   test('finds them byte by byte, and several in one chunk', () => {
-    for (const size of [1, 2, 3, stream.length]) {
-      const reader = new SseReader();
-      const events: string[] = [];
-      for (let at = 0; at < stream.length; at += size) reader.push(stream.subarray(at, at + size), (event) => void events.push(event.toString()));
-      expect(events).toEqual(expected);
-    }
+    for (const size of [1, 2, 3, stream.length]) expect(eventsOf(new EventCutter(), inChunks(stream, size))).toEqual(expected);
   });
 
+  test('knows their kinds', () => {
+    expect(new EventCutter().push(stream).kinds).toEqual(['role', 'token', 'usage', 'done']);
+  });
+});
+
+describe('EventCutter', () => {
   test('hands out what followed the last separator, once', () => {
-    const reader = new SseReader();
-    reader.push(Buffer.from(`${DONE}data: half`), () => undefined);
-    expect(reader.flush()?.toString()).toBe('data: half');
-    expect(reader.flush()).toBeUndefined();
+    const cutter = new EventCutter();
+    cutter.push(Buffer.from(`${DONE}data: half`));
+    expect(cutter.whole).toBe(false);
+    expect(cutter.rest()?.toString()).toBe('data: half');
+    expect(cutter.rest()).toBeUndefined();
+  });
+
+  test('whole says whether the events are the very chunk', () => {
+    const cutter = new EventCutter();
+    expect(cutter.push(Buffer.from(DONE)).whole).toBe(true);
+    expect(cutter.push(Buffer.from('data: ha')).whole).toBe(false);
+    expect(cutter.push(Buffer.from('lf\n\n')).whole).toBe(false);
+    expect(cutter.push(Buffer.from(DONE)).whole).toBe(true);
+  });
+
+  test('passes an event that is too large to hold on in pieces, and says so', () => {
+    const cutter = new EventCutter();
+    const piece = Buffer.alloc(1024 * 1024, 0x61);
+    let passed = 0;
+    for (let i = 0; i < 10; i++) for (const event of cutter.push(piece).events) passed += event.length;
+    expect(cutter.torn).toBe(true);
+    expect(passed).toBeGreaterThanOrEqual(5 * piece.length);
+    expect(passed + (cutter.rest()?.length ?? 0)).toBe(10 * piece.length);
   });
 });
 
@@ -53,6 +81,8 @@ describe('classifyEvent', () => {
     ['token', TOKEN],
     ['usage', USAGE],
     ['done', DONE],
+    ['frame', ': ping\n\n'],
+    ['frame', '\n'],
     ['error', 'data: {"error":{"message":"died","code":500}}\n\n'],
     ['error', 'data: {"error": {"message":"died"}}\n\n'],
     ['error', 'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"died"}}\n\n'],

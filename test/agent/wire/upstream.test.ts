@@ -27,7 +27,7 @@ function post(to: Upstream, body: readonly Buffer[]): Promise<'ended' | 'failed'
       onHeaders: () => undefined,
       onData: () => true,
       onEnd: () => resolve('ended'),
-      onError: () => resolve('failed'),
+      onFailure: () => resolve('failed'),
     });
   });
 }

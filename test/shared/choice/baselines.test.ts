@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { CandidateState } from '../../../shared/candidate.ts';
-import { policies, type PolicyOutcome } from '../../../shared/choice/policies/index.ts';
+import { policies } from '../../../shared/choice/policies/index.ts';
+import type { PolicyOutcome } from '../../../shared/choice/policies/policy.ts';
 import { candidateWith } from '../../helpers/reports.ts';
 import { choiceInput, chosen, counts, policyEnv } from './inputs.ts';
 

@@ -1,5 +1,6 @@
 import type { CandidateState } from '../../../shared/candidate.ts';
-import { type ChoiceInput, policies, type Policy, type PolicyEnv, type PolicyName } from '../../../shared/choice/policies/index.ts';
+import { policies, type PolicyName } from '../../../shared/choice/policies/index.ts';
+import type { ChoiceInput, Policy, PolicyEnv } from '../../../shared/choice/policies/policy.ts';
 import { seededRng } from '../../../shared/env.ts';
 import { requestOf } from '../../helpers/reports.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { CandidateState } from '../../../shared/candidate.ts';
-import { type ChoiceInput, policies, type PolicyEnv, type PolicyKind } from '../../../shared/choice/policies/index.ts';
+import { policies } from '../../../shared/choice/policies/index.ts';
+import type { ChoiceInput, PolicyEnv, PolicyKind } from '../../../shared/choice/policies/policy.ts';
 import { seededRng } from '../../../shared/env.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 import { candidateWith, requestOf } from '../../helpers/reports.ts';

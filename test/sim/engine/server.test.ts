@@ -1,74 +1,13 @@
 import { readFileSync } from 'node:fs';
-import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { findGpu, loadGpus } from '../../../sim/engine/gpus.ts';
-import { startEmulator, type EmulatorOptions, type RunningEmulator } from '../../../sim/engine/server.ts';
-import { VirtualClock } from '../../helpers/virtual-clock.ts';
+import { startEmulator } from '../../../sim/engine/server.ts';
+import { EmulatorRig } from '../../helpers/emulator-rig.ts';
 
-let clock: VirtualClock;
-let running: RunningEmulator;
-let exited: number;
+const rig = new EmulatorRig();
+const { fault, get, open, optionsFor, post, settle, textOf, until } = rig;
 
-const optionsFor = (extra: Partial<EmulatorOptions> = {}): EmulatorOptions => ({
-  clock,
-  gpu: findGpu(loadGpus(), 'A30'),
-  host: '127.0.0.1',
-  port: 0,
-  model: 'tiny',
-  maxNumSeqs: 256,
-  maxBatchedTokens: 2048,
-  maxModelLen: 4096,
-  frontEndMs: 8,
-  noise: 0,
-  seed: 1,
-  onExit: () => exited++,
-  ...extra,
-});
-
-beforeEach(async () => {
-  clock = new VirtualClock();
-  exited = 0;
-  running = await startEmulator(optionsFor());
-});
-
-afterEach(() => running.close());
-
-/** Lets virtual time and sockets go on until `promise` settles. */
-async function settle<T>(promise: Promise<T>): Promise<T> {
-  const state = { isSettled: false };
-  const watched = promise.finally(() => (state.isSettled = true));
-  watched.catch(() => undefined);
-  await until(() => state.isSettled);
-  return watched;
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await clock.advanceWithIo(5);
-}
-
-const post = (path: string, body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
-  settle(
-    fetch(running.url + path, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json', ...headers },
-      body: typeof body === 'string' ? body : JSON.stringify(body),
-    }),
-  );
-const get = (path: string): Promise<Response> => settle(fetch(running.url + path));
-const textOf = (response: Response): Promise<string> => settle(response.text());
-const fault = (body: unknown): Promise<Response> => post('/emulator/faults', body);
-
-/** A raw streaming request, for what fetch hides. */
-function open(body: object, path = '/v1/completions'): { response: Promise<IncomingMessage>; abort: () => void } {
-  const request = httpRequest(running.url + path, { method: 'POST', headers: { 'content-type': 'application/json' } });
-  const response = new Promise<IncomingMessage>((resolve, reject) => {
-    request.on('response', resolve);
-    request.on('error', reject);
-  });
-  response.catch(() => undefined);
-  request.end(JSON.stringify(body));
-  return { response, abort: () => void request.destroy() };
-}
+beforeEach(() => rig.start());
+afterEach(() => rig.running.close());
 
 function events(text: string): Record<string, unknown>[] {
   const lines = text.split('\n\n').filter(Boolean);
@@ -133,7 +72,7 @@ describe('answers', () => {
     expect(chunks).toEqual([]);
     await until(() => message.complete);
     expect(chunks.join('')).toContain('[DONE]');
-    expect(clock.nowMs()).toBeGreaterThan(8 + 21.68);
+    expect(rig.clock.nowMs()).toBeGreaterThan(8 + 21.68);
   });
 
   it('answers in one piece, several prompts and samples, equal requests equally', async () => {
@@ -264,7 +203,7 @@ describe('errors', () => {
   });
 
   it('names the port that is taken, and a KV cache that is too small', async () => {
-    const port = Number(new URL(running.url).port);
+    const port = Number(new URL(rig.running.url).port);
     await expect(startEmulator(optionsFor({ port }))).rejects.toThrow(/port .* is in use: .*--port/);
     await expect(startEmulator(optionsFor({ kvTokens: 1000 }))).rejects.toThrow(/--max-model-len 4096/);
   });
@@ -276,11 +215,11 @@ describe('disconnects and faults', () => {
   it('aborts and frees at once when the client leaves, streaming or not', async () => {
     for (const stream of [true, false]) {
       const { abort } = open({ ...endless, stream });
-      await until(() => running.engine.gauges.running === 1);
+      await until(() => rig.running.engine.gauges.running === 1);
       expect(await (await get('/load')).json()).toEqual({ server_load: 1 });
       abort();
-      await until(() => running.engine.inFlight === 0);
-      expect(running.engine.gauges).toEqual({ running: 0, waiting: 0, kvUsageRatio: 0 });
+      await until(() => rig.running.engine.inFlight === 0);
+      expect(rig.running.engine.gauges).toEqual({ running: 0, waiting: 0, kvUsageRatio: 0 });
       expect(await (await get('/load')).json()).toEqual({ server_load: 0 });
     }
     expect(await textOf(await get('/metrics'))).toContain('finished_reason="abort",model_name="tiny"} 0.0');
@@ -288,9 +227,9 @@ describe('disconnects and faults', () => {
 
   it('slows down', async () => {
     await fault({ kind: 'slow', factor: 10 });
-    const before = clock.nowMs();
+    const before = rig.clock.nowMs();
     await post('/v1/completions', { prompt: 'x', max_tokens: 2 });
-    expect(clock.nowMs() - before).toBeGreaterThan(430);
+    expect(rig.clock.nowMs() - before).toBeGreaterThan(430);
     expect(await (await fault({ kind: 'clear' })).json()).toMatchObject({ slowFactor: 1 });
   });
 
@@ -302,7 +241,7 @@ describe('disconnects and faults', () => {
     const error = await settle(new Promise<Error>((resolve) => message.once('error', resolve)));
     expect(error.message).toContain('aborted');
     expect(text.match(/data: /g)).toHaveLength(3);
-    expect(running.engine.inFlight).toBe(0);
+    expect(rig.running.engine.inFlight).toBe(0);
   });
 
   it('answers 500 or 503 until cleared', async () => {
@@ -319,19 +258,19 @@ describe('disconnects and faults', () => {
     expect((await get('/health')).status).toBe(200);
     const { response } = open({ prompt: 'x', max_tokens: 1, stream: true });
     expect((await settle(response)).statusCode).toBe(200);
-    await clock.advanceWithIo(10_000, 500);
-    expect(running.engine.inFlight).toBe(1);
+    await rig.clock.advanceWithIo(10_000, 500);
+    expect(rig.running.engine.inFlight).toBe(1);
     await fault({ kind: 'hang' });
     let isAnswered = false;
-    const held = fetch(`${running.url}/health`).then(
+    const held = fetch(`${rig.running.url}/health`).then(
       () => (isAnswered = true),
       () => 'reset',
     );
-    await clock.advanceWithIo(10_000, 100);
+    await rig.clock.advanceWithIo(10_000, 100);
     expect(isAnswered).toBe(false);
     await fault({ kind: 'clear' });
     expect(await settle(held)).toBe('reset');
-    await until(() => running.engine.inFlight === 0);
+    await until(() => rig.running.engine.inFlight === 0);
   });
 
   it('ends streams like a vLLM whose engine core died, then exits', async () => {
@@ -348,7 +287,7 @@ describe('disconnects and faults', () => {
     ]);
     expect((await get('/health')).status).toBe(503);
     expect((await post('/v1/completions', { prompt: 'x' })).status).toBe(500);
-    await until(() => exited === 1);
+    await until(() => rig.exited === 1);
   });
 
   it('dies: connections are destroyed', async () => {
@@ -357,7 +296,7 @@ describe('disconnects and faults', () => {
     const broken = new Promise<Error>((resolve) => message.once('error', resolve));
     await fault({ kind: 'die' });
     expect((await settle(broken)).message).toContain('aborted');
-    expect(exited).toBe(1);
+    expect(rig.exited).toBe(1);
   });
 
   it('refuses an unknown fault', async () => {

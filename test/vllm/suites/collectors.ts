@@ -22,7 +22,7 @@ export function collectorTests(fleet: () => RealFleet): void {
 
   it('health, version and models: names, an adapter with its base model, context length', async () => {
     const dispatcher = new Agent();
-    const collector = new VllmHealthCollector({ url: fleet().near.server.url, periodMs: 250, dispatcher, env });
+    const collector = new VllmHealthCollector({ url: fleet().near.server.url, periodMs: 250, timeoutMs: 3000, dispatcher, env });
     await collector.checkNow();
     expect(collector.status()).toMatchObject({ ok: true, error: undefined });
     expect(collector.state).toEqual({

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { EngineDoor } from '../../../helpers/engine-door.ts';
-import { CacheView, engineHitTokens } from '../../../../agent/door/cache/cache-view.ts';
+import { engineHitTokens } from '../../../../shared/blocks/hit-tokens.ts';
+import { CacheView } from '../../../../agent/door/cache/cache-view.ts';
 import { idsPrompt } from '../../../helpers/cache-rig.ts';
 import { below } from '../../../helpers/random.ts';
 import { VirtualClock } from '../../../helpers/virtual-clock.ts';

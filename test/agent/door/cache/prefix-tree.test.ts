@@ -1,5 +1,6 @@
 import { beforeEach, expect, test } from 'vitest';
-import { type PrefixNode, PrefixTree } from '../../../../agent/door/cache/prefix-tree.ts';
+import { PrefixTree } from '../../../../agent/door/cache/prefix-tree.ts';
+import type { PrefixNode } from '../../../../agent/door/cache/records.ts';
 
 let tree: PrefixTree;
 
@@ -13,15 +14,15 @@ function grow(hash: number, parent?: PrefixNode, blocks = 1, held = true): Prefi
   const node = tree.ensure(hash, parent, `text ${hash}`);
   const from = parent?.to ?? 0;
   tree.place(node, (from + blocks) * 16, true, from, from + blocks);
-  node.blocks = Array.from({ length: held ? blocks : 0 }, (_, at) => hash * 10 + at);
-  node.shadowHeld = held && blocks > 0;
+  node.shadow.blocks = Array.from({ length: held ? blocks : 0 }, (_, at) => hash * 10 + at);
+  node.shadow.held = held && blocks > 0;
   tree.settle(node);
   return node;
 }
 
 function lose(node: PrefixNode): void {
-  node.blocks = [];
-  node.shadowHeld = false;
+  node.shadow.blocks = [];
+  node.shadow.held = false;
   tree.settle(node);
   tree.prune(node);
 }
@@ -83,10 +84,21 @@ test('a node that was forgotten is not told of, though another of its hash is th
   expect([tree.hasDelta, tree.blockCount, tree.isHeld(tree.get(1)!)]).toEqual([false, 1, true]);
 });
 
+test('a node that was found before is right until it is forgotten, by itself or with all others', () => {
+  const [one, two] = [grow(1), grow(2)];
+  expect([tree.nodeOf(1, one), tree.nodeOf(1, undefined)]).toEqual([one, one]);
+  lose(one);
+  expect(tree.nodeOf(1, one)).toBeUndefined();
+  const again = grow(1);
+  expect(tree.nodeOf(1, one)).toBe(again);
+  tree.clear();
+  expect([tree.nodeOf(1, again), tree.nodeOf(2, two)]).toEqual([undefined, undefined]);
+});
+
 test('another account in force is another whole view', () => {
   const [one, two] = [grow(1), grow(2, undefined, 1, false)];
-  one.events = 'gone';
-  two.events = 'held';
+  one.engine.state = 'gone';
+  two.engine.state = 'held';
   tree.setSource(true);
   expect(tree.drainDelta()).toEqual({ reset: true, add: [2], tokens: [16], remove: [] });
   tree.setSource(false);

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
-import type { PrefixNode } from '../../../../agent/door/cache/prefix-tree.ts';
+import type { PrefixNode } from '../../../../agent/door/cache/records.ts';
 import { nodeAt } from '../../../../agent/door/cache/sequence.ts';
-import { CacheRig, idsPrompt, textPrompt } from '../../../helpers/cache-rig.ts';
+import { CacheRig, idsPrompt, layoutOf, textPrompt } from '../../../helpers/cache-rig.ts';
 
 let rig: CacheRig;
 
@@ -29,9 +29,24 @@ describe('the door’s own account', () => {
     rig.admit(idsPrompt([...ids(32), ...ids(32, 500)]));
     expect(rig.pool.usedTokens).toBe(96);
     // Cached to its end: its last block is computed again.
-    expect(rig.pool.claimTokens(prompt, 64)).toBe(16);
+    expect(rig.pool.claimTokens(prompt, layoutOf(prompt), 64)).toBe(16);
     rig.admit(prompt);
     expect(rig.pool.usedTokens).toBe(112);
+  });
+
+  test('looks up again what was forgotten since a look found it', () => {
+    const [a, b] = [idsPrompt(ids(64)), idsPrompt(ids(250, 500))];
+    rig.finish(rig.admit(a));
+    const layout = { ...layoutOf(a), nodes: rig.nodesOf(a) };
+    expect(layout.nodes.length).toBe(4);
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(64);
+    rig.finish(rig.admit(b));
+    expect(layout.nodes.some(({ known }) => known)).toBe(false);
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(64);
+    const sequence = rig.pool.admit(a, layout, 0);
+    expect(sequence.nodes.map((node, k) => node === rig.nodesOf(a)[k] && node !== layout.nodes[k])).toEqual([true, true, true, true]);
+    // The forgotten nodes stand for nothing, though others have their hashes: three blocks of the prompt are in use.
+    expect(rig.pool.claimTokens(a, layout, 64)).toBe(16);
   });
 
   test('evicts ends before beginnings, the oldest first', () => {
@@ -52,7 +67,7 @@ describe('the door’s own account', () => {
     rig.pool.preempt(a);
     expect([rig.pool.usedTokens, rig.pool.freeCount]).toEqual([0, 16]);
     // What was computed is found again.
-    expect(rig.pool.claimTokens(a.prompt, 250)).toBe(256);
+    expect(rig.pool.claimTokens(a.prompt, layoutOf(a.prompt), 250)).toBe(256);
     expect(rig.depth(a.prompt)).toBe(15);
   });
 

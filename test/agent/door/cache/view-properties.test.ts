@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { KvEvent } from '../../../../agent/door/kv-events/kv-event.ts';
 import type { CachePrompt } from '../../../../agent/request/prompt.ts';
-import type { Sequence } from '../../../../agent/door/cache/sequence.ts';
+import type { Sequence } from '../../../../agent/door/cache/records.ts';
 import { type Rng, seededRng } from '../../../../shared/env.ts';
 import { CacheRig, idsPrompt, removedBlocks, storedRun, textPrompt, tokenIds } from '../../../helpers/cache-rig.ts';
 import { below, pick } from '../../../helpers/random.ts';

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { CandidateState } from '../../../../shared/candidate.ts';
-import { policies, type Policy } from '../../../../shared/choice/policies/index.ts';
+import { policies } from '../../../../shared/choice/policies/index.ts';
+import type { Policy } from '../../../../shared/choice/policies/policy.ts';
 import { candidateWith, requestOf } from '../../../helpers/reports.ts';
 import { choiceInput, counts, policyEnv } from '../inputs.ts';
 import { busy, live, shareOf, type World } from './world.ts';

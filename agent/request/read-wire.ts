@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { ClientRequest, ReadBefore } from '../request/read.ts';
+import type { ClientRequest, ReadBefore } from './read.ts';
 
 /** What does not fit is left to the door to read. */
 const MAX_HEADER_CHARS = 4096;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { decodeRead, encodeRead } from '../../../agent/wire/read-wire.ts';
+import { decodeRead, encodeRead } from '../../../agent/request/read-wire.ts';
 import { readRequest } from '../../helpers/read-request.ts';
 
 const client = readRequest('/v1/completions', {}, '{"model":"m","prompt":[[1,2],[3]],"n":2,"stream":true,"max_tokens":5,"cache_salt":"ü","priority":-2}');
