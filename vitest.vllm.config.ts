@@ -1,6 +1,8 @@
 import { defineConfig } from 'vitest/config';
 
-/** Tests against real vLLM servers (docs/real-vllm.md): real time, one worker, servers shared by all tests of a file. */
+/**
+ * Tests against real vLLM servers (docs/real-vllm.md): real time, one worker, servers shared by all tests of a file.
+ */
 export default defineConfig({
   test: {
     include: ['test/vllm/**/*.test.ts'],

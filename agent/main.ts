@@ -30,7 +30,10 @@ export interface RunningAgent {
   url: string;
   port: number;
   context: AgentContext;
-  /** Its instances get no new requests; it stops when the running ones, and then those that it routed elsewhere, have ended, or after drainTimeoutMs. */
+  /**
+   * Its instances get no new requests; it stops when the running ones, and then those that it routed elsewhere, have
+   * ended, or after drainTimeoutMs.
+   */
   drain(): Promise<void>;
   /** Stops at once. */
   close(): Promise<void>;
@@ -77,7 +80,13 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     app.server.closeAllConnections();
     await release();
   };
-  return { url: advertised.url, port, context, close, drain: () => drain(context, doors, links, () => app.server.close(), close) };
+  return {
+    url: advertised.url,
+    port,
+    context,
+    close,
+    drain: () => drain(context, doors, links, () => app.server.close(), close),
+  };
 }
 
 /** What runs between this agent, the brain and other doors, once it listens. */
@@ -88,7 +97,10 @@ interface Links {
   doors?: LinkWatch;
 }
 
-function brainStatus({ brainUrl }: AgentConfig, { brain }: Links): { url: string; connected: boolean; lastError: string | undefined } {
+function brainStatus(
+  { brainUrl }: AgentConfig,
+  { brain }: Links,
+): { url: string; connected: boolean; lastError: string | undefined } {
   const connected = brain?.connected ?? false;
   return { url: brainUrl, connected, lastError: connected ? undefined : brain?.lastError };
 }
@@ -101,15 +113,34 @@ function useKeptTable(context: AgentContext, local: LocalDoors, store: TableStor
   context.env.log.info({ version: kept.table.version }, 'routing on the table from disk until the brain is there');
 }
 
-function openLinks(links: Links, context: AgentContext, local: LocalDoors, store: TableStore, identity: Identity & { doorUrl: string }): void {
+function openLinks(
+  links: Links,
+  context: AgentContext,
+  local: LocalDoors,
+  store: TableStore,
+  identity: Identity & { doorUrl: string },
+): void {
   const { config, env, instances, token } = context;
   const sink = {
     sendReports: (reports: Parameters<BrainLink['sendReports']>[0]) => links.brain?.sendReports(reports),
     sendBlocks: (message: Parameters<BrainLink['sendBlocks']>[0]) => links.brain?.sendBlocks(message),
   };
-  links.telemetry = new Telemetry([...local.byId.values()], instances, env.clock, config.telemetryMinMs, sink, () => context.draining);
+  links.telemetry = new Telemetry(
+    [...local.byId.values()],
+    instances,
+    env.clock,
+    config.telemetryMinMs,
+    sink,
+    () => context.draining,
+  );
   if (config.brainUrl) links.brain = linkToBrain(links, context, local, store, identity);
-  links.refresh = new ReportRefresh(instances, env.clock, token, config.reportRefreshMs, () => links.brain?.connected ?? false);
+  links.refresh = new ReportRefresh(
+    instances,
+    env.clock,
+    token,
+    config.reportRefreshMs,
+    () => links.brain?.connected ?? false,
+  );
   links.doors = new LinkWatch(context);
 }
 
@@ -138,7 +169,13 @@ function linkToBrain(
   });
 }
 
-function makeDoors(config: AgentConfig, epoch: number, advertised: { url: string }, collectors: Collectors, env: Env): LocalDoors {
+function makeDoors(
+  config: AgentConfig,
+  epoch: number,
+  advertised: { url: string },
+  collectors: Collectors,
+  env: Env,
+): LocalDoors {
   const open = new OpenAttempts();
   const made = config.instances.map((instance) => {
     const door = new DoorInstance({
@@ -177,7 +214,8 @@ async function drain(
         resolve();
       });
     });
-  // While its own instances finish, clients are still served, by the others. Then no new connection is taken, and idle ones close.
+  // While its own instances finish, clients are still served, by the others. Then no new connection is taken, and idle
+  // ones close.
   await idle(() => doors.some((door) => door.ledger.inFlight > 0));
   stopListening();
   await idle(() => context.inFlight > 0);

@@ -23,18 +23,51 @@ export class AgentMetrics {
 
   constructor(gauges: Record<string, { help: string; read: () => number }>, labelled: Record<string, LabelledGauge>) {
     const registers = [this.registry];
-    this.requests = new Counter({ name: 'lodestar_agent_attempts_total', help: 'Attempts by instance, how they ended and who caused it', labelNames: ['instance', 'status', 'culprit'], registers });
-    this.decisions = new Counter({ name: 'lodestar_agent_decisions_total', help: 'Decisions by policy and reason', labelNames: ['policy', 'reason'], registers });
+    this.requests = new Counter({
+      name: 'lodestar_agent_attempts_total',
+      help: 'Attempts by instance, how they ended and who caused it',
+      labelNames: ['instance', 'status', 'culprit'],
+      registers,
+    });
+    this.decisions = new Counter({
+      name: 'lodestar_agent_decisions_total',
+      help: 'Decisions by policy and reason',
+      labelNames: ['policy', 'reason'],
+      registers,
+    });
     this.retries = new Counter({ name: 'lodestar_agent_retries_total', help: 'Attempts after the first', registers });
-    this.ttftSeconds = new Histogram({ name: 'lodestar_agent_ttft_seconds', help: 'Dispatch to first byte of streamed answers', labelNames: ['instance'], buckets: SECONDS, registers });
-    this.e2eSeconds = new Histogram({ name: 'lodestar_agent_e2e_seconds', help: 'Dispatch to last byte', labelNames: ['instance'], buckets: SECONDS, registers });
+    this.ttftSeconds = new Histogram({
+      name: 'lodestar_agent_ttft_seconds',
+      help: 'Dispatch to first byte of streamed answers',
+      labelNames: ['instance'],
+      buckets: SECONDS,
+      registers,
+    });
+    this.e2eSeconds = new Histogram({
+      name: 'lodestar_agent_e2e_seconds',
+      help: 'Dispatch to last byte',
+      labelNames: ['instance'],
+      buckets: SECONDS,
+      registers,
+    });
     this.ttftErrorRatio = new Histogram({
-      name: 'lodestar_agent_ttft_error_ratio', help: '|predicted − observed| / observed TTFT', buckets: [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5], registers,
+      name: 'lodestar_agent_ttft_error_ratio',
+      help: '|predicted − observed| / observed TTFT',
+      buckets: [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5],
+      registers,
     });
     this.decisionSeconds = new Histogram({
-      name: 'lodestar_agent_decision_seconds', help: 'Snapshot, features, scores and choice', buckets: [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3], registers,
+      name: 'lodestar_agent_decision_seconds',
+      help: 'Snapshot, features, scores and choice',
+      buckets: [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3],
+      registers,
     });
-    this.hitTokens = new Counter({ name: 'lodestar_agent_hit_tokens_total', help: 'Prompt tokens believed cached at dispatch, and reported cached', labelNames: ['kind'], registers });
+    this.hitTokens = new Counter({
+      name: 'lodestar_agent_hit_tokens_total',
+      help: 'Prompt tokens believed cached at dispatch, and reported cached',
+      labelNames: ['kind'],
+      registers,
+    });
     this.addGauges(gauges);
     this.addLabelled(labelled);
   }

@@ -18,7 +18,10 @@ import { agentStatus, type StatusSources } from './status.ts';
 
 /** vLLM's administration under /v1: never proxied from outside. */
 const ADMIN_ROUTES = /^\/v1\/+(load_lora_adapter|unload_lora_adapter)(\/|$)/;
-/** Routes outside /v1 that clients of vLLM use: a prompt's exact tokens, and their text. Whatever else lies there is administration. */
+/**
+ * Routes outside /v1 that clients of vLLM use: a prompt's exact tokens, and their text. Whatever else lies there is
+ * administration.
+ */
 const TOKENIZER_ROUTES = ['/tokenize', '/detokenize'];
 /** Segments that an engine behind another proxy might resolve to a route outside /v1. */
 const DOT_SEGMENTS = /\/\.\.?(\/|$)/;
@@ -26,12 +29,18 @@ const OWN_FAILURE = 'The agent failed on this request.';
 const RESET_TIMEOUT_MS = 10_000;
 const RESET_ANSWER_BYTES = 65_536;
 
-/** The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status. */
+/**
+ * The agent's HTTP side: the OpenAI surface of the fleet, the door for other agents' hops, health, metrics and status.
+ */
 export function makeServer(context: AgentContext, local: LocalDoors, sources: StatusSources): FastifyInstance {
   const app = Fastify({
-    logger: false, forceCloseConnections: 'idle', requestTimeout: 0, keepAliveTimeout: 75_000,
+    logger: false,
+    forceCloseConnections: 'idle',
+    requestTimeout: 0,
+    keepAliveTimeout: 75_000,
     // Fastify's router fails on a path before any route or error handler is there to answer.
-    frameworkErrors: (error, _request, reply) => (error.code === 'FST_ERR_BAD_URL' ? badUrl(reply) : sendError(context, reply, error)),
+    frameworkErrors: (error, _request, reply) =>
+      error.code === 'FST_ERR_BAD_URL' ? badUrl(reply) : sendError(context, reply, error),
   });
   app.removeAllContentTypeParsers();
   // Fastify's own routes have no use for bodies; `serve` reads its own.
@@ -41,14 +50,18 @@ export function makeServer(context: AgentContext, local: LocalDoors, sources: St
 
   app.get('/v1/models', (_request, reply) => reply.send(fleetModels(context)));
   // Taken over before Fastify looks at the content type: what it calls malformed, the engine may read.
-  const proxied = { onRequest: (request: FastifyRequest, reply: FastifyReply) => void serve(context, local, request, reply) };
+  const proxied = {
+    onRequest: (request: FastifyRequest, reply: FastifyReply) => void serve(context, local, request, reply),
+  };
   for (const path of ['/v1/*', ...TOKENIZER_ROUTES]) app.all(path, proxied, () => undefined);
   app.get('/health', (_request, reply) => reply.code(200).send());
   app.get('/ready', (_request, reply) => {
     const ready = !context.draining && anyUp(context);
     return reply.code(ready ? 200 : 503).send({ ready });
   });
-  app.get('/metrics', async (_request, reply) => reply.type(context.metrics.registry.contentType).send(await context.metrics.registry.metrics()));
+  app.get('/metrics', async (_request, reply) =>
+    reply.type(context.metrics.registry.contentType).send(await context.metrics.registry.metrics()),
+  );
   app.get('/lodestar/status', (_request, reply) => reply.send(agentStatus(context, sources)));
   app.get<{ Querystring: { limit?: string } }>('/lodestar/receipts', (request, reply) => {
     if (!authorised(context, request, reply)) return reply;
@@ -64,12 +77,21 @@ export function makeServer(context: AgentContext, local: LocalDoors, sources: St
     const { entry = '', epoch } = request.query;
     return reply.type('application/msgpack').send(encodeAttempts(heldAttempts(context, local, entry, Number(epoch))));
   });
-  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) => resetPrefixCache(context, local, request, reply));
+  app.post<{ Params: { id: string } }>('/lodestar/instances/:id/reset-prefix-cache', (request, reply) =>
+    resetPrefixCache(context, local, request, reply),
+  );
   return app;
 }
 
-/** A client's request, or a hop from another entry. It answers on the raw response, after its own reading of the body. */
-async function serve(context: AgentContext, local: LocalDoors, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+/**
+ * A client's request, or a hop from another entry. It answers on the raw response, after its own reading of the body.
+ */
+async function serve(
+  context: AgentContext,
+  local: LocalDoors,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<void> {
   const raw: IncomingMessage = request.raw;
   const decoded = decodedPath(raw.url ?? '/');
   if (decoded === undefined) return badUrl(reply);
@@ -100,14 +122,26 @@ async function takeClient(context: AgentContext, raw: IncomingMessage, response:
 }
 
 /** What the entry has read is believed, since its header is the fleet's. */
-async function takeHop(context: AgentContext, { byId, entries }: LocalDoors, hop: Hop, raw: IncomingMessage, response: ServerResponse): Promise<void> {
+async function takeHop(
+  context: AgentContext,
+  { byId, entries }: LocalDoors,
+  hop: Hop,
+  raw: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   entries.heard(hop.entry, hop.epoch);
   const door = byId.get(hop.instance);
   if (!door) {
-    const refusal = { status: 503, type: 'ServiceUnavailableError', message: `This agent is not the door of ${hop.instance}.` };
+    const refusal = {
+      status: 503,
+      type: 'ServiceUnavailableError',
+      message: `This agent is not the door of ${hop.instance}.`,
+    };
     return turnAway(context.env.clock, raw, response, refusal, { [FAILURE_HEADER]: 'unknown-instance' });
   }
-  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) => serveHop(context, door, hop, client, response));
+  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) =>
+    serveHop(context, door, hop, client, response),
+  );
 }
 
 /** Takes the body and does what is to be done with the request; until that is over, its bytes count. */
@@ -130,7 +164,10 @@ async function take(
   }
 }
 
-/** The path of a request target as the engine sees it: decoded, without query or fragment. Undefined if it cannot be decoded. */
+/**
+ * The path of a request target as the engine sees it: decoded, without query or fragment. Undefined if it cannot be
+ * decoded.
+ */
 function decodedPath(target: string): string | undefined {
   try {
     return decodeURIComponent(target.split(/[?#]/, 1)[0] ?? '');
@@ -141,22 +178,36 @@ function decodedPath(target: string): string | undefined {
 
 function badUrl(reply: FastifyReply): void {
   const message = 'The path of the URL is not valid percent-encoding of UTF-8 text.';
-  void reply.code(400).type('application/json').send(errorBody(400, 'Bad Request', message));
+  void reply
+    .code(400)
+    .type('application/json')
+    .send(errorBody(400, 'Bad Request', message));
 }
 
-/** True for what is not the clients'. A target with an origin before its path (`http://host/v1/…`) is none that the engine's routes are judged by. */
+/**
+ * True for what is not the clients'. A target with an origin before its path (`http://host/v1/…`) is none that the
+ * engine's routes are judged by.
+ */
 function isForbidden(path: string): boolean {
-  return !(path.startsWith('/v1/') || TOKENIZER_ROUTES.includes(path)) || ADMIN_ROUTES.test(path) || DOT_SEGMENTS.test(path);
+  return (
+    !(path.startsWith('/v1/') || TOKENIZER_ROUTES.includes(path)) || ADMIN_ROUTES.test(path) || DOT_SEGMENTS.test(path)
+  );
 }
 
 /** Errors before the request was routed, in vLLM's shape; what is our own fault says no more than that. */
 function sendError(context: AgentContext, reply: FastifyReply, error: unknown): void {
   const status = (error as { statusCode?: number }).statusCode;
   if (status !== undefined && status >= 400 && status < 500) {
-    reply.code(status).type('application/json').send(errorBody(status, 'Bad Request', errorMessage(error)));
+    reply
+      .code(status)
+      .type('application/json')
+      .send(errorBody(status, 'Bad Request', errorMessage(error)));
   } else {
     context.env.log.error({ err: error }, 'request failed inside the agent');
-    reply.code(500).type('application/json').send(errorBody(500, 'InternalServerError', OWN_FAILURE));
+    reply
+      .code(500)
+      .type('application/json')
+      .send(errorBody(500, 'InternalServerError', OWN_FAILURE));
   }
 }
 
@@ -177,20 +228,39 @@ function fleetModels(context: AgentContext) {
   const created = Math.floor(context.epoch / 1000);
   return {
     object: 'list',
-    data: [...longest].map(([id, maxModelLen]) => ({ id, object: 'model', created, owned_by: 'vllm', root: id, parent: null, max_model_len: maxModelLen || null, permission: [] })),
+    data: [...longest].map(([id, maxModelLen]) => ({
+      id,
+      object: 'model',
+      created,
+      owned_by: 'vllm',
+      root: id,
+      parent: null,
+      max_model_len: maxModelLen || null,
+      permission: [],
+    })),
   };
 }
 
 /** What an entry has running at the doors here; its question is a sign of life. */
-function heldAttempts(context: AgentContext, { open, entries }: LocalDoors, entry: string, epoch: number): HeldAttempt[] {
+function heldAttempts(
+  context: AgentContext,
+  { open, entries }: LocalDoors,
+  entry: string,
+  epoch: number,
+): HeldAttempt[] {
   entries.heard(entry, epoch);
   const nowMs = context.env.clock.nowMs();
-  return open.select(({ id }) => id.watched && id.entry === entry && id.epoch === epoch).map((one) => [one.instance, one.id.seq, nowMs - one.lastByteMs]);
+  return open
+    .select(({ id }) => id.watched && id.entry === entry && id.epoch === epoch)
+    .map((one) => [one.instance, one.id.seq, nowMs - one.lastByteMs]);
 }
 
 function authorised(context: AgentContext, request: FastifyRequest, reply: FastifyReply): boolean {
   if (isFleetToken(request.headers.authorization, context.token)) return true;
-  reply.code(401).type('application/json').send(errorBody(401, 'Unauthorized', 'This route needs `Authorization: Bearer <fleet token>`.'));
+  reply
+    .code(401)
+    .type('application/json')
+    .send(errorBody(401, 'Unauthorized', 'This route needs `Authorization: Bearer <fleet token>`.'));
   return false;
 }
 

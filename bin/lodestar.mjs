@@ -28,7 +28,9 @@ if (existsSync(join(root, 'tsconfig.build.json')) && !process.env.LODESTAR_NO_BU
       console.error('lodestar: this checkout is not installed yet: run `npm ci` first');
       process.exit(1);
     }
-    const build = spawnSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], { stdio: ['ignore', 2, 2] });
+    const build = spawnSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], {
+      stdio: ['ignore', 2, 2],
+    });
     if (build.status !== 0) process.exit(build.status ?? 1);
   }
 }

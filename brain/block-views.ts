@@ -6,8 +6,9 @@ import type { Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 
 /**
- * Hashes kept for joiners over the whole fleet: the caches of 256 instances with 32,768 blocks each, at some 20 bytes a hash. A view that no longer fits is passed on but not kept:
- * when somebody joins, its door is asked, and sends it to everybody once more.
+ * Hashes kept for joiners over the whole fleet: the caches of 256 instances with 32,768 blocks each, at some 20 bytes a
+ * hash. A view that no longer fits is passed on but not kept: when somebody joins, its door is asked, and sends it to
+ * everybody once more.
  */
 export const HASHES_MAX = 8_388_608;
 const ASK_AGAIN_MS = 2_000;
@@ -23,7 +24,10 @@ interface View {
   whole: boolean;
 }
 
-/** Since when a whole view has been expected of a door, how long to wait before asking (again), and whether it was asked. */
+/**
+ * Since when a whole view has been expected of a door, how long to wait before asking (again), and whether it was
+ * asked.
+ */
 interface Ask {
   atMs: number;
   waitMs: number;
@@ -37,10 +41,12 @@ export interface BlockViewsSource {
 }
 
 /**
- * Passes block deltas of each door on to the other agents, and keeps each instance's view so that an agent which joins gets it at once.
+ * Passes block deltas of each door on to the other agents, and keeps each instance's view so that an agent which joins
+ * gets it at once.
  *
- * A replayed view is a chain of frames: the first a reset, the last with the door's present sequence number, so that the live deltas follow
- * it without a gap. The numbers cannot run below 0: a door needed at least as many frames since its own reset to say as many hashes.
+ * A replayed view is a chain of frames: the first a reset, the last with the door's present sequence number, so that
+ * the live deltas follow it without a gap. The numbers cannot run below 0: a door needed at least as many frames since
+ * its own reset to say as many hashes.
  */
 export class BlockViews {
   private readonly clock: Clock;
@@ -63,7 +69,12 @@ export class BlockViews {
     const view = this.views.get(delta.instance);
     if (delta.reset) this.start(delta);
     else {
-      if (!view || !view.whole || delta.incarnation > view.incarnation || (delta.incarnation === view.incarnation && delta.seq > view.seq + 1)) {
+      if (
+        !view ||
+        !view.whole ||
+        delta.incarnation > view.incarnation ||
+        (delta.incarnation === view.incarnation && delta.seq > view.seq + 1)
+      ) {
         this.brokeOff(delta.instance, view);
         return;
       }
@@ -90,12 +101,16 @@ export class BlockViews {
       peer.owed.blocks.delete(instance);
       const view = this.views.get(instance);
       if (!view || own(instance)) continue;
-      if (view.blocks && view.whole) for (const message of replay(instance, view, view.blocks)) peer.send(encode(message));
+      if (view.blocks && view.whole)
+        for (const message of replay(instance, view, view.blocks)) peer.send(encode(message));
       else this.ask(instance);
     }
   }
 
-  /** A report of the instance came: a view of an earlier incarnation no longer holds, and a missing one is asked for if it does not come by itself. */
+  /**
+   * A report of the instance came: a view of an earlier incarnation no longer holds, and a missing one is asked for if
+   * it does not come by itself.
+   */
   noteReport(instance: string, incarnation: number): void {
     let view = this.views.get(instance);
     if (view && view.incarnation < incarnation) {
@@ -158,7 +173,11 @@ export class BlockViews {
     const now = this.clock.nowMs();
     const last = this.asks.get(instance);
     if (last?.sent && now - last.atMs < last.waitMs) return;
-    this.asks.set(instance, { atMs: now, waitMs: last?.sent ? Math.min(ASK_AGAIN_MAX_MS, last.waitMs * 2) : ASK_AGAIN_MS, sent: true });
+    this.asks.set(instance, {
+      atMs: now,
+      waitMs: last?.sent ? Math.min(ASK_AGAIN_MAX_MS, last.waitMs * 2) : ASK_AGAIN_MS,
+      sent: true,
+    });
     this.source.askDoor(instance, { t: 'resend-blocks', instance });
   }
 }

@@ -2,7 +2,10 @@ import type { WebSocket } from 'ws';
 import type { Clock } from '../shared/env.ts';
 import type { HelloMessage } from '../shared/protocol.ts';
 
-/** Close codes of ours; 1008 (malformed), 1009 (too large), 1011 (our fault) and 1001 (going away) are used as the standard has them. */
+/**
+ * Close codes of ours; 1008 (malformed), 1009 (too large), 1011 (our fault) and 1001 (going away) are used as the
+ * standard has them.
+ */
 export const CLOSE_REPLACED = 4001;
 export const CLOSE_REFUSED = 4002;
 

@@ -65,8 +65,17 @@ export class BrainCore<H extends BrainHub> {
     const before = store.lastTable()?.table ?? null;
     this.laws = new LawPriors(before?.laws);
     const start = { champion: before && tableNet(before), trusted: before?.trust.verdict === 'trusted' };
-    this.learner = new Learner({ ...config.learn, trust: config.trust }, env, trainer, counters, start, () => this.publisher.publish('new net'));
-    this.publisher = new Publisher({ clock, log, store, counters, parts: () => this.parts(), broadcast: (message, owe) => this.hub.broadcast(message, owe) });
+    this.learner = new Learner({ ...config.learn, trust: config.trust }, env, trainer, counters, start, () =>
+      this.publisher.publish('new net'),
+    );
+    this.publisher = new Publisher({
+      clock,
+      log,
+      store,
+      counters,
+      parts: () => this.parts(),
+      broadcast: (message, owe) => this.hub.broadcast(message, owe),
+    });
     this.registry = new Registry(clock, log, counters, {
       changed: (instance) => this.fanOut.instanceChanged(instance),
       gone: (instance) => {
@@ -124,7 +133,18 @@ export class BrainCore<H extends BrainHub> {
 
   status() {
     const { brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters } = this;
-    return brainStatus({ brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters, backend: () => this.backend, policy: () => this.choice });
+    return brainStatus({
+      brainEpoch,
+      startedWallMs,
+      hub,
+      registry,
+      views,
+      learner,
+      publisher,
+      counters,
+      backend: () => this.backend,
+      policy: () => this.choice,
+    });
   }
 
   choosePolicy(choice: PolicyChoice): void {
@@ -155,7 +175,8 @@ export class BrainCore<H extends BrainHub> {
           }
         } else if (message.t === 'blocks') {
           if (this.registry.holder(message.instance) === peer.agent) this.views.apply(peer.agent, message, frame);
-          else if (!this.registry.mayHold(message.instance, peer.agent)) this.registry.refuse(message.instance, peer.agent);
+          else if (!this.registry.mayHold(message.instance, peer.agent))
+            this.registry.refuse(message.instance, peer.agent);
         } else {
           this.fanOut.sendAll(peer);
           for (const instance of message.blocks) peer.owed.blocks.add(instance);
@@ -199,7 +220,9 @@ export class BrainCore<H extends BrainHub> {
   }
 
   private restoreSamples(): void {
-    for (const { sample, arrivedWallMs } of this.store.samplesSince(this.env.clock.wallMs() - this.config.learn.maxAgeMs)) {
+    for (const { sample, arrivedWallMs } of this.store.samplesSince(
+      this.env.clock.wallMs() - this.config.learn.maxAgeMs,
+    )) {
       this.stats.note(sample);
       this.learner.restore(sample, arrivedWallMs);
     }
@@ -210,7 +233,10 @@ export class BrainCore<H extends BrainHub> {
       const info = await this.trainer.start();
       this.backend = info;
       const others = info.tried.map(({ name, error }) => `${name} not used: ${error}`);
-      this.env.log.info({ backend: info }, `training on ${info.name}${info.gpu ? ' (GPU)' : ' (CPU)'}${others.length > 0 ? `; ${others.join('; ')}` : ''}`);
+      this.env.log.info(
+        { backend: info },
+        `training on ${info.name}${info.gpu ? ' (GPU)' : ' (CPU)'}${others.length > 0 ? `; ${others.join('; ')}` : ''}`,
+      );
     } catch (error) {
       this.backend = { name: null, gpu: false, tried: [], memory: '', state: errorMessage(error) };
       this.env.log.error(`no training: ${errorMessage(error)}; predictions stay those of the prior and the last net`);

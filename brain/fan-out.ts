@@ -4,7 +4,10 @@ import type { InstanceReport } from '../shared/instance.ts';
 import type { BrainMessage } from '../shared/protocol.ts';
 import type { Peer } from './connection.ts';
 
-/** Changes that come within this of the last batch wait and go together; one that comes later goes at once: news is worth most when fresh. */
+/**
+ * Changes that come within this of the last batch wait and go together; one that comes later goes at once: news is
+ * worth most when fresh.
+ */
 export const BATCH_MS = 20;
 
 export interface FanOutSource {
@@ -14,8 +17,8 @@ export interface FanOutSource {
 }
 
 /**
- * Passes state on to every agent: changes in batches, encoded once for all; the whole state to one that joins, asks, or did not read for a
- * while. `seq` counts the batches, so that an agent sees a gap and asks.
+ * Passes state on to every agent: changes in batches, encoded once for all; the whole state to one that joins, asks, or
+ * did not read for a while. `seq` counts the batches, so that an agent sees a gap and asks.
  */
 export class FanOut {
   private readonly clock: Clock;
@@ -46,7 +49,15 @@ export class FanOut {
   /** The whole state as of the last batch and later; the next batch follows it without a gap. */
   sendAll(peer: Peer): void {
     peer.owed.state = false;
-    peer.send(encode({ t: 'state', seq: this.seq, full: true, reports: this.source.reports(), gone: [] } satisfies BrainMessage));
+    peer.send(
+      encode({
+        t: 'state',
+        seq: this.seq,
+        full: true,
+        reports: this.source.reports(),
+        gone: [],
+      } satisfies BrainMessage),
+    );
   }
 
   close(): void {
@@ -66,6 +77,9 @@ export class FanOut {
     this.dirty.clear();
     this.gone.clear();
     this.seq += 1;
-    this.source.broadcast({ t: 'state', seq: this.seq, full: false, reports, gone }, (peer) => (peer.owed.state = true));
+    this.source.broadcast(
+      { t: 'state', seq: this.seq, full: false, reports, gone },
+      (peer) => (peer.owed.state = true),
+    );
   }
 }

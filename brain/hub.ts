@@ -29,7 +29,10 @@ export interface HubOptions {
   bufferMaxBytes?: number;
 }
 
-/** What the rest of the brain does with the agents. A handler that throws costs the peer its connection, never the brain. */
+/**
+ * What the rest of the brain does with the agents. A handler that throws costs the peer its connection, never the
+ * brain.
+ */
 export interface HubHandlers {
   joined(peer: Peer): void;
   left(peer: Peer): void;
@@ -69,7 +72,14 @@ export class Hub {
   private readonly checks: Timer;
   private readonly unauthorised = { unlogged: 0, loggedMs: -Infinity };
 
-  constructor(options: HubOptions, env: Env, store: BrainStore, counters: Counters, welcome: WelcomeSource, handlers: HubHandlers) {
+  constructor(
+    options: HubOptions,
+    env: Env,
+    store: BrainStore,
+    counters: Counters,
+    welcome: WelcomeSource,
+    handlers: HubHandlers,
+  ) {
     this.options = options;
     this.env = env;
     this.store = store;
@@ -126,9 +136,14 @@ export class Hub {
     if (path !== AGENT_PATH) return refuseUpgrade(socket, '404 Not Found', `agents connect to ${AGENT_PATH}`);
     if (!isFleetToken(request.headers.authorization, this.options.token)) {
       this.noteUnauthorised(request.socket.remoteAddress);
-      return refuseUpgrade(socket, '401 Unauthorized', "the authorization header must be `Bearer` and the fleet's token");
+      return refuseUpgrade(
+        socket,
+        '401 Unauthorized',
+        "the authorization header must be `Bearer` and the fleet's token",
+      );
     }
-    if (this.connections.size >= this.options.maxAgents + HANDSHAKES_MAX) return refuseUpgrade(socket, '503 Service Unavailable', 'too many connections');
+    if (this.connections.size >= this.options.maxAgents + HANDSHAKES_MAX)
+      return refuseUpgrade(socket, '503 Service Unavailable', 'too many connections');
     this.wss.handleUpgrade(request, socket, head, (ws) => this.accept(ws));
   }
 
@@ -138,7 +153,10 @@ export class Hub {
     unauthorised.unlogged += 1;
     const nowMs = this.env.clock.nowMs();
     if (nowMs - unauthorised.loggedMs < UNAUTHORISED_LOG_MS) return;
-    this.env.log.warn({ from, count: unauthorised.unlogged }, 'refused connections without the fleet token; agent and brain must have the same `token`');
+    this.env.log.warn(
+      { from, count: unauthorised.unlogged },
+      'refused connections without the fleet token; agent and brain must have the same `token`',
+    );
     unauthorised.unlogged = 0;
     unauthorised.loggedMs = nowMs;
   }
@@ -198,7 +216,10 @@ export class Hub {
     this.members.set(hello.agent, { peer, connection, connectedMs: this.env.clock.nowMs() });
     const { brainEpoch, salt, table } = this.welcome;
     peer.send(encode({ t: 'welcome', protocol, brainEpoch, salt, table: table() } satisfies BrainMessage));
-    this.env.log.info({ agent: hello.agent, epoch: hello.epoch, version: hello.version, doorUrl: hello.doorUrl }, 'agent joined');
+    this.env.log.info(
+      { agent: hello.agent, epoch: hello.epoch, version: hello.version, doorUrl: hello.doorUrl },
+      'agent joined',
+    );
     this.handlers.joined(peer);
     return peer;
   }
@@ -210,14 +231,20 @@ export class Hub {
 
   private refuse(connection: Connection, refusal: Refusal, raw: unknown): undefined {
     this.counters.peersRefused += 1;
-    this.env.log.warn({ agent: (raw as { agent?: unknown }).agent, code: refusal.code }, `agent refused: ${refusal.reason}`);
+    this.env.log.warn(
+      { agent: (raw as { agent?: unknown }).agent, code: refusal.code },
+      `agent refused: ${refusal.reason}`,
+    );
     connection.send(encode({ t: 'refuse', ...refusal } satisfies BrainMessage));
     connection.close(CLOSE_REFUSED, refusal.code);
   }
 
   private replace(old: Member): void {
     this.counters.peersReplaced += 1;
-    this.env.log.info({ agent: old.peer.agent, epoch: old.peer.epoch }, 'connection replaced by a newer one of the same agent');
+    this.env.log.info(
+      { agent: old.peer.agent, epoch: old.peer.epoch },
+      'connection replaced by a newer one of the same agent',
+    );
     this.leave(old.peer, old.connection, CLOSE_REPLACED);
     old.connection.close(CLOSE_REPLACED, 'replaced');
   }
@@ -226,7 +253,8 @@ export class Hub {
     const raw = decode(data, this.options.maxFrameBytes);
     if ((raw as { t?: unknown } | null)?.t === 'samples') return this.handlers.samples(peer, parseSampleBatch(raw));
     const message = parseAgentMessage(raw);
-    if (message.t === 'hello' || message.t === 'samples') throw new LodestarError('WIRE_MALFORMED', 'hello is the first message and comes once');
+    if (message.t === 'hello' || message.t === 'samples')
+      throw new LodestarError('WIRE_MALFORMED', 'hello is the first message and comes once');
     this.handlers.message(peer, message, data);
   }
 
@@ -259,7 +287,9 @@ export class Hub {
       if (!why) continue;
       this.connections.delete(connection);
       this.counters.peersDropped += 1;
-      this.env.log.warn(`dropping a connection: ${why === 'slow' ? 'it does not read what is sent' : 'nothing was heard of it'}`);
+      this.env.log.warn(
+        `dropping a connection: ${why === 'slow' ? 'it does not read what is sent' : 'nothing was heard of it'}`,
+      );
       connection.terminate();
     }
     for (const { peer } of this.members.values()) {
@@ -271,5 +301,7 @@ export class Hub {
 
 function refuseUpgrade(socket: Duplex, status: string, reason: string): void {
   const body = JSON.stringify({ error: { message: reason } });
-  socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  socket.end(
+    `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
 }

@@ -74,7 +74,9 @@ export class Ingest {
     }
   }
 
-  /** A full disk costs the memory of these samples after a restart, not the samples: they are acknowledged all the same. */
+  /**
+   * A full disk costs the memory of these samples after a restart, not the samples: they are acknowledged all the same.
+   */
   private async keep(samples: readonly Sample[]): Promise<void> {
     try {
       await this.store.appendSamples(samples, this.env.clock.wallMs());

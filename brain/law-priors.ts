@@ -4,7 +4,10 @@ import { median } from '../shared/quantile.ts';
 
 /** Step observations that an instance's law must rest on before others start from it. */
 const MIN_LAW_SAMPLES = 30;
-/** Median residual, relative to the law's shortest step, up to which a fit counts: one that has gone astray must not spread. */
+/**
+ * Median residual, relative to the law's shortest step, up to which a fit counts: one that has gone astray must not
+ * spread.
+ */
 const RESIDUAL_MAX_RATIO = 0.5;
 const KINDS_MAX = 1024;
 /** Relative change of a predicted time that is worth a new table. */
@@ -18,8 +21,8 @@ export interface Laws {
 }
 
 /**
- * Step-time laws that new instances start from: of a kind the median over its instances, coefficient by coefficient, and over the kinds for
- * an unknown one. A kind that has left the fleet keeps its law.
+ * Step-time laws that new instances start from: of a kind the median over its instances, coefficient by coefficient,
+ * and over the kinds for an unknown one. A kind that has left the fleet keeps its law.
  */
 export class LawPriors {
   private laws: Laws;
@@ -35,7 +38,8 @@ export class LawPriors {
   update(reports: readonly InstanceReport[]): void {
     const byKind = new Map<string, LawState[]>();
     for (const { kind, law } of reports) {
-      if (law.samples < MIN_LAW_SAMPLES || law.residualMs > RESIDUAL_MAX_RATIO * law.c0 || !isPossibleLaw(law)) continue;
+      if (law.samples < MIN_LAW_SAMPLES || law.residualMs > RESIDUAL_MAX_RATIO * law.c0 || !isPossibleLaw(law))
+        continue;
       const laws = byKind.get(kind);
       if (laws) laws.push(law);
       else byKind.set(kind, [law]);

@@ -17,9 +17,14 @@ import { ChampionWatch, logError, PairedTrial, priorError } from './validate.ts'
 
 /** Rows of one round at most: what fits into a few seconds of one core. */
 export const ROUND_ROWS = 8192;
-/** Rounds follow each other and start from the net in force, so that each may be short. Measured: docs/decisions/0008-features-and-learner.md. */
+/**
+ * Rounds follow each other and start from the net in force, so that each may be short. Measured:
+ * docs/decisions/0008-features-and-learner.md.
+ */
 const ROUND_EFFORT: Effort = { epochs: 2, steps: 64, learningRate: 3e-3 };
-/** Part of its residual that a net may say: what it learned of the last minutes holds only in part for the next ones. */
+/**
+ * Part of its residual that a net may say: what it learned of the last minutes holds only in part for the next ones.
+ */
 const MEAN_SHARE = 0.8;
 /** Each challenger that fails doubles the samples that the next round waits for, so often at most. */
 const BACK_OFF_MAX = 2;
@@ -42,9 +47,9 @@ interface Challenger {
 }
 
 /**
- * Learns the residual of the prior while the fleet serves. For each outcome: label it → predict it with the net in force and with the challenger →
- * judge trust → compare the two → remember it. For each round: forget what is too old → train a challenger from the net in force → put it on
- * trial. Nothing is learned from before it was predicted.
+ * Learns the residual of the prior while the fleet serves. For each outcome: label it → predict it with the net in
+ * force and with the challenger → judge trust → compare the two → remember it. For each round: forget what is too old →
+ * train a challenger from the net in force → put it on trial. Nothing is learned from before it was predicted.
  */
 export class Learner {
   private readonly options: LearnerOptions;
@@ -68,7 +73,14 @@ export class Learner {
   private alarm: { atWallMs: number; reason: string } | null = null;
 
   /** `newChampion` is called when the net in force has changed. */
-  constructor(options: LearnerOptions, env: Env, trainer: Trainer, counters: Counters, start: LearnerStart, newChampion: () => void) {
+  constructor(
+    options: LearnerOptions,
+    env: Env,
+    trainer: Trainer,
+    counters: Counters,
+    start: LearnerStart,
+    newChampion: () => void,
+  ) {
     this.options = options;
     this.env = env;
     this.trainer = trainer;
@@ -97,7 +109,11 @@ export class Learner {
     if (this.challenger) {
       const rival = this.challenger.forecast.residuals(experience.row, this.p90);
       this.trust.noteChallenger(sample, rival, nowMs);
-      this.challenger.trial.note({ champion: championError, challenger: logError(rival, experience), prior: errorOfPrior });
+      this.challenger.trial.note({
+        champion: championError,
+        challenger: logError(rival, experience),
+        prior: errorOfPrior,
+      });
       this.decide(this.challenger);
     }
     this.dropDrifted();
@@ -148,7 +164,16 @@ export class Learner {
 
   status() {
     const errors = this.watch.errors();
-    const { roundsRun, roundsFailed, challengersAccepted, challengersRejected, championsDropped, samplesReceived, samplesCensored, samplesInvalid } = this.counters;
+    const {
+      roundsRun,
+      roundsFailed,
+      challengersAccepted,
+      challengersRejected,
+      championsDropped,
+      samplesReceived,
+      samplesCensored,
+      samplesInvalid,
+    } = this.counters;
     return {
       rounds: roundsRun,
       failed: roundsFailed,
@@ -156,7 +181,12 @@ export class Learner {
       rejected: challengersRejected,
       dropped: championsDropped,
       training: this.fitting,
-      samples: { received: samplesReceived, censored: samplesCensored, invalid: samplesInvalid, ...this.replay.sizes() },
+      samples: {
+        received: samplesReceived,
+        censored: samplesCensored,
+        invalid: samplesInvalid,
+        ...this.replay.sizes(),
+      },
       lastRound: this.lastRound,
       champion: this.champion.net ? ('net' as const) : ('prior' as const),
       championError: errors?.champion ?? null,
@@ -189,7 +219,13 @@ export class Learner {
     if (data.n < this.options.minNewSamples) return null;
     const startedMs = this.env.clock.nowMs();
     const seed = Math.floor(this.env.rng() * 2 ** 32);
-    const result = await this.trainer.fit({ ...data, champion: this.champion.net, hidden: this.options.hidden, seed, effort: ROUND_EFFORT });
+    const result = await this.trainer.fit({
+      ...data,
+      champion: this.champion.net,
+      hidden: this.options.hidden,
+      seed,
+      effort: ROUND_EFFORT,
+    });
     this.check(result);
     const { net, steps, lossBefore, lossAfter } = result;
     this.counters.roundsRun += 1;

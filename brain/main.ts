@@ -14,14 +14,21 @@ export interface Brain {
   close(): Promise<void>;
 }
 
-/** Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests. */
-export async function startBrain(config: Config, env: Env, trainer: Trainer = defaultTrainer(config.brain, env)): Promise<Brain> {
+/**
+ * Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests.
+ */
+export async function startBrain(
+  config: Config,
+  env: Env,
+  trainer: Trainer = defaultTrainer(config.brain, env),
+): Promise<Brain> {
   const { maxAgents, maxFrameBytes, stateDir } = config.brain;
   const store = new Store(stateDir);
   const core = new BrainCore(config.brain, env, {
     store,
     trainer,
-    hub: (counters, welcome, handlers) => new Hub({ token: config.token, maxAgents, maxFrameBytes }, env, store, counters, welcome, handlers),
+    hub: (counters, welcome, handlers) =>
+      new Hub({ token: config.token, maxAgents, maxFrameBytes }, env, store, counters, welcome, handlers),
   });
   const app = makeServer({
     token: config.token,

@@ -4,7 +4,9 @@ import type { Sample } from '../shared/sample.ts';
 /** Outcomes after which an old one counts for 1/e. */
 const MEMORY = 500;
 const MODELS_MAX = 1024;
-/** An answer counts as at most this many times the mean so far: one absurd count must not outweigh hundreds of others. */
+/**
+ * An answer counts as at most this many times the mean so far: one absurd count must not outweigh hundreds of others.
+ */
 const MEAN_MULTIPLE_MAX = 10;
 
 interface ModelSums {
@@ -19,7 +21,10 @@ export interface ModelFigures {
   bytesPerToken: Record<string, number>;
 }
 
-/** Mean answer length, and bytes of prompt text per token, of each model: sums over finished requests, the older ones fading. */
+/**
+ * Mean answer length, and bytes of prompt text per token, of each model: sums over finished requests, the older ones
+ * fading.
+ */
 export class ModelStats {
   private readonly models = new Map<string, ModelSums>();
   private readonly fleet = newSums();

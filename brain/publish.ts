@@ -80,7 +80,13 @@ export class Publisher {
     const { clock, log, store, counters, broadcast } = this.deps;
     const parts = { ...this.deps.parts(), ...(trust ? { trust } : {}) };
     this.version += 1;
-    const table: RoutingTable = { ...parts, roster: this.withRemembered(parts.roster), version: this.version, atWallMs: clock.wallMs(), featureSchema: FEATURE_SCHEMA };
+    const table: RoutingTable = {
+      ...parts,
+      roster: this.withRemembered(parts.roster),
+      version: this.version,
+      atWallMs: clock.wallMs(),
+      featureSchema: FEATURE_SCHEMA,
+    };
     const sealed = sealTable(table);
     try {
       store.saveTable(sealed, this.version);
@@ -93,7 +99,16 @@ export class Publisher {
     this.sealed = sealed;
     if (table.trust.verdict !== before) log.info(trustChange(table));
     counters.tablesPublished += 1;
-    log.info({ version: table.version, reason, instances: table.roster.length, net: table.net !== null, trust: table.trust.verdict }, 'routing table published');
+    log.info(
+      {
+        version: table.version,
+        reason,
+        instances: table.roster.length,
+        net: table.net !== null,
+        trust: table.trust.verdict,
+      },
+      'routing table published',
+    );
     broadcast({ t: 'table', table: sealed }, (peer) => (peer.owed.table = true));
   }
 
@@ -118,10 +133,14 @@ export class Publisher {
 
 /** The switch of policy in words. */
 function trustChange({ trust, policy, version }: RoutingTable): string {
-  const error = trust.medianApe === null ? 'no outcome yet' : `median error ${Math.round(trust.medianApe * 100)} % over ${trust.samples} outcomes`;
+  const error =
+    trust.medianApe === null
+      ? 'no outcome yet'
+      : `median error ${Math.round(trust.medianApe * 100)} % over ${trust.samples} outcomes`;
   const routing = policy === 'learned' ? policyInForce(policy, trust) : `${policy}, as the operator chose,`;
   if (trust.verdict === 'trusted') return `trust earned: routing by ${routing} from table ${version} (${error})`;
-  if (trust.verdict === 'learning') return `learning: routing by ${routing} on the step-time laws from table ${version} (${trust.reason})`;
+  if (trust.verdict === 'learning')
+    return `learning: routing by ${routing} on the step-time laws from table ${version} (${trust.reason})`;
   return `trust lost: routing by ${routing} from table ${version} (${trust.reason})`;
 }
 

@@ -3,7 +3,10 @@ import type { InstanceReport } from '../shared/instance.ts';
 import type { RosterEntry } from '../shared/table.ts';
 import type { Counters } from './counters.ts';
 
-/** An instance is gone when nothing was heard of it for this long: its door may still be reachable while its link to the brain is down. */
+/**
+ * An instance is gone when nothing was heard of it for this long: its door may still be reachable while its link to the
+ * brain is down.
+ */
 export const GONE_AFTER_MS = 30_000;
 const INSTANCES_MAX = 4096;
 const REFUSALS_LOGGED_MAX = 1024;
@@ -24,7 +27,10 @@ export interface RegistryListener {
   rosterChanged(): void;
 }
 
-/** Every instance of the fleet with its last report. One agent holds an instance; the same id claimed by a second one is refused. */
+/**
+ * Every instance of the fleet with its last report. One agent holds an instance; the same id claimed by a second one is
+ * refused.
+ */
 export class Registry {
   private readonly clock: Clock;
   private readonly log: Log;
@@ -72,7 +78,10 @@ export class Registry {
     if (this.refusalsLogged.has(claim) || this.refusalsLogged.size >= REFUSALS_LOGGED_MAX) return;
     this.refusalsLogged.add(claim);
     const holder = this.records.get(instance)?.agent;
-    this.log.warn({ instance, agent, holder }, 'two agents report an instance of the same id: the second is ignored; give each instance its own id');
+    this.log.warn(
+      { instance, agent, holder },
+      'two agents report an instance of the same id: the second is ignored; give each instance its own id',
+    );
   }
 
   /** Forgets the instances that nothing was heard of. */
@@ -100,7 +109,9 @@ export class Registry {
   }
 
   roster(): RosterEntry[] {
-    return [...this.records.values()].map((record) => rosterEntry(record.report)).toSorted((a, b) => (a.instance < b.instance ? -1 : 1));
+    return [...this.records.values()]
+      .map((record) => rosterEntry(record.report))
+      .toSorted((a, b) => (a.instance < b.instance ? -1 : 1));
   }
 
   /** Agent that holds the instance. */
@@ -110,7 +121,9 @@ export class Registry {
 
   /** Instances that an earlier boot of the agent reported last. */
   fromEarlierBoot(agent: string, epoch: number): string[] {
-    return [...this.records].filter(([, record]) => record.agent === agent && record.epoch !== epoch).map(([instance]) => instance);
+    return [...this.records]
+      .filter(([, record]) => record.agent === agent && record.epoch !== epoch)
+      .map(([instance]) => instance);
   }
 
   private aged(record: InstanceRecord): InstanceReport {

@@ -11,7 +11,10 @@ const envelope = z.object({
   samples: z.array(z.unknown()).max(MAX_SAMPLES_PER_FRAME),
 });
 
-/** No request lasts longer than this, and none counts more tokens: what claims to is a broken clock or counter, or a lie. */
+/**
+ * No request lasts longer than this, and none counts more tokens: what claims to is a broken clock or counter, or a
+ * lie.
+ */
 const MAX_TIME_MS = 86_400_000;
 const MAX_TOKENS = 2 ** 24;
 /** Clocks that are read a moment apart may disagree by this much. */
@@ -27,12 +30,13 @@ export interface SampleBatch {
 }
 
 /**
- * Reads a `samples` message. A sample that does not fit is left out and counted: were the whole frame refused, the agent would send it
- * again for ever. Errors: WIRE_MALFORMED if the envelope itself is wrong.
+ * Reads a `samples` message. A sample that does not fit is left out and counted: were the whole frame refused, the
+ * agent would send it again for ever. Errors: WIRE_MALFORMED if the envelope itself is wrong.
  */
 export function parseSampleBatch(raw: unknown): SampleBatch {
   const parsed = envelope.safeParse(raw);
-  if (!parsed.success) throw new LodestarError('WIRE_MALFORMED', `bad message: ${firstIssue(parsed.error)}`, { cause: parsed.error });
+  if (!parsed.success)
+    throw new LodestarError('WIRE_MALFORMED', `bad message: ${firstIssue(parsed.error)}`, { cause: parsed.error });
   const { batch, dropped } = parsed.data;
   const samples: Sample[] = [];
   for (const one of parsed.data.samples) {
@@ -42,12 +46,19 @@ export function parseSampleBatch(raw: unknown): SampleBatch {
   return { batch, dropped, samples, invalid: parsed.data.samples.length - samples.length };
 }
 
-/** False for values that the schema lets pass and no attempt can have shown: they would be learned from like any other. */
+/**
+ * False for values that the schema lets pass and no attempt can have shown: they would be learned from like any other.
+ */
 function isPossible({ outcome, stream, priorTtftMs, priorTpotMs, predictedTtftMs, promptTokens }: Sample): boolean {
   const { ttftMs, tpotMs, e2eMs, outputTokens } = outcome;
   const times = [priorTtftMs, priorTpotMs, predictedTtftMs, ttftMs ?? 0, tpotMs ?? 0, e2eMs];
   if (times.some((ms) => ms > MAX_TIME_MS)) return false;
-  if ([outputTokens, promptTokens, outcome.promptTokens ?? 0, outcome.cachedTokens ?? 0].some((tokens) => tokens > MAX_TOKENS)) return false;
+  if (
+    [outputTokens, promptTokens, outcome.promptTokens ?? 0, outcome.cachedTokens ?? 0].some(
+      (tokens) => tokens > MAX_TOKENS,
+    )
+  )
+    return false;
   // Of an answer that is not streamed, TTFT is put together from the engine's own clock and estimates.
   return ttftMs === null || !stream || (ttftMs > 0 && ttftMs <= e2eMs + SLACK_MS);
 }

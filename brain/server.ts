@@ -34,13 +34,17 @@ export function makeServer(deps: ServerDeps): FastifyInstance {
     if (status >= 500) deps.log.error({ err: error }, 'a route failed');
     return refuse(reply, status, status >= 500 ? 'internal error; see the log of the brain' : error.message);
   });
-  app.setNotFoundHandler((request, reply) => refuse(reply, 404, `no route ${request.method} ${request.url.split('?')[0]}`));
+  app.setNotFoundHandler((request, reply) =>
+    refuse(reply, 404, `no route ${request.method} ${request.url.split('?')[0]}`),
+  );
 
   app.get('/health', () => ({ status: 'ok' }));
   app.get('/ready', () => ({ status: 'ready' }));
   app.get('/metrics', async (_request, reply) => reply.type(metrics.contentType).send(await metrics.text()));
 
-  const guarded = { preHandler: async (request: FastifyRequest, reply: FastifyReply) => requireToken(request, reply, deps) };
+  const guarded = {
+    preHandler: async (request: FastifyRequest, reply: FastifyReply) => requireToken(request, reply, deps),
+  };
   app.get('/lodestar/status', guarded, () => deps.status());
   app.put('/lodestar/policy', guarded, (request, reply) => {
     const body = policyBody.safeParse(request.body);
@@ -51,10 +55,18 @@ export function makeServer(deps: ServerDeps): FastifyInstance {
   return app;
 }
 
-async function requireToken(request: FastifyRequest, reply: FastifyReply, { token, counters }: ServerDeps): Promise<unknown> {
+async function requireToken(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { token, counters }: ServerDeps,
+): Promise<unknown> {
   if (isFleetToken(request.headers.authorization, token)) return;
   counters.unauthorized += 1;
-  return await refuse(reply, 401, "needs the fleet's token: send `authorization: Bearer <token>` (token or tokenFile in the configuration)");
+  return await refuse(
+    reply,
+    401,
+    "needs the fleet's token: send `authorization: Bearer <token>` (token or tokenFile in the configuration)",
+  );
 }
 
 function refuse(reply: FastifyReply, status: number, message: string): FastifyReply {

@@ -10,7 +10,8 @@ import type { Registry } from './registry.ts';
 import type { PolicyChoice } from './store.ts';
 
 /** State of the training backend: one in force, still starting, or none with the reason. */
-export type BackendStatus = BackendInfo | { name: null; gpu: false; tried: BackendInfo['tried']; memory: ''; state: string };
+export type BackendStatus =
+  BackendInfo | { name: null; gpu: false; tried: BackendInfo['tried']; memory: ''; state: string };
 
 export interface StatusSources {
   brainEpoch: number;
@@ -41,7 +42,13 @@ export function brainStatus(sources: StatusSources) {
     backend: backend(),
     learner: learner.status(),
     trust,
-    table: table && { version: table.version, atWallMs: table.atWallMs, instances: table.roster.length, net: table.net !== null, trust: table.trust.verdict },
+    table: table && {
+      version: table.version,
+      atWallMs: table.atWallMs,
+      instances: table.roster.length,
+      net: table.net !== null,
+      trust: table.trust.verdict,
+    },
     policy: { ...policy(), ...inForce(policy().policy, trust) },
     blocks: views.totals(),
     counters: { ...counters },
@@ -70,7 +77,16 @@ function agentsOf(hub: BrainHub, registry: Registry) {
   const away = [...held].filter(([agent]) => !present.has(agent));
   return [
     ...connected,
-    ...away.map(([agent, instances]) => ({ agent, connected: false, connectedForMs: null, epoch: null, version: null, doorUrl: null, slow: false, instances })),
+    ...away.map(([agent, instances]) => ({
+      agent,
+      connected: false,
+      connectedForMs: null,
+      epoch: null,
+      version: null,
+      doorUrl: null,
+      slow: false,
+      instances,
+    })),
   ];
 }
 

@@ -32,8 +32,9 @@ export interface StoredSample {
 export type BrainStore = Pick<Store, keyof Store>;
 
 /**
- * What must survive a restart, in LMDB: the last table (it carries the champion net), samples, credentials, the operator's choice of policy,
- * version counters and the fleet's salt. Values that no longer fit their schema are ignored, as if they had never been stored.
+ * What must survive a restart, in LMDB: the last table (it carries the champion net), samples, credentials, the
+ * operator's choice of policy, version counters and the fleet's salt. Values that no longer fit their schema are
+ * ignored, as if they had never been stored.
  */
 export class Store {
   private readonly root: RootDatabase<Buffer, string>;
@@ -41,7 +42,10 @@ export class Store {
   private readonly samples: Database<Buffer, number>;
   private sampleKey: number;
 
-  /** Opens or creates the store in a folder. Errors: CONFIG_INVALID if the folder cannot be written, STORE_FAILED if what it holds cannot be opened. */
+  /**
+   * Opens or creates the store in a folder. Errors: CONFIG_INVALID if the folder cannot be written, STORE_FAILED if
+   * what it holds cannot be opened.
+   */
   constructor(dir: string) {
     makeStateDir(dir, 'brain.stateDir');
     try {
@@ -49,7 +53,11 @@ export class Store {
       this.credentials = this.root.openDB<Buffer, string>({ name: 'credentials', encoding: 'binary' });
       this.samples = this.root.openDB<Buffer, number>({ name: 'samples', encoding: 'binary' });
     } catch (error) {
-      throw new LodestarError('STORE_FAILED', `cannot open the store in ${dir}: ${errorMessage(error)}; set brain.stateDir to a folder that can be written`, { cause: error });
+      throw new LodestarError(
+        'STORE_FAILED',
+        `cannot open the store in ${dir}: ${errorMessage(error)}; set brain.stateDir to a folder that can be written`,
+        { cause: error },
+      );
     }
     if (this.read('featureSchema', z.number()) !== FEATURE_SCHEMA) {
       this.samples.clearSync();

@@ -61,7 +61,10 @@ interface Waiting {
   timer: Timer;
 }
 
-/** Trains in a worker thread, so that the main loop stays free; a thread that stalls or dies is replaced at the next call. */
+/**
+ * Trains in a worker thread, so that the main loop stays free; a thread that stalls or dies is replaced at the next
+ * call.
+ */
 export class WorkerTrainer implements Trainer {
   private readonly spawn: () => TrainerThread;
   private readonly clock: Clock;
@@ -125,10 +128,16 @@ export class WorkerTrainer implements Trainer {
   }
 }
 
-/** The compiled worker beside this file. The environment is shared, since TensorFlow's C library reads the process's own. */
+/**
+ * The compiled worker beside this file. The environment is shared, since TensorFlow's C library reads the process's
+ * own.
+ */
 function spawnThread(options: BackendOptions): TrainerThread {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
-  const worker = new Worker(new URL(`./train-worker.${extension}`, import.meta.url), { workerData: options, env: SHARE_ENV });
+  const worker = new Worker(new URL(`./train-worker.${extension}`, import.meta.url), {
+    workerData: options,
+    env: SHARE_ENV,
+  });
   return {
     postMessage: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),

@@ -15,8 +15,9 @@ interface Judged {
 }
 
 /**
- * The fleet's trust gate. It judges the net in force by what it predicted before learning; when a challenger takes over, or a net is dropped,
- * the window is filled with what the challenger, or the prior, predicted for the same outcomes: the verdict is always about what routes.
+ * The fleet's trust gate. It judges the net in force by what it predicted before learning; when a challenger takes
+ * over, or a net is dropped, the window is filled with what the challenger, or the prior, predicted for the same
+ * outcomes: the verdict is always about what routes.
  */
 export class TrustWatch {
   private readonly limits: TrustLimits;
@@ -85,10 +86,17 @@ function judge(sample: Sample, residuals: Residuals, atMs: number): Judged | nul
   if (outcome.status !== 'ok') return null;
   const ttftMs = priorTtftMs * Math.exp(residuals.ttft);
   const ttftP90Ms = priorTtftMs * Math.exp(residuals.ttftP90);
-  if (outcome.ttftMs !== null) return { predictedMs: ttftMs, p90Ms: ttftP90Ms, observedMs: outcome.ttftMs, regime, atMs };
+  if (outcome.ttftMs !== null)
+    return { predictedMs: ttftMs, p90Ms: ttftP90Ms, observedMs: outcome.ttftMs, regime, atMs };
   const gaps = Math.max(0, outcome.outputTokens - 1);
   const predictedMs = ttftMs + gaps * priorTpotMs * Math.exp(residuals.tpot);
-  return { predictedMs, p90Ms: ttftP90Ms + gaps * priorTpotMs * Math.exp(residuals.tpotP90), observedMs: outcome.e2eMs, regime, atMs };
+  return {
+    predictedMs,
+    p90Ms: ttftP90Ms + gaps * priorTpotMs * Math.exp(residuals.tpotP90),
+    observedMs: outcome.e2eMs,
+    regime,
+    atMs,
+  };
 }
 
 function note(gate: TrustGate, one: Judged): void {

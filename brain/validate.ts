@@ -55,9 +55,10 @@ export interface WatchedPair {
 }
 
 /**
- * Progressive validation of a challenger: both nets predict each outcome before either learns from it, in the order in which outcomes arrive. The
- * challenger wins only if it is better than the net in force and than the prior alone by more than chance explains; so a round never replaces a better
- * predictor, and a row of nets that are each a little better than the last cannot hide that all are worse than none.
+ * Progressive validation of a challenger: both nets predict each outcome before either learns from it, in the order in
+ * which outcomes arrive. The challenger wins only if it is better than the net in force and than the prior alone by
+ * more than chance explains; so a round never replaces a better predictor, and a row of nets that are each a little
+ * better than the last cannot hide that all are worse than none.
  */
 export class PairedTrial {
   private readonly overChampion = new Gain();
@@ -106,7 +107,10 @@ export class ChampionWatch {
   errors(): { champion: number; prior: number } | null {
     const n = this.pairs.length;
     if (n === 0) return null;
-    const sums = this.pairs.reduce((sum, pair) => ({ champion: sum.champion + pair.champion, prior: sum.prior + pair.prior }));
+    const sums = this.pairs.reduce((sum, pair) => ({
+      champion: sum.champion + pair.champion,
+      prior: sum.prior + pair.prior,
+    }));
     return { champion: sums.champion / n, prior: sums.prior / n };
   }
 

@@ -5,9 +5,14 @@ import { makeLog, realClock } from '../shared/env.ts';
 import { addConfigFlags, configFromFlags, type ConfigFlags } from './config-flags.ts';
 import { runService } from './service.ts';
 
-/** `lodestar agent`: the door of the local vLLM servers and an entry to the fleet. SIGTERM drains, a second signal stops at once. */
+/**
+ * `lodestar agent`: the door of the local vLLM servers and an entry to the fleet. SIGTERM drains, a second signal stops
+ * at once.
+ */
 export function addAgent(program: Command): void {
-  const command = program.command('agent').description('Run the agent: door of the local vLLM servers and entry to the fleet');
+  const command = program
+    .command('agent')
+    .description('Run the agent: door of the local vLLM servers and entry to the fleet');
   addConfigFlags(command, 'agent').action((flags: ConfigFlags) =>
     runService(async () => {
       const config = configFromFlags(flags, 'agent');

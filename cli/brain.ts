@@ -6,11 +6,17 @@ import { runService } from './service.ts';
 
 /** `lodestar brain`: collects what agents observe, learns, and publishes routing tables. */
 export function addBrain(program: Command): void {
-  const command = program.command('brain').description('Run the brain: collect what agents observe, learn, publish routing tables');
+  const command = program
+    .command('brain')
+    .description('Run the brain: collect what agents observe, learn, publish routing tables');
   addConfigFlags(command, 'brain').action((flags: ConfigFlags) =>
     runService(async () => {
       const config = configFromFlags(flags, 'brain');
-      const brain = await startBrain(config, { clock: realClock, rng: Math.random, log: makeLog('lodestar-brain', config.logLevel) });
+      const brain = await startBrain(config, {
+        clock: realClock,
+        rng: Math.random,
+        log: makeLog('lodestar-brain', config.logLevel),
+      });
       return { url: brain.url, stop: () => brain.close(), kill: () => brain.close() };
     }),
   );

@@ -15,7 +15,10 @@ export interface ConfigFlags {
   policy?: string;
 }
 
-/** Gives a command the flags that set the configuration: the file, `--set` for any key, and short forms of the common keys of its section. */
+/**
+ * Gives a command the flags that set the configuration: the file, `--set` for any key, and short forms of the common
+ * keys of its section.
+ */
 export function addConfigFlags(command: Command, section: 'agent' | 'brain'): Command {
   command
     .option('-c, --config <file>', 'configuration file (YAML)')
@@ -33,7 +36,11 @@ export function addConfigFlags(command: Command, section: 'agent' | 'brain'): Co
 }
 
 /** The configuration in force for those flags and the environment; LODESTAR_CONFIG names the file when no flag does. */
-export function configFromFlags(flags: ConfigFlags, section: 'agent' | 'brain', env: Readonly<Record<string, string | undefined>> = process.env): Config {
+export function configFromFlags(
+  flags: ConfigFlags,
+  section: 'agent' | 'brain',
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Config {
   const short: [flag: string, path: string, value: unknown][] = [
     ['--log-level', 'logLevel', flags.logLevel],
     ['--host', `${section}.host`, flags.host],

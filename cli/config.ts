@@ -48,7 +48,11 @@ agent:
     writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
   } catch (error) {
     const exists = (error as NodeJS.ErrnoException).code === 'EEXIST';
-    throw new LodestarError('CONFIG_INVALID', exists ? `${path} exists and stays as it is; name another path` : `cannot write ${path}: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      exists ? `${path} exists and stays as it is; name another path` : `cannot write ${path}: ${errorMessage(error)}`,
+      { cause: error },
+    );
   }
   return `${path} is written, with a fresh token. Copy the token to every agent and the brain of the fleet.`;
 }
@@ -63,7 +67,11 @@ function checkFile(file: string): string {
 function writeDocs(page: string | undefined): string {
   if (page === undefined) return docsTable();
   const updated = updateDocs(readFileSync(page, 'utf8'));
-  if (updated === undefined) throw new LodestarError('CONFIG_INVALID', `${page} has no markers of the generated table; add the lines that \`lodestar config docs\` prints`);
+  if (updated === undefined)
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      `${page} has no markers of the generated table; add the lines that \`lodestar config docs\` prints`,
+    );
   writeFileSync(page, updated);
   return `${page} is up to date`;
 }

@@ -43,11 +43,16 @@ class Interrupted extends Error {
   }
 }
 
-/** `lodestar demo`: a whole fleet of processes on this machine, first routed by a heuristic, then by what was learned meanwhile. */
+/**
+ * `lodestar demo`: a whole fleet of processes on this machine, first routed by a heuristic, then by what was learned
+ * meanwhile.
+ */
 export function addDemo(program: Command): void {
   program
     .command('demo')
-    .description('run a fleet of one brain, four agents and four emulated GPUs here, and compare prefix-load with learned routing')
+    .description(
+      'run a fleet of one brain, four agents and four emulated GPUs here, and compare prefix-load with learned routing',
+    )
     .option('--once', 'end after the result; otherwise the fleet stays up')
     .option('--rate <n>', 'mean requests a second', positive, RATE)
     .option('--seconds <n>', 'length of each of the two phases', positive, SECONDS)
@@ -73,8 +78,12 @@ export async function demo(flags: Flags): Promise<number> {
       state.ready += 1;
     },
   });
-  const releaseSignals = onSignals((signal) => (stop.signal.aborted ? fleet.kill() : stop.abort(new Interrupted(signal))));
-  const stopped = new Promise<never>((_, reject) => stop.signal.addEventListener('abort', () => reject(stop.signal.reason as Error)));
+  const releaseSignals = onSignals((signal) =>
+    stop.signal.aborted ? fleet.kill() : stop.abort(new Interrupted(signal)),
+  );
+  const stopped = new Promise<never>((_, reject) =>
+    stop.signal.addEventListener('abort', () => reject(stop.signal.reason as Error)),
+  );
   try {
     mkdirSync(logs, { recursive: true });
     await Promise.race([stopped, show(flags, fleet, state, stop.signal)]);
@@ -103,14 +112,23 @@ async function show(flags: Flags, fleet: Fleet, state: DemoState, signal: AbortS
   signal.addEventListener('abort', () => screen.close());
   try {
     await fleet.start();
-    const deps = { client: new FleetClient(fleet), state, requests, model: MODEL, processes: fleet.processes(), clock: realClock, signal };
+    const deps = {
+      client: new FleetClient(fleet),
+      state,
+      requests,
+      model: MODEL,
+      processes: fleet.processes(),
+      clock: realClock,
+      signal,
+    };
     await untilFleetIsUp(deps);
     const phases: [PhaseResult, PhaseResult] = [await runPhase(deps, 0), await runPhase(deps, 1)];
     state.step = 'done';
     screen.close();
     const report = makeReport(phases, requests, state);
     process.stdout.write(`\n${reportLines(report).join('\n')}\n`);
-    if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify({ flags, ...report, requests: requests.length }, null, 2)}\n`);
+    if (flags.json !== undefined)
+      writeFileSync(flags.json, `${JSON.stringify({ flags, ...report, requests: requests.length }, null, 2)}\n`);
   } finally {
     screen.close();
   }
@@ -124,7 +142,9 @@ function makeReport(phases: [PhaseResult, PhaseResult], requests: readonly Trace
 
 /** Ctrl-C is how a user leaves a fleet that stays up: no failure. */
 async function stayUp(fleet: Fleet, stopped: Promise<never>): Promise<void> {
-  process.stdout.write(`\n${hintLines({ nodes: fleet.nodes, brainUrl: fleet.brainUrl, token: fleet.token, model: MODEL }).join('\n')}\n`);
+  process.stdout.write(
+    `\n${hintLines({ nodes: fleet.nodes, brainUrl: fleet.brainUrl, token: fleet.token, model: MODEL }).join('\n')}\n`,
+  );
   await stopped.catch((reason: unknown) => {
     if (!(reason instanceof Interrupted)) throw reason;
   });

@@ -41,7 +41,11 @@ export function addEngine(program: Command): void {
     .option('--noise <sigma>', 'lognormal noise of step times', realNumber, 0.02)
     .option('--seed <n>', 'seed of the noise', wholeNumber(0, 4294967295), 1)
     .option('--gpu-state-file <path>', 'file for the nvidia-smi stand-in, rewritten five times a second')
-    .option('--kv-events-port <port>', "publish KV events there as vLLM does over ZeroMQ, 0 for a free port (default: none)", wholeNumber(0, 65535))
+    .option(
+      '--kv-events-port <port>',
+      'publish KV events there as vLLM does over ZeroMQ, 0 for a free port (default: none)',
+      wholeNumber(0, 65535),
+    )
     .option('--kv-replay-port <port>', 'answer there to those who missed some', wholeNumber(0, 65535))
     .option('--gpu-file <path>', 'JSON file with further GPUs: {"gpus": {"NAME": {"c0": …, "c4": …, "kvTokens": …}}}')
     .action(async (flags: Flags) => {
@@ -65,7 +69,9 @@ function announce(gpu: GpuProfile, flags: Flags, running: RunningEmulator): void
       `c0=${gpu.c0} c1=${gpu.c1} c2=${gpu.c2} c3=${gpu.c3} c4=${gpu.c4}${bends} ms, ` +
       `${flags.kvTokens ?? gpu.kvTokens} KV tokens, noise ${flags.noise}, serves ${flags.model} on ${running.url}\n`,
   );
-  process.stdout.write(`${JSON.stringify({ listening: running.url, ...(running.kvEvents && { kvEvents: running.kvEvents }) })}\n`);
+  process.stdout.write(
+    `${JSON.stringify({ listening: running.url, ...(running.kvEvents && { kvEvents: running.kvEvents }) })}\n`,
+  );
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => void shutDown(running));
 }
 

@@ -16,8 +16,13 @@ export interface FitFlags {
 export function addFit(program: Command): void {
   program
     .command('fit')
-    .description('learn from the first 70 % of a recorded request log and report how well TTFT in the rest is predicted')
-    .requiredOption('--log <file>', 'request log, CSV, plain or gzip: with times (start_us, …) or with counts for every instance (<instance>-inflight_requests, …)')
+    .description(
+      'learn from the first 70 % of a recorded request log and report how well TTFT in the rest is predicted',
+    )
+    .requiredOption(
+      '--log <file>',
+      'request log, CSV, plain or gzip: with times (start_us, …) or with counts for every instance (<instance>-inflight_requests, …)',
+    )
     .option('--json <file>', 'write the figures there as JSON; - is standard output')
     .action(async (flags: FitFlags) => {
       process.exitCode = await fit(flags);

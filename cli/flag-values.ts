@@ -13,14 +13,16 @@ export function positive(text: string): number {
 /** A number of at least 0. */
 export function notNegative(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !(value >= 0 && Number.isFinite(value))) throw new InvalidArgumentError('It must be a number of at least 0.');
+  if (text.trim() === '' || !(value >= 0 && Number.isFinite(value)))
+    throw new InvalidArgumentError('It must be a number of at least 0.');
   return value;
 }
 
 /** A whole number of at least 1. */
 export function whole(text: string): number {
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('It must be a whole number of at least 1.');
+  if (!Number.isSafeInteger(value) || value < 1)
+    throw new InvalidArgumentError('It must be a whole number of at least 1.');
   return value;
 }
 
@@ -41,7 +43,10 @@ export function oneOfEach<Name extends string>(known: readonly Name[]): (text: s
   return (text) => {
     const names = [...new Set(text.split(',').map((part) => part.trim()))];
     const unknown = names.filter((name) => !(known as readonly string[]).includes(name));
-    if (unknown.length > 0) throw new InvalidArgumentError(`${unknown.join(', ')} ${unknown.length === 1 ? 'is' : 'are'} unknown; known are ${known.join(', ')}.`);
+    if (unknown.length > 0)
+      throw new InvalidArgumentError(
+        `${unknown.join(', ')} ${unknown.length === 1 ? 'is' : 'are'} unknown; known are ${known.join(', ')}.`,
+      );
     return names as Name[];
   };
 }

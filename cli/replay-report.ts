@@ -28,10 +28,16 @@ export function resultText(result: LoadResult): string {
     '',
     ...rows.map(([name = '', ...cells]) => name.padEnd(14) + cells.map((cell) => cell.padStart(10)).join('')),
   ];
-  for (const [kind, count] of Object.entries(result.failures)) lines.push(`failed by ${kind}: ${count}, for example: ${result.examples[kind] ?? ''}`);
+  for (const [kind, count] of Object.entries(result.failures))
+    lines.push(`failed by ${kind}: ${count}, for example: ${result.examples[kind] ?? ''}`);
   return lines.join('\n');
 }
 
 function latencyRow(name: string, summary: Summary): string[] {
-  return [name, ...[summary.mean, summary.p50, summary.p90, summary.p99, summary.max].map((value) => (value === undefined ? '-' : value.toFixed(1)))];
+  return [
+    name,
+    ...[summary.mean, summary.p50, summary.p90, summary.p99, summary.max].map((value) =>
+      value === undefined ? '-' : value.toFixed(1),
+    ),
+  ];
 }

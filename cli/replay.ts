@@ -3,7 +3,15 @@ import { InvalidArgumentError, Option, type Command } from 'commander';
 import { request } from 'undici';
 import { realClock } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
-import { bundledTrace, pace, planRequests, readMooncake, runLoad, type LoadProgress, type LoadResult } from '../sim/workloads/index.ts';
+import {
+  bundledTrace,
+  pace,
+  planRequests,
+  readMooncake,
+  runLoad,
+  type LoadProgress,
+  type LoadResult,
+} from '../sim/workloads/index.ts';
 import { notNegative, positive, whole } from './flag-values.ts';
 import { progressLine, resultText } from './replay-report.ts';
 
@@ -53,7 +61,10 @@ export function addReplay(program: Command): void {
     });
 }
 
-/** Runs a replay and returns the exit code: 1 when nothing succeeded or the input is bad. Ctrl-C ends it early, with the figures so far. */
+/**
+ * Runs a replay and returns the exit code: 1 when nothing succeeded or the input is bad. Ctrl-C ends it early, with the
+ * figures so far.
+ */
 export async function replay(flags: ReplayFlags): Promise<number> {
   const stop = new AbortController();
   const interrupt = (): void => stop.abort();
@@ -83,20 +94,35 @@ async function send(flags: ReplayFlags, signal: AbortSignal): Promise<LoadResult
     maxPromptTokens: flags.maxPrompt,
     maxRequests: flags.maxRequests,
   });
-  if (trace.requests.length === 0) throw new LodestarError('TRACE_INVALID', `${flags.trace}: no request is left; widen --start, --duration or --max-prompt`);
+  if (trace.requests.length === 0)
+    throw new LodestarError(
+      'TRACE_INVALID',
+      `${flags.trace}: no request is left; widen --start, --duration or --max-prompt`,
+    );
   const requests = pace(trace.requests, flags.rate === undefined ? { speed: flags.speed ?? 1 } : { rate: flags.rate });
   const model = flags.model ?? (await firstModel(flags.url[0] ?? '', flags.apiKey));
   const result = await runLoad(
-    { urls: flags.url, requests: planRequests(requests, lengthScale), api: flags.api, model, apiKey: flags.apiKey, clock: realClock, signal },
+    {
+      urls: flags.url,
+      requests: planRequests(requests, lengthScale),
+      api: flags.api,
+      model,
+      apiKey: flags.apiKey,
+      clock: realClock,
+      signal,
+    },
     quiet ? undefined : showProgress,
   );
   if (!quiet) {
     if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
     const dropped = trace.droppedTooLong === 0 ? '' : `; ${trace.droppedTooLong} longer prompts left out`;
     // With the figures on standard output, the table goes beside them.
-    (json === '-' ? process.stderr : process.stdout).write(`prompts × ${lengthScale}, answers × ${outputScale}${dropped}\n${resultText(result)}\n`);
+    (json === '-' ? process.stderr : process.stdout).write(
+      `prompts × ${lengthScale}, answers × ${outputScale}${dropped}\n${resultText(result)}\n`,
+    );
   }
-  if (json !== undefined) writeJson(json, { flags: { ...flags, apiKey: undefined, model }, droppedTooLong: trace.droppedTooLong, ...result });
+  if (json !== undefined)
+    writeJson(json, { flags: { ...flags, apiKey: undefined, model }, droppedTooLong: trace.droppedTooLong, ...result });
   return result;
 }
 
@@ -110,7 +136,11 @@ async function firstModel(url: string, apiKey: string | undefined): Promise<stri
     if (statusCode === 200 && typeof id === 'string') return id;
     throw new LodestarError('UPSTREAM_FAILED', `answered ${statusCode} and no model`);
   } catch (error) {
-    throw new LodestarError('UPSTREAM_FAILED', `${list}: ${errorMessage(error)}; is the server up? --model names a model without asking`, { cause: error });
+    throw new LodestarError(
+      'UPSTREAM_FAILED',
+      `${list}: ${errorMessage(error)}; is the server up? --model names a model without asking`,
+      { cause: error },
+    );
   }
 }
 
@@ -127,7 +157,8 @@ function writeJson(file: string, value: object): void {
 function urls(text: string): string[] {
   return text.split(',').map((part) => {
     const url = part.trim().replace(/\/+$/, '');
-    if (!/^https?:\/\//.test(url) || !URL.canParse(url)) throw new InvalidArgumentError(`${JSON.stringify(part)} is not an http:// or https:// URL.`);
+    if (!/^https?:\/\//.test(url) || !URL.canParse(url))
+      throw new InvalidArgumentError(`${JSON.stringify(part)} is not an http:// or https:// URL.`);
     return url;
   });
 }

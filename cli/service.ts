@@ -12,8 +12,9 @@ export interface Service {
 }
 
 /**
- * Starts a service, prints `{"listening": url}` on standard output when it is ready, and runs until a signal. The first SIGTERM or SIGINT stops it in order, a
- * second one at once. An error at the start is one line on standard error and exit status 1.
+ * Starts a service, prints `{"listening": url}` on standard output when it is ready, and runs until a signal. The first
+ * SIGTERM or SIGINT stops it in order, a second one at once. An error at the start is one line on standard error and
+ * exit status 1.
  */
 export async function runService(start: () => Promise<Service>): Promise<void> {
   let service: Service;

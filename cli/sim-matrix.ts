@@ -30,7 +30,9 @@ export function addSimMatrix(sim: Command, known: readonly SimPolicy[]): void {
     .option('--cells <cells>', 'only these: numbers, or names where * stands for anything, by commas')
     .option('--policies <names>', `by commas: ${known.join(', ')}`, oneOfEach(known), [...POLICY_NAMES])
     .option('--seeds <numbers>', 'by commas; each policy sees the same draws', wholes, [1])
-    .addOption(new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'))
+    .addOption(
+      new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'),
+    )
     .option('--requests <n>', 'so many requests in each cell at most (default: as the matrix says)', whole)
     .option('--json <file>', 'write everything there as JSON; - is standard output')
     .option('--jobs <n>', 'threads', whole, 1)
@@ -44,14 +46,30 @@ async function runFile(file: string, flags: MatrixFlags): Promise<void> {
   const matrix = readMatrix(file, flags.requests);
   const { policies, seeds, objective, quiet, jobs: threads, json } = flags;
   const cells = matrix.select(flags.cells);
-  const result = await runMatrix(matrix, { cells, policies, seeds, objective, threads, ...(quiet ? {} : { onDone: showProgress }) });
+  const result = await runMatrix(matrix, {
+    cells,
+    policies,
+    seeds,
+    objective,
+    threads,
+    ...(quiet ? {} : { onDone: showProgress }),
+  });
   if (!quiet && process.stderr.isTTY) process.stderr.write('\r\u001b[K');
   const out = json === '-' ? process.stderr : process.stdout;
   if (!quiet) for (const cell of result.cells) out.write(`${cellText(cell)}\n`);
   out.write(`${summaryText(result.summary)}\n`);
   if (json === undefined) return;
-  const clusters = Object.fromEntries([...new Set(cells.map((cell) => cell.cluster))].map((name) => [name, summarizeCluster(matrix.cluster(name, 1))]));
+  const clusters = Object.fromEntries(
+    [...new Set(cells.map((cell) => cell.cluster))].map((name) => [name, summarizeCluster(matrix.cluster(name, 1))]),
+  );
   const { capacities, ...rest } = result;
-  const options = { policies, seeds, objective, requests: flags.requests, cells: cells.map((cell) => cell.number), warmupS: matrix.warmupS };
+  const options = {
+    policies,
+    seeds,
+    objective,
+    requests: flags.requests,
+    cells: cells.map((cell) => cell.number),
+    warmupS: matrix.warmupS,
+  };
   writeJson(json, { meta: { version: packageVersion, options, clusters, traces: matrix.traces, capacities }, ...rest });
 }

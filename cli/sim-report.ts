@@ -1,6 +1,21 @@
 import type { PolicySummary } from '../sim/fleet/summary.ts';
 
-const COLUMNS = ['policy', 'TTFT mean', '±95 %', 'p50', 'p90', 'p99', 'TPOT', 'E2E', 'hit', 'goodput', 'regret', 'APE', 'trusted', 'failed'] as const;
+const COLUMNS = [
+  'policy',
+  'TTFT mean',
+  '±95 %',
+  'p50',
+  'p90',
+  'p99',
+  'TPOT',
+  'E2E',
+  'hit',
+  'goodput',
+  'regret',
+  'APE',
+  'trusted',
+  'failed',
+] as const;
 
 /** One line a policy, latencies in ms: means over the seeds. */
 export function policyTable(summary: Record<string, PolicySummary>): string {
@@ -23,12 +38,25 @@ export function policyTable(summary: Record<string, PolicySummary>): string {
   return table([[...COLUMNS], ...rows]);
 }
 
-/** Rows of cells as aligned text: the first column to the left, the others to the right. Columns that are `-` throughout are left out. */
+/**
+ * Rows of cells as aligned text: the first column to the left, the others to the right. Columns that are `-` throughout
+ * are left out.
+ */
 export function table(rows: readonly (readonly string[])[]): string {
   const width = rows[0]?.length ?? 0;
-  const kept = Array.from({ length: width }, (_, at) => at).filter((at) => at === 0 || rows.slice(1).some((row) => row[at] !== '-'));
+  const kept = Array.from({ length: width }, (_, at) => at).filter(
+    (at) => at === 0 || rows.slice(1).some((row) => row[at] !== '-'),
+  );
   const widths = kept.map((at) => Math.max(...rows.map((row) => (row[at] ?? '').length)));
-  return rows.map((row) => kept.map((at, i) => (at === 0 ? (row[at] ?? '').padEnd(widths[i] ?? 0) : (row[at] ?? '').padStart((widths[i] ?? 0) + 2))).join('')).join('\n');
+  return rows
+    .map((row) =>
+      kept
+        .map((at, i) =>
+          at === 0 ? (row[at] ?? '').padEnd(widths[i] ?? 0) : (row[at] ?? '').padStart((widths[i] ?? 0) + 2),
+        )
+        .join(''),
+    )
+    .join('\n');
 }
 
 /** A share as a percentage. */

@@ -75,7 +75,11 @@ export function addSim(program: Command): void {
     .option('--cluster <file>', 'cluster to simulate, YAML or JSON')
     .option('--trace <file>', 'trace: a file, an archive, a folder, or synthetic:KIND')
     .addOption(new Option('--format <name>', 'its format, where the content does not tell').choices(TRACE_FORMATS))
-    .addOption(new Option('--rate-scale <x>', "multiple of the trace's own pace (default 1)").argParser(positive).conflicts('rps'))
+    .addOption(
+      new Option('--rate-scale <x>', "multiple of the trace's own pace (default 1)")
+        .argParser(positive)
+        .conflicts('rps'),
+    )
     .addOption(new Option('--rps <x>', 'mean requests a second').argParser(positive))
     .option('--length-scale <x>', 'prompt lengths relative to the trace', positive, 1)
     .option('--output-scale <x>', 'answer lengths relative to the trace', positive, 1)
@@ -84,13 +88,30 @@ export function addSim(program: Command): void {
     .option('--start <seconds>', 'begin of the span of the trace', notNegative, 0)
     .option('--duration <seconds>', 'length of that span, at the pace of the trace', positive)
     .option('--warmup <seconds>', 'what arrives before is left out of `afterWarmup`', notNegative, 30)
-    .option('--policies <names>', `by commas: ${SIM_POLICIES.join(', ')}`, oneOfEach(SIM_POLICIES), ['learned', 'prefix-load', 'lmetric'])
+    .option('--policies <names>', `by commas: ${SIM_POLICIES.join(', ')}`, oneOfEach(SIM_POLICIES), [
+      'learned',
+      'prefix-load',
+      'lmetric',
+    ])
     .option('--entries <n>', 'entries that share the traffic, at most 256', entryCount, 1)
     .option('--seeds <numbers>', 'by commas; each policy sees the same draws', wholes, [1])
-    .addOption(new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'))
-    .option('--slo-ttft-ms <ms>', `SLO that goodput counts against; sent with each request where given or if goodput is the objective (default: ${DEFAULT_SLO.ttftMs})`, positive)
+    .addOption(
+      new Option('--objective <name>', 'what the learned policy makes small').choices(OBJECTIVE_NAMES).default('ttft'),
+    )
+    .option(
+      '--slo-ttft-ms <ms>',
+      `SLO that goodput counts against; sent with each request where given or if goodput is the objective (default: ${DEFAULT_SLO.ttftMs})`,
+      positive,
+    )
     .option('--slo-tpot-ms <ms>', `the same for time per output token (default: ${DEFAULT_SLO.tpotMs})`, positive)
-    .addOption(new Option('--cache-view <source>', "what doors know of their engines' caches: neither size nor events, the size, or every event").choices(CACHE_SOURCES).default('shadow'))
+    .addOption(
+      new Option(
+        '--cache-view <source>',
+        "what doors know of their engines' caches: neither size nor events, the size, or every event",
+      )
+        .choices(CACHE_SOURCES)
+        .default('shadow'),
+    )
     .option('--json <file>', 'write the figures there as JSON; - is standard output')
     .option('--html <file>', 'write a page with plots there')
     .option('--jobs <n>', 'threads', whole, 1)
@@ -102,11 +123,18 @@ export function addSim(program: Command): void {
 }
 
 async function simulate(flags: SimFlags): Promise<void> {
-  if (flags.cluster === undefined) throw new LodestarError('CONFIG_INVALID', '--cluster FILE is needed: which instances to simulate');
-  if (flags.trace === undefined) throw new LodestarError('CONFIG_INVALID', '--trace FILE is needed: which requests arrive; synthetic:shared-prompts needs no file');
+  if (flags.cluster === undefined)
+    throw new LodestarError('CONFIG_INVALID', '--cluster FILE is needed: which instances to simulate');
+  if (flags.trace === undefined)
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      '--trace FILE is needed: which requests arrive; synthetic:shared-prompts needs no file',
+    );
   const cluster = readCluster(flags.cluster);
   const trace = traceOf(flags, flags.trace);
-  const jobs = flags.seeds.flatMap((seed) => flags.policies.map((policy) => jobOf(flags, cluster, trace, policy, seed)));
+  const jobs = flags.seeds.flatMap((seed) =>
+    flags.policies.map((policy) => jobOf(flags, cluster, trace, policy, seed)),
+  );
   const done = await runRuns(jobs, { threads: flags.jobs, ...(flags.quiet ? {} : { onDone: showProgress }) });
   if (!flags.quiet && process.stderr.isTTY) process.stderr.write('\r\u001b[K');
   const output = outputOf(flags, cluster, trace, done);
@@ -118,17 +146,33 @@ async function simulate(flags: SimFlags): Promise<void> {
     (flags.json === '-' ? process.stderr : process.stdout).write(`${head}\n${policyTable(output.summary)}\n`);
   }
   if (flags.json !== undefined) writeJson(flags.json, output);
-  if (flags.html !== undefined) writeText(flags.html, simPage({ facts: factsOf(flags, output), summary: output.summary, runs: done }));
+  if (flags.html !== undefined)
+    writeText(flags.html, simPage({ facts: factsOf(flags, output), summary: output.summary, runs: done }));
 }
 
-function factsOf(flags: SimFlags, { meta: { cluster, dropped, offeredRps, version }, runs }: SimOutput): [string, string][] {
+function factsOf(
+  flags: SimFlags,
+  { meta: { cluster, dropped, offeredRps, version }, runs }: SimOutput,
+): [string, string][] {
   const gpus = cluster.instances.map((one) => one.gpu);
   return [
-    ['Cluster', `${flags.cluster}: ${[...new Set(gpus)].map((gpu) => `${gpus.filter((other) => other === gpu).length} × ${gpu}`).join(', ')}; ${cluster.stepLaw} step law`],
-    ...cluster.events.map(({ atS, kind, instance }): [string, string] => ['Event', `${kind} of i${instance} at ${atS} s`]),
-    ['Trace', `${flags.trace}: ${runs[0]?.requests} requests at ${offeredRps.toFixed(2)}/s, prompts × ${flags.lengthScale}, answers × ${flags.outputScale}`],
+    [
+      'Cluster',
+      `${flags.cluster}: ${[...new Set(gpus)].map((gpu) => `${gpus.filter((other) => other === gpu).length} × ${gpu}`).join(', ')}; ${cluster.stepLaw} step law`,
+    ],
+    ...cluster.events.map(({ atS, kind, instance }): [string, string] => [
+      'Event',
+      `${kind} of i${instance} at ${atS} s`,
+    ]),
+    [
+      'Trace',
+      `${flags.trace}: ${runs[0]?.requests} requests at ${offeredRps.toFixed(2)}/s, prompts × ${flags.lengthScale}, answers × ${flags.outputScale}`,
+    ],
     ['Left out', `${dropped.aboveMaxPrompt + dropped.heldByNone} requests as too long`],
-    ['Runs', `${flags.entries} ${flags.entries === 1 ? 'entry' : 'entries'}, objective ${flags.objective}, seeds ${flags.seeds.join(', ')}; the plots show seed ${flags.seeds[0]}, the table means over all`],
+    [
+      'Runs',
+      `${flags.entries} ${flags.entries === 1 ? 'entry' : 'entries'}, objective ${flags.objective}, seeds ${flags.seeds.join(', ')}; the plots show seed ${flags.seeds[0]}, the table means over all`,
+    ],
     ['Version', version],
   ];
 }
@@ -152,12 +196,30 @@ function jobOf(flags: SimFlags, cluster: Cluster, trace: TraceSpec, policy: SimP
   const standard = objective === 'goodput' ? DEFAULT_SLO : { ttftMs: undefined, tpotMs: undefined };
   const { sloTtftMs = standard.ttftMs, sloTpotMs = standard.tpotMs } = flags;
   const sendSlo = sloTtftMs !== undefined || sloTpotMs !== undefined;
-  return { kind: 'run', cluster, trace, policy, seed, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, plots: html !== undefined && seed === flags.seeds[0], cacheSource };
+  return {
+    kind: 'run',
+    cluster,
+    trace,
+    policy,
+    seed,
+    entries,
+    objective,
+    sloTtftMs,
+    sloTpotMs,
+    sendSlo,
+    warmupS,
+    plots: html !== undefined && seed === flags.seeds[0],
+    cacheSource,
+  };
 }
 
 function outputOf(flags: SimFlags, cluster: Cluster, trace: TraceSpec, done: readonly RunDone[]): SimOutput {
   const runs = done.map(({ result }) => result);
   const { json: _json, html: _html, jobs: _jobs, quiet: _quiet, ...options } = flags;
   const { dropped, offeredRps } = done[0] as RunDone;
-  return { meta: { version: packageVersion, options, cluster: summarizeCluster(cluster), trace, dropped, offeredRps }, runs, summary: summarizeRuns(runs) };
+  return {
+    meta: { version: packageVersion, options, cluster: summarizeCluster(cluster), trace, dropped, offeredRps },
+    runs,
+    summary: summarizeRuns(runs),
+  };
 }

@@ -8,7 +8,13 @@ export const agentStatus = z.object({
   draining: z.boolean(),
   inFlight: z.number(),
   brain: z.object({ url: z.string(), connected: z.boolean(), lastError: z.string().optional() }),
-  routing: z.object({ policy: z.string(), reason: z.string(), objective: z.string(), tableVersion: z.number().nullable(), tableAgeMs: z.number().nullable() }),
+  routing: z.object({
+    policy: z.string(),
+    reason: z.string(),
+    objective: z.string(),
+    tableVersion: z.number().nullable(),
+    tableAgeMs: z.number().nullable(),
+  }),
   cacheIndexBlocks: z.number(),
   instances: z.array(
     z.object({
@@ -24,8 +30,13 @@ export const agentStatus = z.object({
       ledger: z.object({ inFlight: z.number(), waiting: z.number(), usedTokens: z.number() }).nullable(),
       cache: z
         .object({
-          source: z.enum(CACHE_SOURCES), problem: z.string(), blocks: z.number(), offloadedBlocks: z.number(),
-          hitRatio: z.number(), accuracyRatio: z.number(), checked: z.number(),
+          source: z.enum(CACHE_SOURCES),
+          problem: z.string(),
+          blocks: z.number(),
+          offloadedBlocks: z.number(),
+          hitRatio: z.number(),
+          accuracyRatio: z.number(),
+          checked: z.number(),
         })
         .nullable(),
     }),

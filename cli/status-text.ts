@@ -19,7 +19,11 @@ export function statusText(page: StatusPage): string {
   return [
     ...head(page),
     '',
-    ...table(['INSTANCE', 'HEALTH', 'IN FLIGHT', 'WAITING', 'KV IN USE', 'BREAKER', 'AGE', 'LINK', 'KIND'], rows, 'no instance is known: give the agent one with --vllm, or a brain with --brain-url'),
+    ...table(
+      ['INSTANCE', 'HEALTH', 'IN FLIGHT', 'WAITING', 'KV IN USE', 'BREAKER', 'AGE', 'LINK', 'KIND'],
+      rows,
+      'no instance is known: give the agent one with --vllm, or a brain with --brain-url',
+    ),
   ].join('\n');
 }
 
@@ -35,19 +39,31 @@ export function cacheText(page: StatusPage): string {
     count(cache?.checked),
     count(cache?.offloadedBlocks),
   ]);
-  const problems = page.instances.flatMap(({ instance, cache }) => (cache && cache.problem !== '' ? [`${instance}: ${cache.source}, since ${cache.problem}`] : []));
-  const untold = page.instances.filter(({ cache }) => cache === null).map(({ instance }) => `${instance}: its door has told nothing of its cache yet, or is of an earlier version`);
+  const problems = page.instances.flatMap(({ instance, cache }) =>
+    cache && cache.problem !== '' ? [`${instance}: ${cache.source}, since ${cache.problem}`] : [],
+  );
+  const untold = page.instances
+    .filter(({ cache }) => cache === null)
+    .map(({ instance }) => `${instance}: its door has told nothing of its cache yet, or is of an earlier version`);
   return [
     ...head(page),
     `index of all caches: ${count(page.cacheIndexBlocks)} prefix blocks`,
     '',
-    ...table(['INSTANCE', 'BLOCKS HERE', 'AT ITS DOOR', 'SOURCE', 'HIT RATIO', 'ACCURACY', 'CHECKED', '2ND TIER'], rows, 'no instance is known'),
+    ...table(
+      ['INSTANCE', 'BLOCKS HERE', 'AT ITS DOOR', 'SOURCE', 'HIT RATIO', 'ACCURACY', 'CHECKED', '2ND TIER'],
+      rows,
+      'no instance is known',
+    ),
     ...[...problems, ...untold].flatMap((line, i) => (i === 0 ? ['', line] : [line])),
   ].join('\n');
 }
 
 function head({ agent, version, draining, inFlight, brain, routing }: StatusPage): string[] {
-  const linked = brain.connected ? `brain ${brain.url}` : brain.url === '' ? 'no brain' : `brain ${brain.url} not connected: ${brain.lastError ?? 'unknown'}`;
+  const linked = brain.connected
+    ? `brain ${brain.url}`
+    : brain.url === ''
+      ? 'no brain'
+      : `brain ${brain.url} not connected: ${brain.lastError ?? 'unknown'}`;
   const age = routing.tableAgeMs === null ? '' : `, ${Math.round(routing.tableAgeMs / 1000)} s old`;
   const tableName = routing.tableVersion === null ? 'no table' : `table ${routing.tableVersion}${age}`;
   return [
@@ -60,7 +76,12 @@ function head({ agent, version, draining, inFlight, brain, routing }: StatusPage
 function table(titles: Row, rows: readonly Row[], empty: string): string[] {
   if (rows.length === 0) return [empty];
   const widths = titles.map((title, i) => Math.max(title.length, ...rows.map((row) => (row[i] as string).length)));
-  return [titles, ...rows].map((row) => row.map((cell, i) => cell.padEnd(widths[i] as number)).join('  ').trimEnd());
+  return [titles, ...rows].map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i] as number))
+      .join('  ')
+      .trimEnd(),
+  );
 }
 
 /** With a comma every three digits; a dash where there is none. */

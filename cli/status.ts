@@ -18,7 +18,9 @@ export interface StatusFlags {
 export function addStatus(program: Command): void {
   program
     .command('status')
-    .description('show the fleet as an agent sees it: instances, load, policy in force; with --cache, what is known of every KV cache')
+    .description(
+      'show the fleet as an agent sees it: instances, load, policy in force; with --cache, what is known of every KV cache',
+    )
     .option('--url <url>', 'base URL of the agent', 'http://127.0.0.1:8080')
     .option('--cache', 'what is known of the prefix caches')
     .option('--json', "the agent's status page as JSON")
@@ -38,7 +40,11 @@ export async function status({ url, cache = false, json = false }: StatusFlags):
   if (json) return JSON.stringify(page, null, 2);
   const parsed = agentStatus.safeParse(page);
   if (!parsed.success) {
-    throw new LodestarError('UPSTREAM_FAILED', `what ${url} answers is not the status page of an agent of this version (${firstIssue(parsed.error)}); --json prints it as it is`, { cause: parsed.error });
+    throw new LodestarError(
+      'UPSTREAM_FAILED',
+      `what ${url} answers is not the status page of an agent of this version (${firstIssue(parsed.error)}); --json prints it as it is`,
+      { cause: parsed.error },
+    );
   }
   return cache ? cacheText(parsed.data) : statusText(parsed.data);
 }
@@ -52,12 +58,17 @@ async function read(url: string): Promise<unknown> {
   });
   if (answer.code !== 200) {
     const hint = answer.code === 401 ? '; a brain asks for the token there' : '';
-    throw new LodestarError('UPSTREAM_FAILED', `${url} is no agent (HTTP ${answer.code} for ${STATUS_PATH}${hint}): ${remedy}`);
+    throw new LodestarError(
+      'UPSTREAM_FAILED',
+      `${url} is no agent (HTTP ${answer.code} for ${STATUS_PATH}${hint}): ${remedy}`,
+    );
   }
   try {
     return JSON.parse(answer.text) as unknown;
   } catch (error) {
-    throw new LodestarError('UPSTREAM_FAILED', `${url} is no agent (its answer is not JSON): ${remedy}`, { cause: error });
+    throw new LodestarError('UPSTREAM_FAILED', `${url} is no agent (its answer is not JSON): ${remedy}`, {
+      cause: error,
+    });
   }
 }
 

@@ -7,8 +7,24 @@ const source = 'shared/predictor/kernel.as.ts';
 const target = 'shared/predictor/kernel-wasm.ts';
 let binary;
 const { error, stdout, stderr } = await main(
-  [source, '--outFile', 'kernel.wasm', '--runtime', 'stub', '--enable', 'simd', '-O3', '--noAssert', '--importMemory', '--noExportMemory'],
-  { writeFile: (_name, contents) => { binary = contents; } },
+  [
+    source,
+    '--outFile',
+    'kernel.wasm',
+    '--runtime',
+    'stub',
+    '--enable',
+    'simd',
+    '-O3',
+    '--noAssert',
+    '--importMemory',
+    '--noExportMemory',
+  ],
+  {
+    writeFile: (_name, contents) => {
+      binary = contents;
+    },
+  },
 );
 if (error) {
   process.stderr.write(stdout.toString() + stderr.toString());

@@ -23,8 +23,9 @@ export interface RoutingRequest {
 }
 
 /**
- * One instance as one decision sees it: the door's last report plus this entry's reservations that the report has not counted.
- * The ledger's totals, with those reservations added. Mutable and reused between decisions, so that deciding allocates little.
+ * One instance as one decision sees it: the door's last report plus this entry's reservations that the report has not
+ * counted. The ledger's totals, with those reservations added. Mutable and reused between decisions, so that deciding
+ * allocates little.
  */
 export interface CandidateState extends Omit<LedgerTotals, 'meanOutputTokens' | 'stepAgeMs'> {
   report: InstanceReport;
@@ -73,7 +74,9 @@ export function addReservation(candidate: CandidateState, promptTokens: number, 
   candidate.inFlight += 1;
   candidate.pendingTokens += ownTokens;
   const { kvTokens, maxNumSeqs } = candidate.report.limits;
-  const fits = candidate.usedTokens + candidate.waitingTokens + ownTokens <= kvTokens && candidate.prefilling + candidate.decoding < maxNumSeqs;
+  const fits =
+    candidate.usedTokens + candidate.waitingTokens + ownTokens <= kvTokens &&
+    candidate.prefilling + candidate.decoding < maxNumSeqs;
   if (fits) {
     candidate.prefilling += 1;
     candidate.usedTokens += ownTokens;

@@ -2,7 +2,8 @@ import { Packr, Unpackr } from 'msgpackr';
 import { z } from 'zod';
 import { errorMessage, LodestarError } from './errors.ts';
 
-// Plain records: a broadcast frame is encoded once for every receiver, and one that joined late must be able to read it.
+// Plain records: a broadcast frame is encoded once for every receiver, and one that joined late must be able to read
+// it.
 const packr = new Packr({ useRecords: false, mapsAsObjects: true, variableMapSize: true });
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: 'number' });
 
@@ -13,7 +14,8 @@ export function encode(message: unknown): Buffer {
 
 /** Decodes a frame. Errors: WIRE_TOO_LARGE, WIRE_MALFORMED. What comes out is not validated yet. */
 export function decode(frame: Uint8Array, maxBytes: number): unknown {
-  if (frame.byteLength > maxBytes) throw new LodestarError('WIRE_TOO_LARGE', `frame of ${frame.byteLength} bytes exceeds ${maxBytes}`);
+  if (frame.byteLength > maxBytes)
+    throw new LodestarError('WIRE_TOO_LARGE', `frame of ${frame.byteLength} bytes exceeds ${maxBytes}`);
   try {
     return unpackr.unpack(frame);
   } catch (error) {

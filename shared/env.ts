@@ -6,8 +6,9 @@ export interface Timer {
 }
 
 /**
- * Time as the code sees it. `nowMs` is monotonic, with sub-millisecond resolution and an arbitrary origin, for durations and ages; `wallMs`
- * is Unix time for records that leave the process. Live code uses `realClock`; tests and simulations give their own.
+ * Time as the code sees it. `nowMs` is monotonic, with sub-millisecond resolution and an arbitrary origin, for
+ * durations and ages; `wallMs` is Unix time for records that leave the process. Live code uses `realClock`; tests and
+ * simulations give their own.
  */
 export interface Clock {
   nowMs(): number;
@@ -58,7 +59,10 @@ export function seededRng(seed: number): Rng {
 
 /** A logger on standard error (JSON lines), named after its process. */
 export function makeLog(name: string, level: string): Log {
-  return pino({ name, level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, pino.destination(2));
+  return pino(
+    { name, level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination(2),
+  );
 }
 
 /** A logger that drops everything, for tests and simulations. */

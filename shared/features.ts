@@ -4,24 +4,59 @@ import type { PriorEstimate } from './predictor/prior.ts';
 /** Changes whenever the meaning or order of FEATURES changes: nets and samples of another schema are not used. */
 export const FEATURE_SCHEMA = 1;
 
-/** Order of a feature row. Counts and times are log1p, so that a net sees ratios; ratios are as they are; absent readings are 0 with their flag 0. */
+/**
+ * Order of a feature row. Counts and times are log1p, so that a net sees ratios; ratios are as they are; absent
+ * readings are 0 with their flag 0.
+ */
 export const FEATURES = [
-  'promptTokens', 'ownTokens', 'kvHitRatio', 'maxTokens', 'stream', 'sequences',
-  'inFlight', 'pendingRequests', 'pendingTokens', 'decoding', 'decodeContextTokens', 'unseen', 'workRatio',
-  'kvPressure', 'overTokens', 'meanOutputTokens',
-  'engineRunning', 'engineWaiting', 'engineKvUsageRatio', 'engineAge', 'outsideRequests',
-  'gpuPresent', 'gpuUtilRatio', 'gpuMemUsedRatio', 'gpuSmClockRatio', 'gpuPowerRatio', 'hostCpuRatio',
-  'linkMs', 'reportAgeMs', 'lawSamples',
-  'priorTtftMs', 'priorTpotMs',
+  'promptTokens',
+  'ownTokens',
+  'kvHitRatio',
+  'maxTokens',
+  'stream',
+  'sequences',
+  'inFlight',
+  'pendingRequests',
+  'pendingTokens',
+  'decoding',
+  'decodeContextTokens',
+  'unseen',
+  'workRatio',
+  'kvPressure',
+  'overTokens',
+  'meanOutputTokens',
+  'engineRunning',
+  'engineWaiting',
+  'engineKvUsageRatio',
+  'engineAge',
+  'outsideRequests',
+  'gpuPresent',
+  'gpuUtilRatio',
+  'gpuMemUsedRatio',
+  'gpuSmClockRatio',
+  'gpuPowerRatio',
+  'hostCpuRatio',
+  'linkMs',
+  'reportAgeMs',
+  'lawSamples',
+  'priorTtftMs',
+  'priorTpotMs',
 ] as const;
 
 export const FEATURE_COUNT = FEATURES.length;
 
 /**
- * Writes the feature row of one (request, candidate) pair into `out` at `offset` (FEATURE_COUNT floats). Live decisions, simulation and training
- * rows all come from here, so there is no skew between them. Every value is finite whatever the report holds.
+ * Writes the feature row of one (request, candidate) pair into `out` at `offset` (FEATURE_COUNT floats). Live
+ * decisions, simulation and training rows all come from here, so there is no skew between them. Every value is finite
+ * whatever the report holds.
  */
-export function writeFeatureRow(out: Float32Array, offset: number, request: RoutingRequest, candidate: CandidateState, prior: PriorEstimate): void {
+export function writeFeatureRow(
+  out: Float32Array,
+  offset: number,
+  request: RoutingRequest,
+  candidate: CandidateState,
+  prior: PriorEstimate,
+): void {
   const { engine, gpu, host, law, ledger } = candidate.report;
   let at = offset;
   out[at++] = Math.log1p(request.promptTokens);

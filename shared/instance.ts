@@ -2,7 +2,10 @@ import type { LawState } from './predictor/step-law.ts';
 
 export type Health = 'up' | 'starting' | 'down';
 
-/** Which of one entry's requests a report has counted: every sequence up to `upTo`, and `upTo + 2 + k` for each set bit k of `later`. */
+/**
+ * Which of one entry's requests a report has counted: every sequence up to `upTo`, and `upTo + 2 + k` for each set bit
+ * k of `later`.
+ */
 export interface EntrySeen {
   entry: string;
   epoch: number;
@@ -59,7 +62,10 @@ export interface HostGauges {
   memUsedRatio: number;
 }
 
-/** Where a door's view of its engine's prefix cache comes from, the best first: KV events, the door's own block pool, a guess of the cache's size. */
+/**
+ * Where a door's view of its engine's prefix cache comes from, the best first: KV events, the door's own block pool, a
+ * guess of the cache's size.
+ */
 export const CACHE_SOURCES = ['events', 'shadow', 'estimate'] as const;
 export type CacheSource = (typeof CACHE_SOURCES)[number];
 

@@ -36,33 +36,68 @@ export const reportSchema = z.object({
   draining: z.boolean(),
   models: z.array(z.string().max(256)).max(1024),
   kind: z.string().max(256),
-  limits: z.object({ kvTokens: finite, blockTokens: finite, maxNumSeqs: finite, maxBatchedTokens: finite, maxModelLen: finite }),
+  limits: z.object({
+    kvTokens: finite,
+    blockTokens: finite,
+    maxNumSeqs: finite,
+    maxBatchedTokens: finite,
+    maxModelLen: finite,
+  }),
   ledger: z.object({
-    inFlight: finite, waiting: finite, prefilling: finite, decoding: finite, pendingTokens: finite, waitingTokens: finite,
-    pendingPromptTokens: finite, decodeContextTokens: finite, usedTokens: finite, workRatio: finite, meanOutputTokens: finite,
+    inFlight: finite,
+    waiting: finite,
+    prefilling: finite,
+    decoding: finite,
+    pendingTokens: finite,
+    waitingTokens: finite,
+    pendingPromptTokens: finite,
+    decodeContextTokens: finite,
+    usedTokens: finite,
+    workRatio: finite,
+    meanOutputTokens: finite,
     // Absent in reports of earlier versions.
     stepAgeMs: z.number().default(-1),
   }),
-  // A law that no engine can have would draw every request to its instance, or none: the rest of the report holds without it.
+  // A law that no engine can have would draw every request to its instance, or none: the rest of the report holds
+  // without it.
   law: z
     .object({
-      c0: finite, c1: finite, c2: finite, c3: finite, c4: finite,
+      c0: finite,
+      c1: finite,
+      c2: finite,
+      c3: finite,
+      c4: finite,
       // Absent in reports of earlier versions.
-      c5: finite.default(0), t0: finite.default(0),
-      frontEndMs: finite, samples: finite, residualMs: finite,
+      c5: finite.default(0),
+      t0: finite.default(0),
+      frontEndMs: finite,
+      samples: finite,
+      residualMs: finite,
     })
     .transform((law) => (isPossibleLaw(law) ? law : GENERIC_LAW)),
   // Absent in reports of protocol 1.
   cache: z
     .object({
-      source: z.enum(CACHE_SOURCES), problem: z.string().max(512), blocks: finite, offloadedBlocks: finite,
-      hitRatio: ratio, accuracyRatio: ratio, checked: finite,
+      source: z.enum(CACHE_SOURCES),
+      problem: z.string().max(512),
+      blocks: finite,
+      offloadedBlocks: finite,
+      hitRatio: ratio,
+      accuracyRatio: ratio,
+      checked: finite,
     })
     .nullable()
     .default(null),
   engine: z.object({ running: finite, waiting: finite, kvUsageRatio: ratio, ageMs: finite }).nullable(),
   gpu: z
-    .object({ utilRatio: ratio, memUsedRatio: ratio, smClockRatio: ratio, powerRatio: ratio, temperatureC: z.number(), ageMs: finite })
+    .object({
+      utilRatio: ratio,
+      memUsedRatio: ratio,
+      smClockRatio: ratio,
+      powerRatio: ratio,
+      temperatureC: z.number(),
+      ageMs: finite,
+    })
     .nullable(),
   host: z.object({ cpuRatio: ratio, memUsedRatio: ratio }).nullable(),
   seen: z.array(seenSchema).max(256),
@@ -94,14 +129,24 @@ export const blocksSchema = z.object({
   /** float64 little-endian hashes (shared/codec.ts) */
   add: bytesSchema.refine((b) => b.byteLength % 8 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 8),
   remove: bytesSchema.refine((b) => b.byteLength % 8 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 8),
-  /** uint32 little-endian, one for each of `add`: prompt tokens from the start of the prompt to the end of the block; 0, or absent as in protocol 1: not known */
-  tokens: bytesSchema.refine((b) => b.byteLength % 4 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 4).default(() => new Uint8Array(0)),
+  /**
+   * uint32 little-endian, one for each of `add`: prompt tokens from the start of the prompt to the end of the block; 0,
+   * or absent as in protocol 1: not known
+   */
+  tokens: bytesSchema
+    .refine((b) => b.byteLength % 4 === 0 && b.byteLength <= MAX_HASHES_PER_FRAME * 4)
+    .default(() => new Uint8Array(0)),
 });
 
 export const agentMessageSchema = z.discriminatedUnion('t', [
   helloSchema,
   z.object({ t: z.literal('telemetry'), seq: count, reports: z.array(reportSchema).max(256) }),
-  z.object({ t: z.literal('samples'), batch: count, dropped: count, samples: z.array(sampleSchema).max(MAX_SAMPLES_PER_FRAME) }),
+  z.object({
+    t: z.literal('samples'),
+    batch: count,
+    dropped: count,
+    samples: z.array(sampleSchema).max(MAX_SAMPLES_PER_FRAME),
+  }),
   blocksSchema,
   /** asks for the whole state again after a gap; `blocks` names the instances whose deltas broke off */
   z.object({ t: z.literal('resync'), blocks: z.array(id).max(4096) }),
@@ -119,7 +164,13 @@ export const brainMessageSchema = z.discriminatedUnion('t', [
   z.object({ t: z.literal('refuse'), code: z.string().max(64), reason: z.string().max(512) }),
   z.object({ t: z.literal('table'), table: sealedTableSchema }),
   /** `full`: every instance there is; otherwise those that changed. `gone` left the fleet. */
-  z.object({ t: z.literal('state'), seq: count, full: z.boolean(), reports: z.array(reportSchema).max(4096), gone: z.array(id).max(4096) }),
+  z.object({
+    t: z.literal('state'),
+    seq: count,
+    full: z.boolean(),
+    reports: z.array(reportSchema).max(4096),
+    gone: z.array(id).max(4096),
+  }),
   blocksSchema,
   z.object({ t: z.literal('ack'), batch: count }),
   /** asks a door to send the whole view of an instance as a reset */
@@ -143,6 +194,7 @@ export function parseBrainMessage(raw: unknown): BrainMessage {
 
 function parse<T>(schema: z.ZodType<T>, raw: unknown): T {
   const result = schema.safeParse(raw);
-  if (!result.success) throw new LodestarError('WIRE_MALFORMED', `bad message: ${firstIssue(result.error)}`, { cause: result.error });
+  if (!result.success)
+    throw new LodestarError('WIRE_MALFORMED', `bad message: ${firstIssue(result.error)}`, { cause: result.error });
   return result.data;
 }

@@ -1,4 +1,7 @@
-/** Quantile of ascending values by linear interpolation between ranks (type 7 of Hyndman and Fan, the default of NumPy and R). */
+/**
+ * Quantile of ascending values by linear interpolation between ranks (type 7 of Hyndman and Fan, the default of NumPy
+ * and R).
+ */
 export function quantile(ascending: ArrayLike<number>, q: number): number {
   if (ascending.length === 0) return NaN;
   const rank = q * (ascending.length - 1);

@@ -2,7 +2,9 @@ import { z } from 'zod';
 import { bytesSchema } from './codec.ts';
 import { FEATURE_COUNT } from './features.ts';
 
-/** How an attempt ended. `censored` outcomes (aborted, failed) tell only that the latency was longer than what was seen. */
+/**
+ * How an attempt ended. `censored` outcomes (aborted, failed) tell only that the latency was longer than what was seen.
+ */
 export const OUTCOME_STATUSES = ['ok', 'aborted', 'failed', 'timeout'] as const;
 export type OutcomeStatus = (typeof OUTCOME_STATUSES)[number];
 

@@ -3,7 +3,8 @@ import { dirname, resolve } from 'node:path';
 import { errorMessage, LodestarError } from './errors.ts';
 
 /**
- * Makes a folder for state, private to this user, with the folders above it. One at a time: Node's recursive mkdir never returns below a folder such as
+ * Makes a folder for state, private to this user, with the folders above it. One at a time: Node's recursive mkdir
+ * never returns below a folder such as
  * /proc that answers ENOENT. Error: CONFIG_INVALID with the key that names the folder.
  */
 export function makeStateDir(dir: string, key: string): void {
@@ -17,7 +18,11 @@ export function makeStateDir(dir: string, key: string): void {
 
 /** CONFIG_INVALID that says what to do about a state folder that cannot be used. */
 export function stateDirError(dir: string, key: string, error: unknown): LodestarError {
-  return new LodestarError('CONFIG_INVALID', `${key}: cannot write ${dir} (${errorMessage(error)}); choose a folder that this user can write`, { cause: error });
+  return new LodestarError(
+    'CONFIG_INVALID',
+    `${key}: cannot write ${dir} (${errorMessage(error)}); choose a folder that this user can write`,
+    { cause: error },
+  );
 }
 
 function makeDir(dir: string): void {

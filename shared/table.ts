@@ -12,13 +12,27 @@ const positive = z.number().positive();
 const nonNegative = z.number().nonnegative();
 
 const lawSchema = z.object({
-  c0: nonNegative, c1: nonNegative, c2: nonNegative, c3: nonNegative, c4: nonNegative,
+  c0: nonNegative,
+  c1: nonNegative,
+  c2: nonNegative,
+  c3: nonNegative,
+  c4: nonNegative,
   // Absent in tables of earlier versions.
-  c5: nonNegative.default(0), t0: nonNegative.default(0),
-  frontEndMs: nonNegative, samples: nonNegative, residualMs: nonNegative,
+  c5: nonNegative.default(0),
+  t0: nonNegative.default(0),
+  frontEndMs: nonNegative,
+  samples: nonNegative,
+  residualMs: nonNegative,
 });
 
-const weightsSchema = z.object({ queue: nonNegative, busy: nonNegative, decode: nonNegative, paceTokens: nonNegative, kv: nonNegative, block: nonNegative });
+const weightsSchema = z.object({
+  queue: nonNegative,
+  busy: nonNegative,
+  decode: nonNegative,
+  paceTokens: nonNegative,
+  kv: nonNegative,
+  block: nonNegative,
+});
 
 const layerSchema = z
   .object({
@@ -27,7 +41,10 @@ const layerSchema = z
     weights: bytesSchema,
     bias: bytesSchema,
   })
-  .refine((layer) => layer.weights.byteLength === layer.inputs * layer.outputs * 4, 'weights must hold inputs × outputs float32')
+  .refine(
+    (layer) => layer.weights.byteLength === layer.inputs * layer.outputs * 4,
+    'weights must hold inputs × outputs float32',
+  )
   .refine((layer) => layer.bias.byteLength === layer.outputs * 4, 'bias must hold outputs float32');
 
 const netSchema = z
@@ -36,8 +53,14 @@ const netSchema = z
     scale: bytesSchema.refine((b) => b.byteLength === FEATURE_COUNT * 4),
     layers: z.array(layerSchema).min(1).max(MAX_LAYERS),
   })
-  .refine((net) => net.layers[0]?.inputs === FEATURE_COUNT && net.layers.at(-1)?.outputs === HEAD_COUNT, 'ends of the net do not fit the schema')
-  .refine((net) => net.layers.every((layer, i) => i === 0 || layer.inputs === net.layers[i - 1]?.outputs), 'layers do not fit together');
+  .refine(
+    (net) => net.layers[0]?.inputs === FEATURE_COUNT && net.layers.at(-1)?.outputs === HEAD_COUNT,
+    'ends of the net do not fit the schema',
+  )
+  .refine(
+    (net) => net.layers.every((layer, i) => i === 0 || layer.inputs === net.layers[i - 1]?.outputs),
+    'layers do not fit together',
+  );
 
 const rosterEntrySchema = z.object({
   instance: z.string().min(1).max(256),
@@ -96,13 +119,21 @@ export function sealTable(table: RoutingTable): SealedTable {
   return { checksum: checksumOf(body), body };
 }
 
-/** Opens and validates a table. Errors: TABLE_CORRUPT (checksum, shape, or a feature schema that this version does not speak). */
+/**
+ * Opens and validates a table. Errors: TABLE_CORRUPT (checksum, shape, or a feature schema that this version does not
+ * speak).
+ */
 export function openTable(sealed: SealedTable): RoutingTable {
-  if (checksumOf(sealed.body) !== sealed.checksum) throw new LodestarError('TABLE_CORRUPT', 'checksum of the routing table does not match');
+  if (checksumOf(sealed.body) !== sealed.checksum)
+    throw new LodestarError('TABLE_CORRUPT', 'checksum of the routing table does not match');
   const parsed = tableSchema.safeParse(decodeBody(sealed.body));
-  if (!parsed.success) throw new LodestarError('TABLE_CORRUPT', `routing table: ${firstIssue(parsed.error)}`, { cause: parsed.error });
+  if (!parsed.success)
+    throw new LodestarError('TABLE_CORRUPT', `routing table: ${firstIssue(parsed.error)}`, { cause: parsed.error });
   if (parsed.data.featureSchema !== FEATURE_SCHEMA) {
-    throw new LodestarError('TABLE_CORRUPT', `routing table has feature schema ${parsed.data.featureSchema}, this version speaks ${FEATURE_SCHEMA}`);
+    throw new LodestarError(
+      'TABLE_CORRUPT',
+      `routing table has feature schema ${parsed.data.featureSchema}, this version speaks ${FEATURE_SCHEMA}`,
+    );
   }
   return parsed.data;
 }
@@ -127,7 +158,11 @@ export function tableNet(table: RoutingTable): ResidualNet | null {
   return {
     shift: toFloats(table.net.shift),
     scale: toFloats(table.net.scale),
-    layers: table.net.layers.map((layer) => ({ ...layer, weights: toFloats(layer.weights), bias: toFloats(layer.bias) })),
+    layers: table.net.layers.map((layer) => ({
+      ...layer,
+      weights: toFloats(layer.weights),
+      bias: toFloats(layer.bias),
+    })),
   };
 }
 

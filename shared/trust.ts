@@ -22,7 +22,10 @@ const RECENT = 48;
 const WILD_FACTOR = 5;
 /** Newest outcomes among which wild ones are counted: a short burst of them is no drift. */
 const WILD_RECENT = 96;
-/** Share of wild ones among those at which trust is lost, and under which it comes back: one instance or one witness of several is astray. */
+/**
+ * Share of wild ones among those at which trust is lost, and under which it comes back: one instance or one witness of
+ * several is astray.
+ */
 const WILD_LOST = 0.25;
 const WILD_REGAINED = 0.1;
 
@@ -35,8 +38,8 @@ interface Entry {
 }
 
 /**
- * Decides on live outcomes whether predictions may route. Kept by the brain over the fleet and by every entry over its own requests, since the
- * brain may be dead. Each outcome must have been predicted before it was learned from.
+ * Decides on live outcomes whether predictions may route. Kept by the brain over the fleet and by every entry over its
+ * own requests, since the brain may be dead. Each outcome must have been predicted before it was learned from.
  */
 export class TrustGate {
   private readonly limits: TrustLimits;
@@ -52,7 +55,13 @@ export class TrustGate {
     const ape = Math.abs(predictedMs - observedMs) / Math.max(1, observedMs);
     const ratio = Math.max(1, predictedMs) / Math.max(1, observedMs);
     const isWild = !(ratio <= WILD_FACTOR && ratio >= 1 / WILD_FACTOR);
-    this.entries.push({ atMs: nowMs, ape: Number.isFinite(ape) ? ape : Infinity, isWild, covered: observedMs <= p90Ms, regime });
+    this.entries.push({
+      atMs: nowMs,
+      ape: Number.isFinite(ape) ? ape : Infinity,
+      isWild,
+      covered: observedMs <= p90Ms,
+      regime,
+    });
     if (this.entries.length > WINDOW) this.entries.shift();
   }
 
@@ -68,14 +77,20 @@ export class TrustGate {
     const apes = live.map((entry) => entry.ape);
     const medianApe = median(apes);
     const newest = live.slice(-WILD_RECENT);
-    const reason = this.judge(apes, medianApe, newest.filter((entry) => entry.isWild).length / Math.max(1, newest.length));
+    const reason = this.judge(
+      apes,
+      medianApe,
+      newest.filter((entry) => entry.isWild).length / Math.max(1, newest.length),
+    );
     return {
       verdict: this.state,
       reason,
       samples: live.length,
       medianApe: medianApe !== null && Number.isFinite(medianApe) ? medianApe : null,
       p90Coverage: live.length > 0 ? live.filter((entry) => entry.covered).length / live.length : null,
-      regimes: Object.fromEntries(REGIMES.map((regime) => [regime, this.regimeVerdict(live, regime)])) as Trust['regimes'],
+      regimes: Object.fromEntries(
+        REGIMES.map((regime) => [regime, this.regimeVerdict(live, regime)]),
+      ) as Trust['regimes'],
     };
   }
 
@@ -84,7 +99,9 @@ export class TrustGate {
     const recent = median(apes.slice(-RECENT));
     const enough = apes.length >= (this.state === 'trusted' ? Math.min(minSamples, RECENT / 2) : minSamples);
     if (!enough || recent === null || medianApe === null) {
-      return this.state === 'trusted' ? 'trusted, no recent outcome' : `learning: ${apes.length} of ${minSamples} outcomes`;
+      return this.state === 'trusted'
+        ? 'trusted, no recent outcome'
+        : `learning: ${apes.length} of ${minSamples} outcomes`;
     }
     if (this.state !== 'untrusted' && recent > maxMedianApe * HYSTERESIS) {
       this.state = 'untrusted';
@@ -95,8 +112,10 @@ export class TrustGate {
       return `drift: ${percent(wildShare)} of recent predictions off by more than ${WILD_FACTOR} times`;
     }
     if (this.state === 'trusted') return `median error ${percent(medianApe)}`;
-    if (medianApe > maxMedianApe || recent > maxMedianApe) return `median error ${percent(Math.max(medianApe, recent))} > ${percent(maxMedianApe)}`;
-    if (this.state === 'untrusted' && wildShare > WILD_REGAINED) return `${percent(wildShare)} of recent predictions off by more than ${WILD_FACTOR} times`;
+    if (medianApe > maxMedianApe || recent > maxMedianApe)
+      return `median error ${percent(Math.max(medianApe, recent))} > ${percent(maxMedianApe)}`;
+    if (this.state === 'untrusted' && wildShare > WILD_REGAINED)
+      return `${percent(wildShare)} of recent predictions off by more than ${WILD_FACTOR} times`;
     this.state = 'trusted';
     return `median error ${percent(medianApe)}`;
   }

@@ -18,15 +18,24 @@ export interface DeliveryRequest extends UpstreamRequest {
 }
 
 /**
- * Hands one request to a local engine and accounts for it until it ends. The only way to the engine: local requests come by function call, those of
- * other entries by their hop.
+ * Hands one request to a local engine and accounts for it until it ends. The only way to the engine: local requests
+ * come by function call, those of other entries by their hop.
  */
-export function deliver(instance: DoorInstance, request: DeliveryRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler): Attempt {
+export function deliver(
+  instance: DoorInstance,
+  request: DeliveryRequest,
+  prompt: LedgerPrompt,
+  id: DeliveryId,
+  handler: AttemptHandler,
+): Attempt {
   instance.ledger.seen.note(id.entry, id.epoch, id.seq);
   return new Delivery(instance, request, prompt, id, handler).start(request);
 }
 
-/** The client's headers with what this engine asks for: its key, and which of the ranks behind the url it is (vllm/entrypoints/generate/base/serving.py). */
+/**
+ * The client's headers with what this engine asks for: its key, and which of the ranks behind the url it is
+ * (vllm/entrypoints/generate/base/serving.py).
+ */
 function headersFor({ config }: DoorInstance, headers: UpstreamRequest['headers']): UpstreamRequest['headers'] {
   const { apiKey, dataParallelRank: rank } = config;
   return {
@@ -63,7 +72,13 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   private status = 0;
   private over = false;
 
-  constructor(door: DoorInstance, request: DeliveryRequest, prompt: LedgerPrompt, id: DeliveryId, handler: AttemptHandler) {
+  constructor(
+    door: DoorInstance,
+    request: DeliveryRequest,
+    prompt: LedgerPrompt,
+    id: DeliveryId,
+    handler: AttemptHandler,
+  ) {
     this.door = door;
     this.request = request;
     this.id = id;
@@ -84,7 +99,10 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.usageAdded = request.usageSplice !== undefined && this.door.usageForced === false;
     const body = this.usageAdded ? spliced(request.body, request.usageSplice) : request.body;
     try {
-      this.attempt = this.door.upstream.dispatch({ ...request, headers: headersFor(this.door, request.headers), body }, this);
+      this.attempt = this.door.upstream.dispatch(
+        { ...request, headers: headersFor(this.door, request.headers), body },
+        this,
+      );
     } catch (error) {
       this.close(false);
       throw error;
@@ -138,7 +156,8 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
       const body = this.answer.body();
       if (body) this.text?.push(body);
     }
-    if (this.form === 'events' && this.request.usageSplice && !this.usageAdded) this.door.usageForced = this.usage !== undefined;
+    if (this.form === 'events' && this.request.usageSplice && !this.usageAdded)
+      this.door.usageForced = this.usage !== undefined;
     this.close(this.status === 200);
     this.handler.onEnd({ usage: this.usage, rest: this.cutter.rest() });
   }
@@ -149,7 +168,10 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.handler.onFailure(failure);
   }
 
-  /** The engine's headers, with the word that the usage in this stream is not for the client. What agents alone exchange is not believed of an engine. */
+  /**
+   * The engine's headers, with the word that the usage in this stream is not for the client. What agents alone exchange
+   * is not believed of an engine.
+   */
   private ownHeaders(headers: IncomingHttpHeaders): IncomingHttpHeaders {
     const own: IncomingHttpHeaders = {};
     for (const name in headers) if (!INTERNAL_HEADERS.has(name)) own[name] = headers[name];
@@ -171,7 +193,8 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     // Without usage the answer was cut: what is there of it is not what comes back.
     const told = usage && { ...usage, answer: this.text?.text(), source: request };
     // For n > 1, usage counts are sums over all sequences.
-    if (told && this.entry.prompt.sequences > 1) Object.assign(told, { promptTokens: undefined, cachedTokens: undefined });
+    if (told && this.entry.prompt.sequences > 1)
+      Object.assign(told, { promptTokens: undefined, cachedTokens: undefined });
     this.door.ledger.close(this.entry, told, computed);
   }
 

@@ -68,11 +68,15 @@ export interface DoorInstanceOptions {
   limits: WatchLimits;
   collectors: DoorSources;
   env: Env;
-  /** `assumed`: the cache view keeps the size that it starts with; otherwise it takes the one that the engine reports */
+  /**
+   * `assumed`: the cache view keeps the size that it starts with; otherwise it takes the one that the engine reports
+   */
   cacheSize?: 'assumed' | 'reported';
 }
 
-/** One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it. */
+/**
+ * One local engine as its door keeps it: ledger, cache view, law, gauges and health. The only source of truth about it.
+ */
 export class DoorInstance {
   readonly id: string;
   readonly upstream: Upstream;
@@ -86,7 +90,10 @@ export class DoorInstance {
   readonly open: OpenAttempts;
   readonly life: EngineLife;
   incarnation: number;
-  /** the engine ends every stream with its usage, asked or not (`--enable-force-include-usage`); undefined: not known yet */
+  /**
+   * the engine ends every stream with its usage, asked or not (`--enable-force-include-usage`); undefined: not known
+   * yet
+   */
   usageForced: boolean | undefined;
   /** counts the block deltas of this incarnation */
   blockSeq = 0;
@@ -113,8 +120,12 @@ export class DoorInstance {
     this.open = options.open;
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
-    this.cache = new CacheView(env.clock, this.kvTokens, this.blockTokens, new TokenProbe(this.upstream, env.clock, config.apiKey), (problem) =>
-      env.log.warn({ instance: config.id }, problem),
+    this.cache = new CacheView(
+      env.clock,
+      this.kvTokens,
+      this.blockTokens,
+      new TokenProbe(this.upstream, env.clock, config.apiKey),
+      (problem) => env.log.warn({ instance: config.id }, problem),
     );
     this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
@@ -154,7 +165,8 @@ export class DoorInstance {
     this.followEvents();
     const gauges = this.gauges();
     // An engine in doubt is probed, and its gauges may stand still.
-    if (gauges && this.life.doubt === undefined) this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
+    if (gauges && this.life.doubt === undefined)
+      this.outside.note(this.ledger.inFlight, gauges.value.running + gauges.value.waiting, gauges.atMs);
   }
 
   /** Events are followed once the engine has told the size of its blocks: before, they cannot be judged. */
@@ -201,7 +213,12 @@ export class DoorInstance {
       law: this.fit.state(),
       cache: this.cacheFigures(),
       engine: metrics
-        ? { running: metrics.value.running, waiting: metrics.value.waiting, kvUsageRatio: metrics.value.kvUsageRatio, ageMs: nowMs - metrics.atMs }
+        ? {
+            running: metrics.value.running,
+            waiting: metrics.value.waiting,
+            kvUsageRatio: metrics.value.kvUsageRatio,
+            ageMs: nowMs - metrics.atMs,
+          }
         : null,
       gpu: this.gpu(nowMs),
       host: host ? { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio } : null,
@@ -211,7 +228,8 @@ export class DoorInstance {
 
   private cacheFigures(): CacheFigures {
     const figures = this.cache.figures();
-    const problem = figures.source === 'events' || figures.problem !== '' ? figures.problem : (this.kvEvents?.status().error ?? '');
+    const problem =
+      figures.source === 'events' || figures.problem !== '' ? figures.problem : (this.kvEvents?.status().error ?? '');
     return { ...figures, problem: problem.slice(0, MAX_PROBLEM_CHARS) };
   }
 
@@ -241,7 +259,10 @@ export class DoorInstance {
     const health = this.options.collectors.instances.get(this.id)?.health.state;
     const model = health?.models[0]?.id ?? '?';
     const gpu = kind.gpu ?? this.gpuName() ?? '?';
-    return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(0, 256);
+    return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(
+      0,
+      256,
+    );
   }
 
   private limits() {
@@ -282,7 +303,9 @@ export class DoorInstance {
     return metrics && { ...metrics, value: this.engineOf(metrics.value) };
   }
 
-  /** Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank. */
+  /**
+   * Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank.
+   */
   private engineOf(metrics: VllmMetrics): EngineGauges {
     const { dataParallelRank: rank } = this.config;
     return (rank === undefined ? undefined : metrics.engines.get(String(rank))) ?? metrics;

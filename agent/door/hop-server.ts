@@ -17,17 +17,26 @@ export interface HopHost {
 }
 
 /**
- * Delivers a request that another entry has routed here; settles when it is over. The answer's headers carry the door's load report; a failure of the
- * door or engine is marked, so that the entry may try elsewhere.
+ * Delivers a request that another entry has routed here; settles when it is over. The answer's headers carry the door's
+ * load report; a failure of the door or engine is marked, so that the entry may try elsewhere.
  */
-export function serveHop(host: HopHost, door: DoorInstance, hop: Hop, client: ClientRequest, response: ServerResponse): Promise<void> {
+export function serveHop(
+  host: HopHost,
+  door: DoorInstance,
+  hop: Hop,
+  client: ClientRequest,
+  response: ServerResponse,
+): Promise<void> {
   const answer = new ClientAnswer(response);
   const { method, path, body, usageSplice } = client;
   const request = { method, path, headers: passableHeaders(client.headers), body, usageSplice };
   const attempt = deliver(door, request, ledgerPrompt(host, client, printOf(host, client)), hop, {
     onHeaders(status, headers) {
       const added = headers[USAGE_HEADER];
-      answer.begin(status, headers, { ...(added === undefined ? {} : { [USAGE_HEADER]: String(added) }), ...reportHeader(door, host.draining) });
+      answer.begin(status, headers, {
+        ...(added === undefined ? {} : { [USAGE_HEADER]: String(added) }),
+        ...reportHeader(door, host.draining),
+      });
       // The entry reads the report now, long before the first token.
       response.flushHeaders();
     },
@@ -36,7 +45,10 @@ export function serveHop(host: HopHost, door: DoorInstance, hop: Hop, client: Cl
     onFailure({ failure, error }) {
       // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
       if (answer.begun) answer.cut();
-      else answer.fail(502, 'BadGatewayError', error.message, { headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) } });
+      else
+        answer.fail(502, 'BadGatewayError', error.message, {
+          headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) },
+        });
     },
   });
   return new Promise((resolve) => {

@@ -10,7 +10,10 @@ import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './law/step-clock.ts';
 
 /** What the engine told of a request at its end; undefined where it did not. */
-export interface LedgerOutcome extends Pick<CacheOutcome, 'outputTokens' | 'cachedTokens'>, Partial<Omit<CacheOutcome, 'outputTokens' | 'cachedTokens'>> {}
+export interface LedgerOutcome
+  extends
+    Pick<CacheOutcome, 'outputTokens' | 'cachedTokens'>,
+    Partial<Omit<CacheOutcome, 'outputTokens' | 'cachedTokens'>> {}
 
 /** One request in flight at the engine. */
 export interface LedgerRequest extends ClockedRequest {
@@ -35,7 +38,13 @@ export interface LedgerLimits {
   maxBatchedTokens: number;
 }
 
-const UNTOLD: CacheOutcome = { promptTokens: undefined, outputTokens: undefined, cachedTokens: undefined, answer: undefined, source: undefined };
+const UNTOLD: CacheOutcome = {
+  promptTokens: undefined,
+  outputTokens: undefined,
+  cachedTokens: undefined,
+  answer: undefined,
+  source: undefined,
+};
 /** Time constant of ρ, the share of time that admitted prefill work takes. */
 const RHO_TAU_MS = 30_000;
 const OUTPUT_RATE = 0.05;
@@ -45,8 +54,9 @@ const MAX_STEP_AGE_MS = 10_000;
 const MAX_STEP_SHARE = 0.95;
 
 /**
- * The door's exact account of every request in flight on its instance. Which of them wait, prefill or decode is an estimate: admission is
- * replayed as vLLM does it (first come, first served, while the KV cache and the batch have room), first tokens correct it.
+ * The door's exact account of every request in flight on its instance. Which of them wait, prefill or decode is an
+ * estimate: admission is replayed as vLLM does it (first come, first served, while the KV cache and the batch have
+ * room), first tokens correct it.
  */
 export class Ledger {
   readonly fit: LawFit;
@@ -109,7 +119,10 @@ export class Ledger {
     return request;
   }
 
-  /** A rough forecast of when its next byte comes, ms from now: the prefill that is pending, and for an answer that is no stream all of its decoding. */
+  /**
+   * A rough forecast of when its next byte comes, ms from now: the prefill that is pending, and for an answer that is
+   * no stream all of its decoding.
+   */
   forecastMs({ prompt }: LedgerRequest): number {
     const { pendingTokens, decoding, decodeContextTokens } = this.totals();
     const law = this.fit.state();
@@ -122,7 +135,10 @@ export class Ledger {
   longestStepMs(): number {
     const { decoding, decodeContextTokens } = this.totals();
     const law = this.fit.state();
-    return prefillBaseMs(law, decoding, decodeContextTokens) + law.c1 * billedTokens(law, this.limits.maxBatchedTokens, 1, decoding);
+    return (
+      prefillBaseMs(law, decoding, decodeContextTokens) +
+      law.c1 * billedTokens(law, this.limits.maxBatchedTokens, 1, decoding)
+    );
   }
 
   /** What the engine will find cached: what it holds, or what requests that wait ahead will have brought by then. */
@@ -130,7 +146,8 @@ export class Ledger {
     const look = this.cache.look(prompt);
     let shared = 0;
     for (const { prompt: ahead } of this.queue) shared = Math.max(shared, sharedBlocks(ahead.hashes, prompt.hashes));
-    const hitTokens = shared === 0 ? 0 : engineHitTokens(look.ends[shared - 1] as number, look.promptTokens, this.limits.blockTokens);
+    const hitTokens =
+      shared === 0 ? 0 : engineHitTokens(look.ends[shared - 1] as number, look.promptTokens, this.limits.blockTokens);
     return hitTokens > look.hitTokens ? { ...look, hitTokens, hit: undefined } : look;
   }
 
@@ -148,7 +165,10 @@ export class Ledger {
     if (first) this.onChange();
   }
 
-  /** The request left the engine. `outcome`: what the engine told of it, if it told. `computed` false: it was refused, or never reached the engine. */
+  /**
+   * The request left the engine. `outcome`: what the engine told of it, if it told. `computed` false: it was refused,
+   * or never reached the engine.
+   */
   close(request: LedgerRequest, outcome: LedgerOutcome | undefined, computed = true): void {
     if (request.closed) return;
     request.closed = true;
@@ -166,7 +186,10 @@ export class Ledger {
     this.onChange();
   }
 
-  /** The engine restarted: nothing is in flight any more, and its law is unknown again. Open requests end through their own errors. */
+  /**
+   * The engine restarted: nothing is in flight any more, and its law is unknown again. Open requests end through their
+   * own errors.
+   */
   reset(): void {
     for (const request of this.requests) request.closed = true;
     this.requests.clear();
@@ -201,7 +224,8 @@ export class Ledger {
       }
     }
     const pending = prefilling + this.queue.length;
-    if (prefilling > 0) pendingTokens = Math.max(waitingTokens, pendingTokens - this.progressTokens(nowMs, decoding, context));
+    if (prefilling > 0)
+      pendingTokens = Math.max(waitingTokens, pendingTokens - this.progressTokens(nowMs, decoding, context));
     return {
       inFlight: this.requests.size,
       waiting: this.queue.length,
@@ -244,7 +268,8 @@ export class Ledger {
     const nowMs = this.clock.nowMs();
     while (this.queue.length > 0) {
       const head = this.queue[0] as LedgerRequest;
-      const fits = this.running < this.limits.maxNumSeqs && this.cache.usedTokens + this.claimOf(head) <= this.limits.kvTokens;
+      const fits =
+        this.running < this.limits.maxNumSeqs && this.cache.usedTokens + this.claimOf(head) <= this.limits.kvTokens;
       // What an empty engine cannot hold, it refuses by itself; it must not block the line here.
       if (!fits && this.running > 0) return;
       this.admit(head, nowMs);
@@ -255,7 +280,10 @@ export class Ledger {
     return this.cache.claimTokens(prompt, look, promptTokens + outputTokens);
   }
 
-  /** The engine has no block for a token of `request`: the newest of the running requests loses its blocks and waits at the head of the line (vLLM's scheduler, FCFS). */
+  /**
+   * The engine has no block for a token of `request`: the newest of the running requests loses its blocks and waits at
+   * the head of the line (vLLM's scheduler, FCFS).
+   */
   private preempt(request: LedgerRequest): void {
     let victim: LedgerRequest | undefined;
     for (const one of this.requests) if (one.sequence && (!victim || one.admittedMs >= victim.admittedMs)) victim = one;
@@ -275,10 +303,20 @@ export class Ledger {
     if (this.running === 0 || this.prefillIdle()) this.headSinceMs = nowMs;
     this.running += 1;
     const law = this.fit.state();
-    this.workSum = this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS) + prefillWorkMs(law, request.ownTokens, request.hitTokens, 0);
+    this.workSum =
+      this.workSum * Math.exp((this.workAtMs - nowMs) / RHO_TAU_MS) +
+      prefillWorkMs(law, request.ownTokens, request.hitTokens, 0);
     this.workAtMs = nowMs;
     if (!prompt.stream) {
-      request.silentFirstMs = nowMs + expectedPrefillMs(this.fit, request.ownTokens, request.hitTokens, this.batch(nowMs), this.limits.maxBatchedTokens);
+      request.silentFirstMs =
+        nowMs +
+        expectedPrefillMs(
+          this.fit,
+          request.ownTokens,
+          request.hitTokens,
+          this.batch(nowMs),
+          this.limits.maxBatchedTokens,
+        );
     }
   }
 
@@ -288,12 +326,13 @@ export class Ledger {
   }
 
   /**
-   * Prompt tokens that count as pending but that the law says are computed by now: whole chunks of the first prompt in line, and of the step that
-   * runs now the share of its time that has passed.
+   * Prompt tokens that count as pending but that the law says are computed by now: whole chunks of the first prompt in
+   * line, and of the step that runs now the share of its time that has passed.
    */
   private progressTokens(nowMs: number, decoding: number, context: number): number {
     const law = this.fit.state();
-    const inPrefill = (request: LedgerRequest): boolean => request.sequence !== undefined && request.lastTokenMs === undefined && nowMs < request.silentFirstMs;
+    const inPrefill = (request: LedgerRequest): boolean =>
+      request.sequence !== undefined && request.lastTokenMs === undefined && nowMs < request.silentFirstMs;
     let head: LedgerRequest | undefined;
     for (const request of this.requests) if (!head && inPrefill(request)) head = request;
     if (!head) return 0;
@@ -301,11 +340,15 @@ export class Ledger {
     const base = prefillBaseMs(law, decoding, context);
     const stepMs = (tokens: number): number => base + law.c1 * billedTokens(law, tokens, 1, decoding);
     const readyMs = Math.max(this.headSinceMs, head.startedMs + law.frontEndMs);
-    const wholeChunks = Math.min(Math.floor((head.ownTokens - 1) / budget), Math.max(0, Math.floor((nowMs - readyMs) / stepMs(budget))));
+    const wholeChunks = Math.min(
+      Math.floor((head.ownTokens - 1) / budget),
+      Math.max(0, Math.floor((nowMs - readyMs) / stepMs(budget))),
+    );
     const done = wholeChunks * budget;
     const stepStartMs = decoding > 0 ? this.stepClock.stepStartMs : readyMs + wholeChunks * stepMs(budget);
     let inStep = -done;
-    for (const request of this.requests) if (inPrefill(request) && request.startedMs + law.frontEndMs <= stepStartMs) inStep += request.ownTokens;
+    for (const request of this.requests)
+      if (inPrefill(request) && request.startedMs + law.frontEndMs <= stepStartMs) inStep += request.ownTokens;
     if (inStep <= 0) return done;
     inStep = Math.min(inStep, budget);
     const share = (nowMs - stepStartMs) / stepMs(inStep);

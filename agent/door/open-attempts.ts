@@ -1,6 +1,9 @@
 import type { AttemptFailure } from '../wire/ending.ts';
 
-/** Identifies a delivery: entry, its boot epoch, its sequence number at the instance. Always complete: a local entry numbers its requests too. */
+/**
+ * Identifies a delivery: entry, its boot epoch, its sequence number at the instance. Always complete: a local entry
+ * numbers its requests too.
+ */
 export interface DeliveryId {
   entry: string;
   epoch: number;
@@ -25,7 +28,9 @@ export interface OpenAttempt {
   readonly paused: boolean;
   /** when its reader last read on after a pause; Infinity during one, −Infinity if there was none */
   readonly pausedUntilMs: number;
-  /** Ends it: its handler gets the failure, and the connection to the engine is closed. Does nothing when it is over. */
+  /**
+   * Ends it: its handler gets the failure, and the connection to the engine is closed. Does nothing when it is over.
+   */
   end(failure: AttemptFailure): void;
 }
 

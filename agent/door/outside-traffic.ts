@@ -4,8 +4,8 @@ import type { Log } from '../../shared/env.ts';
 const READINGS = 5;
 
 /**
- * Watches for requests that reach an engine past its door: they show as gauges above the door's own ledger. The ledger, and so every decision, knows nothing
- * of their prompts; vLLM is meant to listen on loopback only.
+ * Watches for requests that reach an engine past its door: they show as gauges above the door's own ledger. The ledger,
+ * and so every decision, knows nothing of their prompts; vLLM is meant to listen on loopback only.
  */
 export class OutsideTraffic {
   /** requests at the engine that the door did not forward, by the newest reading */
@@ -33,7 +33,10 @@ export class OutsideTraffic {
     this.inRow = this.requests > 0 ? this.inRow + 1 : 0;
     if (this.inRow === READINGS) {
       this.said = true;
-      this.log.warn({ instance: this.instance, requests: this.requests }, 'requests reach the engine past its agent: let it listen on loopback only');
+      this.log.warn(
+        { instance: this.instance, requests: this.requests },
+        'requests reach the engine past its agent: let it listen on loopback only',
+      );
     } else if (this.inRow === 0 && this.said) {
       this.said = false;
       this.log.info({ instance: this.instance }, 'no more requests reach the engine past its agent');

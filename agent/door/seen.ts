@@ -4,8 +4,8 @@ import type { EntrySeen } from '../../shared/instance.ts';
 const MAX_ENTRIES = 256;
 
 /**
- * Which requests of which entry a door has counted: a contiguous sequence and a bitmap of 32 later ones, per entry boot. An entry numbers
- * its requests per instance, so that a door sees them without gaps.
+ * Which requests of which entry a door has counted: a contiguous sequence and a bitmap of 32 later ones, per entry
+ * boot. An entry numbers its requests per instance, so that a door sees them without gaps.
  */
 export class SeenTracker {
   private readonly entries = new Map<string, EntrySeen>();

@@ -9,13 +9,17 @@ type PromptBlocks = Pick<Fingerprint, 'hashes' | 'bytes'>;
 export interface Admission {
   view: InstanceView;
   seq: number;
-  /** The attempt is over: the place no longer counts. With `failed`, nor does the prompt that it would have brought into the cache. */
+  /**
+   * The attempt is over: the place no longer counts. With `failed`, nor does the prompt that it would have brought into
+   * the cache.
+   */
   release(failed: boolean): void;
 }
 
 /**
- * Takes a place for the request at the chosen instance, in the same tick as the decision: the next decision of this entry already counts it,
- * and finds its prompt cached there (requests of a burst share a prefix), before the door has reported either.
+ * Takes a place for the request at the chosen instance, in the same tick as the decision: the next decision of this
+ * entry already counts it, and finds its prompt cached there (requests of a burst share a prefix), before the door has
+ * reported either.
  */
 export function admit(instances: Instances, decision: Decision, print: PromptBlocks): Admission {
   const { view } = decision;
@@ -39,7 +43,11 @@ export function admit(instances: Instances, decision: Decision, print: PromptBlo
 }
 
 /** Nothing is expected of a prompt that the door has cached to its end. */
-function expect({ index }: Instances, { view, promptTokens }: Decision, { hashes, bytes }: PromptBlocks): Expectation | undefined {
+function expect(
+  { index }: Instances,
+  { view, promptTokens }: Decision,
+  { hashes, bytes }: PromptBlocks,
+): Expectation | undefined {
   const last = hashes[hashes.length - 1];
   if (last === undefined || index.holds(view.id, last)) return undefined;
   const tokensPerBlock = (promptTokens * BLOCK_BYTES) / bytes;

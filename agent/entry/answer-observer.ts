@@ -21,14 +21,21 @@ const FINGERPRINT = /"system_fingerprint":"[^"\\]*"/;
 const OBJECT_END = Buffer.from('}\n\n');
 
 /**
- * Watches an answer go by: first token, tokens, usage, in-band errors; and makes of a stream with the usage event that only we asked for what it would have been
- * without. `filter` returns what goes to the client: whole events only, so that whatever follows them stands alone; the very chunk, unless something is taken from it.
+ * Watches an answer go by: first token, tokens, usage, in-band errors; and makes of a stream with the usage event that
+ * only we asked for what it would have been without. `filter` returns what goes to the client: whole events only, so
+ * that whatever follows them stands alone; the very chunk, unless something is taken from it.
  *
- * A stream of named events begins before its first token does (/v1/responses: at once). What only announces the answer is held back until there is one, so that until
- * then another instance may still give it, as for the other streams.
+ * A stream of named events begins before its first token does (/v1/responses: at once). What only announces the answer
+ * is held back until there is one, so that until then another instance may still give it, as for the other streams.
  */
 export class AnswerObserver {
-  readonly observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
+  readonly observed: Observed = {
+    ttftMs: undefined,
+    lastTokenMs: undefined,
+    tokens: 0,
+    usage: undefined,
+    inBandError: false,
+  };
   private readonly form: AnswerForm;
   private readonly strip: boolean;
   private readonly whole = new WholeAnswer();
@@ -63,7 +70,10 @@ export class AnswerObserver {
     return this.form === 'events' && !this.torn;
   }
 
-  /** `atMs`: since dispatch. `cut`: the chunk's events, where the door has cut them already. Undefined when nothing of it is for the client yet. */
+  /**
+   * `atMs`: since dispatch. `cut`: the chunk's events, where the door has cut them already. Undefined when nothing of
+   * it is for the client yet.
+   */
   filter(chunk: Buffer, atMs: number, cut?: EventCutter): Buffer | undefined {
     if (this.form !== 'events') {
       if (this.form === 'whole') this.whole.push(chunk);
@@ -82,7 +92,9 @@ export class AnswerObserver {
     return this.note(this.kept.length === 1 ? (this.kept[0] as Buffer) : Buffer.concat(this.kept), atMs);
   }
 
-  /** The answer is complete. `told`: what the door has read of it already. Returns bytes still held back for the client. */
+  /**
+   * The answer is complete. `told`: what the door has read of it already. Returns bytes still held back for the client.
+   */
   finish(atMs: number, told?: AnswerTold): Buffer | undefined {
     if (this.form === 'events') return this.rest(told ? told.rest : this.cutter.rest());
     this.observed.lastTokenMs = atMs;

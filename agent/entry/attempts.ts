@@ -29,8 +29,9 @@ interface EndedAttempt extends StartedAttempt {
 }
 
 /**
- * The attempts of one request, one after the other: `begin` chooses an instance and takes a place there, `end` judges how the attempt ended and says
- * whether another may follow. It knows no promises and no sockets, so a simulated entry runs the same code.
+ * The attempts of one request, one after the other: `begin` chooses an instance and takes a place there, `end` judges
+ * how the attempt ended and says whether another may follow. It knows no promises and no sockets, so a simulated entry
+ * runs the same code.
  */
 export class Attempts {
   private readonly context: AgentContext;
@@ -52,8 +53,8 @@ export class Attempts {
   }
 
   /**
-   * Decides and admits in one tick. Undefined when nobody may take the request, and when it was tried before and its first byte could not come by
-   * `firstByteByMs` (clock ms): its client will have left by then.
+   * Decides and admits in one tick. Undefined when nobody may take the request, and when it was tried before and its
+   * first byte could not come by `firstByteByMs` (clock ms): its client will have left by then.
    */
   begin(firstByteByMs = Infinity): StartedAttempt | undefined {
     const { context, print } = this;
@@ -79,7 +80,8 @@ export class Attempts {
     started.admission.release(neverComputed(result));
     this.count += 1;
     this.excluded.add(view.id);
-    if (result.ending === 'full') view.rest = { untilMs: this.context.env.clock.nowMs() + result.restMs, status: result.httpStatus ?? 503 };
+    if (result.ending === 'full')
+      view.rest = { untilMs: this.context.env.clock.nowMs() + result.restMs, status: result.httpStatus ?? 503 };
     const elsewhere: Elsewhere = this.suspects.some((one) => alike(one.result, result)) ? 'alike' : 'unknown';
     const verdict = this.judge(ended, elsewhere);
     const goesOn = verdict.retry && this.hasTries(result);
@@ -109,7 +111,10 @@ export class Attempts {
     for (const one of this.suspects.splice(0)) this.book(one, this.judge(one, elsewhere));
   }
 
-  private judge({ decision: { view }, startMs, result: { ending, begun } }: EndedAttempt, elsewhere: Elsewhere): Verdict {
+  private judge(
+    { decision: { view }, startMs, result: { ending, begun } }: EndedAttempt,
+    elsewhere: Elsewhere,
+  ): Verdict {
     const works = view.lastGoodMs > startMs || this.context.env.clock.nowMs() - view.lastGoodMs < WORKS_MS;
     return judge({ ending, begun, remote: view.local === undefined, elsewhere, works });
   }

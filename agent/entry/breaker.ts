@@ -8,8 +8,9 @@ export interface BreakerLimits {
 }
 
 /**
- * Keeps requests away from a link that fails. Closed: all pass. Open: none, for a pause that doubles with each failed trial. Then one request
- * at a time is let through as a trial; its success closes the breaker. Client errors (4xx) are not failures.
+ * Keeps requests away from a link that fails. Closed: all pass. Open: none, for a pause that doubles with each failed
+ * trial. Then one request at a time is let through as a trial; its success closes the breaker. Client errors (4xx) are
+ * not failures.
  */
 export class Breaker {
   private readonly limits: BreakerLimits;

@@ -44,7 +44,13 @@ export interface AgentContext {
 }
 
 /** Makes the parts of an agent. `doors`: its local instances. */
-export function makeContext(config: AgentConfig, token: string, env: Env, epoch: number, doors: readonly DoorInstance[]): AgentContext {
+export function makeContext(
+  config: AgentConfig,
+  token: string,
+  env: Env,
+  epoch: number,
+  doors: readonly DoorInstance[],
+): AgentContext {
   const instances = new Instances(env.clock, config, config.id, epoch, doors);
   const tables = new TableState(config, env);
   const watchdog = new Watchdog(env.clock);
@@ -88,15 +94,26 @@ function makeMetrics(context: () => AgentContext, doors: readonly DoorInstance[]
     samples_waiting: { help: 'Samples that wait for the brain', read: () => context().samples.size },
     samples_dropped: { help: 'Samples lost because the queue was full', read: () => context().samples.dropped },
     table_version: { help: 'Version of the routing table in force', read: () => context().tables.table?.version ?? 0 },
-    learned_in_force: { help: '1 while learned predictions route', read: () => (context().tables.inForce(undefined).policy === 'learned' ? 1 : 0) },
-    outside_requests: { help: 'Requests at the local engines that did not come through their door', read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0) },
+    learned_in_force: {
+      help: '1 while learned predictions route',
+      read: () => (context().tables.inForce(undefined).policy === 'learned' ? 1 : 0),
+    },
+    outside_requests: {
+      help: 'Requests at the local engines that did not come through their door',
+      read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0),
+    },
     cache_index_blocks: { help: 'Prefix blocks in the cache index', read: () => context().instances.index.blockCount },
-    cache_index_refused: { help: 'Prefix blocks that the full cache index has refused', read: () => context().instances.index.refused },
+    cache_index_refused: {
+      help: 'Prefix blocks that the full cache index has refused',
+      read: () => context().instances.index.refused,
+    },
   };
   const caches = (): { instance: string; cache: CacheFigures }[] => {
     const { instances, draining } = context();
     instances.readLocal(draining);
-    return [...instances.views.values()].flatMap(({ id, local, report }) => (local && report?.cache ? [{ instance: id, cache: report.cache }] : []));
+    return [...instances.views.values()].flatMap(({ id, local, report }) =>
+      local && report?.cache ? [{ instance: id, cache: report.cache }] : [],
+    );
   };
   const ofCache = (help: string, value: (cache: CacheFigures) => number): LabelledGauge => ({
     help,
@@ -104,12 +121,18 @@ function makeMetrics(context: () => AgentContext, doors: readonly DoorInstance[]
     read: () => caches().map(({ instance, cache }) => ({ labels: { instance }, value: value(cache) })),
   });
   return new AgentMetrics(gauges, {
-    cache_view_accuracy_ratio: ofCache('Share of answers whose cached tokens the door predicted within one engine block', (cache) => cache.accuracyRatio),
+    cache_view_accuracy_ratio: ofCache(
+      'Share of answers whose cached tokens the door predicted within one engine block',
+      (cache) => cache.accuracyRatio,
+    ),
     cache_view_blocks: ofCache('Prefix blocks in the view of the local engine', (cache) => cache.blocks),
     cache_view_source: {
       help: '1 for where the view of the local engine comes from',
       labels: ['instance', 'source'],
-      read: () => caches().flatMap(({ instance, cache }) => CACHE_SOURCES.map((source) => ({ labels: { instance, source }, value: Number(source === cache.source) }))),
+      read: () =>
+        caches().flatMap(({ instance, cache }) =>
+          CACHE_SOURCES.map((source) => ({ labels: { instance, source }, value: Number(source === cache.source) })),
+        ),
     },
   });
 }

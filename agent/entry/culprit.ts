@@ -62,8 +62,8 @@ export function isSuspect(ending: Ending): boolean {
 }
 
 /**
- * Decides who caused the end of an attempt, and with that what breaker, retry, trust, sample and metrics make of it. The only place that does;
- * docs/request-lifecycle.md lists every combination.
+ * Decides who caused the end of an attempt, and with that what breaker, retry, trust, sample and metrics make of it.
+ * The only place that does; docs/request-lifecycle.md lists every combination.
  */
 export function judge(facts: Facts): Verdict {
   const { ending, begun, remote, elsewhere } = facts;
@@ -80,8 +80,14 @@ export function judge(facts: Facts): Verdict {
     case 'error-event':
     case 'reset':
       if (elsewhere === 'alike') return { culprit: 'request', breaker: undefined, retry: false, outcome: 'failed' };
-      if (ending !== 'reset' && elsewhere === 'unknown' && facts.works) return { culprit: 'request', breaker: undefined, retry, outcome: 'failed' };
-      return { culprit: ending === 'reset' && remote ? 'link' : 'engine', breaker: 'failure', retry, outcome: 'failed' };
+      if (ending !== 'reset' && elsewhere === 'unknown' && facts.works)
+        return { culprit: 'request', breaker: undefined, retry, outcome: 'failed' };
+      return {
+        culprit: ending === 'reset' && remote ? 'link' : 'engine',
+        breaker: 'failure',
+        retry,
+        outcome: 'failed',
+      };
     case 'unreachable':
       return { culprit: remote ? 'link' : 'engine', breaker: 'failure', retry, outcome: 'failed' };
     case 'gone':

@@ -65,7 +65,15 @@ export class Decider {
     const { policy, reason } = this.tables.inForce(regime);
     if (policies[policy].needsPrediction) this.price(request, candidates);
     const temperatureMs = TEMPERATURE_MS + TEMPERATURE_PER_AGE_MS * Math.min(1000, snapshot.maxAgeMs);
-    const input = { request, candidates, costs: this.costs, scores: this.scores, temperatureMs, nowMs: clock.nowMs(), rng };
+    const input = {
+      request,
+      candidates,
+      costs: this.costs,
+      scores: this.scores,
+      temperatureMs,
+      nowMs: clock.nowMs(),
+      rng,
+    };
     const choice = this.tables.policy(policy).choose(input);
     const rate = policy === 'learned' && candidates.length > 1 ? (this.tables.table?.exploration ?? 0) : 0;
     const explored = rate > 0 ? this.explore(choice.index, candidates.length, rate) : undefined;
@@ -75,8 +83,12 @@ export class Decider {
       regime: this.regimeOf(index, candidates),
       policy,
       memo: explored === undefined ? choice.memo : undefined,
-      reason: explored === undefined ? (snapshot.relaxed ? `${reason}, ${snapshot.relaxed} relaxed` : reason) : 'explore',
-      propensity: explored === undefined ? choice.propensity * (1 - this.exploredShare(choice.index, candidates.length, rate)) : rate / candidates.length,
+      reason:
+        explored === undefined ? (snapshot.relaxed ? `${reason}, ${snapshot.relaxed} relaxed` : reason) : 'explore',
+      propensity:
+        explored === undefined
+          ? choice.propensity * (1 - this.exploredShare(choice.index, candidates.length, rate))
+          : rate / candidates.length,
     });
   }
 
@@ -100,9 +112,13 @@ export class Decider {
       const out = this.predictions[i] as Prediction;
       const at = i * HEAD_COUNT;
       out.ttftMs = prior.ttftMs * (scorer ? Math.exp(this.residuals[at] as number) : 1);
-      out.ttftP90Ms = scorer ? Math.max(out.ttftMs, prior.ttftMs * Math.exp(this.residuals[at + 1] as number)) : prior.ttftMs * (table?.p90Factor.ttft ?? 2);
+      out.ttftP90Ms = scorer
+        ? Math.max(out.ttftMs, prior.ttftMs * Math.exp(this.residuals[at + 1] as number))
+        : prior.ttftMs * (table?.p90Factor.ttft ?? 2);
       out.tpotMs = prior.tpotMs * (scorer ? Math.exp(this.residuals[at + 2] as number) : 1);
-      out.tpotP90Ms = scorer ? Math.max(out.tpotMs, prior.tpotMs * Math.exp(this.residuals[at + 3] as number)) : prior.tpotMs * (table?.p90Factor.tpot ?? 2);
+      out.tpotP90Ms = scorer
+        ? Math.max(out.tpotMs, prior.tpotMs * Math.exp(this.residuals[at + 3] as number))
+        : prior.tpotMs * (table?.p90Factor.tpot ?? 2);
     }
   }
 
@@ -126,10 +142,16 @@ export class Decider {
   }
 
   private regimeOf(index: number, candidates: readonly CandidateState[]): Regime {
-    return regimeOf((candidates[index] as CandidateState).pendingTokens, (this.priors[index] as PriorEstimate).overTokens);
+    return regimeOf(
+      (candidates[index] as CandidateState).pendingTokens,
+      (this.priors[index] as PriorEstimate).overTokens,
+    );
   }
 
-  /** Now and then another candidate than the best, if one is near enough: the learner sees what else would have happened. */
+  /**
+   * Now and then another candidate than the best, if one is near enough: the learner sees what else would have
+   * happened.
+   */
   private explore(best: number, n: number, rate: number): number | undefined {
     if (this.env.rng() >= rate) return undefined;
     const pick = Math.min(n - 1, Math.floor(this.env.rng() * n));
@@ -151,7 +173,14 @@ export class Decider {
   private result(
     snapshot: Snapshot,
     index: number,
-    made: { request: RoutingRequest; regime: Regime; policy: PolicyName; memo: unknown; reason: string; propensity: number },
+    made: {
+      request: RoutingRequest;
+      regime: Regime;
+      policy: PolicyName;
+      memo: unknown;
+      reason: string;
+      propensity: number;
+    },
   ): Decision {
     const candidate = snapshot.candidates[index] as CandidateState;
     const prediction = this.predictions[index] as Prediction;

@@ -62,10 +62,15 @@ export interface AttemptResult {
 }
 
 /**
- * Sends one attempt and passes its answer on as it comes. Status and headers are withheld until the first body byte: vLLM sends 200 long
- * before its first token, so until then nothing is promised and a failure can be retried elsewhere. Settles when the attempt is over; never rejects.
+ * Sends one attempt and passes its answer on as it comes. Status and headers are withheld until the first body byte:
+ * vLLM sends 200 long before its first token, so until then nothing is promised and a failure can be retried elsewhere.
+ * Settles when the attempt is over; never rejects.
  */
-export function forward(dispatch: (handler: AttemptHandler) => Attempt, answer: ClientAnswer, options: ForwardOptions): Promise<AttemptResult> {
+export function forward(
+  dispatch: (handler: AttemptHandler) => Attempt,
+  answer: ClientAnswer,
+  options: ForwardOptions,
+): Promise<AttemptResult> {
   return new Promise((resolve) => new Forwarding(answer, options, resolve).start(dispatch));
 }
 
@@ -113,7 +118,9 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     try {
       this.attempt = dispatch(this);
     } catch (error) {
-      const cause = new LodestarError('UPSTREAM_FAILED', `the request could not be sent: ${errorMessage(error)}`, { cause: error });
+      const cause = new LodestarError('UPSTREAM_FAILED', `the request could not be sent: ${errorMessage(error)}`, {
+        cause: error,
+      });
       this.onFailure({ failure: 'own-fault', error: cause });
     }
     // What ended while it was sent had nothing to abort yet.
@@ -127,7 +134,10 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     this.status = status;
     this.headers = headers;
     this.options.onAnswerHeaders(headers);
-    this.observer = new AnswerObserver(status === 200 ? formOf(headers) : 'unread', headers[USAGE_HEADER] !== undefined);
+    this.observer = new AnswerObserver(
+      status === 200 ? formOf(headers) : 'unread',
+      headers[USAGE_HEADER] !== undefined,
+    );
     this.refused = headers[FAILURE_HEADER] !== undefined || status >= 500 || status === 429;
   }
 
@@ -179,7 +189,13 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     this.attempt?.abort();
     if (clock.nowMs() < deadlineMs) {
       this.answer.cut();
-      this.settle('client-stalled', new LodestarError('UPSTREAM_TIMEOUT', `the client did not read for ${slowClientTimeoutMs} ms (agent.slowClientTimeoutMs)`));
+      this.settle(
+        'client-stalled',
+        new LodestarError(
+          'UPSTREAM_TIMEOUT',
+          `the client did not read for ${slowClientTimeoutMs} ms (agent.slowClientTimeoutMs)`,
+        ),
+      );
       return;
     }
     if (this.answer.begun) this.breakOff('The time for this request is over.');
@@ -197,7 +213,10 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
       const error = new LodestarError('UPSTREAM_FAILED', `the door reports: ${String(named)}`);
       return this.settle(failureNamed(String(named)), error);
     }
-    const error = new LodestarError('UPSTREAM_FAILED', this.status === 200 ? 'the engine answered with an error event' : `the engine answered ${this.status}`);
+    const error = new LodestarError(
+      'UPSTREAM_FAILED',
+      this.status === 200 ? 'the engine answered with an error event' : `the engine answered ${this.status}`,
+    );
     if (this.status === 200) return this.settle('error-event', error);
     const full = this.status === 429 || (this.status === 503 && this.view.report?.health === 'up');
     this.settle(full ? 'full' : 'server-error', error);
@@ -212,7 +231,10 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     return goOn;
   }
 
-  /** Ends an answer that has begun: a stream with an error event of its surface, anything else by a cut, so that half is not taken for the whole. */
+  /**
+   * Ends an answer that has begun: a stream with an error event of its surface, anything else by a cut, so that half is
+   * not taken for the whole.
+   */
   private breakOff(message: string): void {
     const rest = this.observer.rest();
     if (rest && !this.answer.gone) this.answer.write(rest);
@@ -258,7 +280,9 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
       begun: this.answer.begun,
       httpStatus: this.status || undefined,
       error,
-      refusal: refusal ? { status: this.status, headers: this.headers, body: this.refusal && Buffer.concat(this.refusal) } : undefined,
+      refusal: refusal
+        ? { status: this.status, headers: this.headers, body: this.refusal && Buffer.concat(this.refusal) }
+        : undefined,
       restMs: ending === 'full' ? restMs(this.headers['retry-after'], this.options.clock) : 0,
       observed: this.observer.observed,
       e2eMs: this.options.clock.nowMs() - this.sentMs,
@@ -266,7 +290,10 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
   }
 }
 
-/** Milliseconds that a `retry-after` asks for: seconds or a date (RFC 9110, 10.2.3); a second without one that can be read; at most a minute. */
+/**
+ * Milliseconds that a `retry-after` asks for: seconds or a date (RFC 9110, 10.2.3); a second without one that can be
+ * read; at most a minute.
+ */
 function restMs(value: string | undefined, clock: Clock): number {
   const seconds = value === undefined ? NaN : Number(value);
   const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value ?? '') - clock.wallMs();

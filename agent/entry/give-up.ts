@@ -26,16 +26,30 @@ export function giveUp(context: AgentContext, answer: ClientAnswer, last: Attemp
   const { ending, refusal } = last;
   if (refusal) {
     const headers = ending === 'full' ? { 'retry-after': longestRestS(context, last) } : undefined;
-    if (!refusal.body) return answer.fail(refusal.status, 'UpstreamError', 'The error message of the instance was too long to be passed on.', headers && { headers });
+    if (!refusal.body)
+      return answer.fail(
+        refusal.status,
+        'UpstreamError',
+        'The error message of the instance was too long to be passed on.',
+        headers && { headers },
+      );
     answer.begin(refusal.status, refusal.headers, headers ?? {});
     answer.write(refusal.body);
     answer.end();
   } else if (ending === 'client-deadline') {
     answer.fail(504, 'GatewayTimeoutError', `The request was not answered within its ${REQUEST_TIMEOUT_HEADER}.`);
   } else if (ending === 'operator-deadline') {
-    answer.fail(504, 'GatewayTimeoutError', `The request was not answered within ${context.config.requestTimeoutMs} ms (agent.requestTimeoutMs).`);
-  } else if (IN_VAIN.has(ending)) answer.fail(504, 'GatewayTimeoutError', 'The instance that had the request stopped answering.');
-  else answer.fail(502, 'BadGatewayError', 'The instance failed before it answered.', { headers: { 'retry-after': RETRY_AFTER_S } });
+    answer.fail(
+      504,
+      'GatewayTimeoutError',
+      `The request was not answered within ${context.config.requestTimeoutMs} ms (agent.requestTimeoutMs).`,
+    );
+  } else if (IN_VAIN.has(ending))
+    answer.fail(504, 'GatewayTimeoutError', 'The instance that had the request stopped answering.');
+  else
+    answer.fail(502, 'BadGatewayError', 'The instance failed before it answered.', {
+      headers: { 'retry-after': RETRY_AFTER_S },
+    });
 }
 
 /** The longest that a full instance has asked to be left alone for, in whole seconds. */

@@ -62,14 +62,20 @@ const MAX_LEFT = 4096;
 /** How fast the link time follows slower probes, per probe. */
 const LINK_RISE = 0.05;
 
-/** All that this entry knows of the fleet: reports, links, cached blocks. Mutated by what arrives, read by the snapshot of each decision. */
+/**
+ * All that this entry knows of the fleet: reports, links, cached blocks. Mutated by what arrives, read by the snapshot
+ * of each decision.
+ */
 export class Instances {
   readonly index = new BlockIndex();
   readonly views = new Map<string, InstanceView>();
   /** models ever heard of in this fleet: an unknown one is 404, a known one without an instance 503 */
   readonly models = new Set<string>();
   private readonly upstreams = new Map<string, Upstream>();
-  /** where the numbering of requests to an instance that has left goes on if it returns: its door remembers what it has counted */
+  /**
+   * where the numbering of requests to an instance that has left goes on if it returns: its door remembers what it has
+   * counted
+   */
   private readonly nextSeqs = new Map<string, number>();
   private readonly clock: Clock;
   private readonly config: AgentConfig;
@@ -97,9 +103,14 @@ export class Instances {
     const view = this.view(report.instance, report.doorUrl, undefined);
     if (view.local) return;
     const known = view.report;
-    if (known && (report.incarnation < known.incarnation || (report.incarnation === known.incarnation && report.seq <= known.seq))) return;
+    if (
+      known &&
+      (report.incarnation < known.incarnation || (report.incarnation === known.incarnation && report.seq <= known.seq))
+    )
+      return;
     if (known && report.incarnation > known.incarnation) {
-      // The new engine's blocks may have come before its first report: the brain passes them on at once, reports in batches.
+      // The new engine's blocks may have come before its first report: the brain passes them on at once, reports in
+      // batches.
       if (view.blocksIncarnation < report.incarnation) this.clearBlocks(view);
       view.expected.forgetEnded();
     }
@@ -135,7 +146,12 @@ export class Instances {
     }
     view.blocksIncarnation = message.incarnation;
     view.blocksSeq = message.seq;
-    this.applyDelta(view, { reset: message.reset, add: unpackHashes(message.add), tokens: unpackTokens(message.tokens), remove: unpackHashes(message.remove) });
+    this.applyDelta(view, {
+      reset: message.reset,
+      add: unpackHashes(message.add),
+      tokens: unpackTokens(message.tokens),
+      remove: unpackHashes(message.remove),
+    });
     return true;
   }
 
@@ -177,7 +193,9 @@ export class Instances {
     view.column = this.index.column(view.id);
   }
 
-  /** Gives up the connections to a door behind which no instance is known any more; what runs on them ends by itself. */
+  /**
+   * Gives up the connections to a door behind which no instance is known any more; what runs on them ends by itself.
+   */
   private retireUnused(doorUrl: string): void {
     for (const view of this.views.values()) if (view.doorUrl === doorUrl) return;
     void this.upstreams.get(doorUrl)?.retire();

@@ -10,7 +10,11 @@ import type { Receipt } from './receipts.ts';
 import { makeSample } from './samples.ts';
 
 /** No engine has computed the prompt: the attempt failed before its first byte, or was refused. */
-export function neverComputed({ ending, begun, httpStatus }: Pick<AttemptResult, 'ending' | 'begun' | 'httpStatus'>): boolean {
+export function neverComputed({
+  ending,
+  begun,
+  httpStatus,
+}: Pick<AttemptResult, 'ending' | 'begun' | 'httpStatus'>): boolean {
   if (begun) return httpStatus !== undefined && httpStatus >= 400;
   return !(ending === 'answered' || OWN_ENDINGS.some((one) => one === ending));
 }
@@ -33,7 +37,14 @@ export function bookOutcome(
   bookLatency(context, decision, result, sample);
   bookTokens(context, client, decision, result, sample);
   const { status, ttftMs, tpotMs, outputTokens } = sample.outcome;
-  const outcome = { instance: view.id, atMs: context.env.clock.nowMs(), ok: status === 'ok', ttftMs, tpotMs, outputTokens };
+  const outcome = {
+    instance: view.id,
+    atMs: context.env.clock.nowMs(),
+    ok: status === 'ok',
+    ttftMs,
+    tpotMs,
+    outputTokens,
+  };
   context.tables.tellPolicy(decision.policy, outcome, decision.memo);
   context.samples.push(sample);
   context.receipts.add(receiptOf(client, decision, result, verdict, sample, attempt));
@@ -43,7 +54,12 @@ export function bookOutcome(
   context.env.log.debug({ instance: view.id, attempt, ending, culprit: verdict.culprit, error }, 'attempt failed');
 }
 
-function bookLatency({ metrics, tables }: AgentContext, decision: Decision, { e2eMs }: AttemptResult, { outcome }: Sample): void {
+function bookLatency(
+  { metrics, tables }: AgentContext,
+  decision: Decision,
+  { e2eMs }: AttemptResult,
+  { outcome }: Sample,
+): void {
   const { view, predictedTtftMs, predictedTtftP90Ms, regime, row } = decision;
   const { status, ttftMs } = outcome;
   if (status === 'ok') metrics.e2eSeconds.observe({ instance: view.id }, e2eMs / 1000);
@@ -57,7 +73,13 @@ function bookLatency({ metrics, tables }: AgentContext, decision: Decision, { e2
 }
 
 /** What the answer tells of lengths: bytes per token, answer lengths, cached tokens. */
-function bookTokens(context: AgentContext, client: ClientRequest, decision: Decision, result: AttemptResult, { outcome }: Sample): void {
+function bookTokens(
+  context: AgentContext,
+  client: ClientRequest,
+  decision: Decision,
+  result: AttemptResult,
+  { outcome }: Sample,
+): void {
   const { usage } = result.observed;
   if (usage?.promptTokens !== undefined && client.sequences === 1) {
     context.tokens.learn(client.model, client.promptIsTokens ? 0 : client.promptBytes, usage.promptTokens);

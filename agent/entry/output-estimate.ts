@@ -15,8 +15,9 @@ interface Known {
 }
 
 /**
- * Expected answer length in tokens: the mean of the answers that this entry has seen for the same model, client and power of two of `max_tokens`, shrunk towards the
- * model's mean in the fleet (from the routing table). What a request will generate cannot be known before; who asks is the best hint.
+ * Expected answer length in tokens: the mean of the answers that this entry has seen for the same model, client and
+ * power of two of `max_tokens`, shrunk towards the model's mean in the fleet (from the routing table). What a request
+ * will generate cannot be known before; who asks is the best hint.
  */
 export class OutputEstimate {
   private fleet: RoutingTable['meanOutputTokens'] = { fleet: START_OUTPUT_TOKENS, models: {} };

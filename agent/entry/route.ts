@@ -25,13 +25,15 @@ interface Routed {
 }
 
 /**
- * The life of one request at its entry: fingerprint → snapshot → features → predict → decide → admit → forward → observe → sample, again on another
- * instance while no byte has reached the client. (`read` comes before, in server.ts; docs/request-lifecycle.md draws it.) Never rejects.
+ * The life of one request at its entry: fingerprint → snapshot → features → predict → decide → admit → forward →
+ * observe → sample, again on another instance while no byte has reached the client. (`read` comes before, in server.ts;
+ * docs/request-lifecycle.md draws it.) Never rejects.
  */
 export async function route(context: AgentContext, client: ClientRequest, response: ServerResponse): Promise<void> {
   const answer = new ClientAnswer(response);
   const patience = patienceOf(client.headers, context.env.clock.nowMs(), context.config.requestTimeoutMs);
-  if (!patience) return answer.fail(400, 'BadRequestError', `${REQUEST_TIMEOUT_HEADER} must be a number of milliseconds above 0.`);
+  if (!patience)
+    return answer.fail(400, 'BadRequestError', `${REQUEST_TIMEOUT_HEADER} must be a number of milliseconds above 0.`);
   const print = printOf(context, client);
   const attempts = new Attempts(context, client, print);
   const routed: Routed = { client, print, answer, attempts, patience };
@@ -46,7 +48,11 @@ export async function route(context: AgentContext, client: ClientRequest, respon
   }
 }
 
-function attemptOn(context: AgentContext, routed: Routed, { decision: { view }, admission }: StartedAttempt): Promise<AttemptResult> {
+function attemptOn(
+  context: AgentContext,
+  routed: Routed,
+  { decision: { view }, admission }: StartedAttempt,
+): Promise<AttemptResult> {
   const { attempts, answer, client, patience, print } = routed;
   return forward((handler) => dispatch(context, client, admission, print, handler), answer, {
     clock: context.env.clock,
@@ -62,19 +68,39 @@ function attemptOn(context: AgentContext, routed: Routed, { decision: { view }, 
     onAnswerHeaders: (headers) => {
       const report = headers[REPORT_HEADER];
       // After what waits to be passed on: the next decision is soon enough for it.
-      if (typeof report === 'string') setImmediate(() => decodeReport(report).forEach((one) => context.instances.applyReport(one)));
+      if (typeof report === 'string')
+        setImmediate(() => decodeReport(report).forEach((one) => context.instances.applyReport(one)));
     },
     onBegun: () => attempts.begun(),
   });
 }
 
 /** To the engine: by function call when the door is this agent, else by a hop to the door's agent. */
-function dispatch(context: AgentContext, client: ClientRequest, admission: Admission, print: Fingerprint, handler: AttemptHandler): Attempt {
+function dispatch(
+  context: AgentContext,
+  client: ClientRequest,
+  admission: Admission,
+  print: Fingerprint,
+  handler: AttemptHandler,
+): Attempt {
   const { view, seq } = admission;
   const headers = passableHeaders(client.headers);
-  const request = { method: client.method, path: client.path, headers, body: client.body, usageSplice: client.usageSplice };
+  const request = {
+    method: client.method,
+    path: client.path,
+    headers,
+    body: client.body,
+    usageSplice: client.usageSplice,
+  };
   const entry = context.config.id;
-  if (view.local) return deliver(view.local, request, ledgerPrompt(context, client, print), { entry, epoch: context.epoch, seq, watched: false }, handler);
+  if (view.local)
+    return deliver(
+      view.local,
+      request,
+      ledgerPrompt(context, client, print),
+      { entry, epoch: context.epoch, seq, watched: false },
+      handler,
+    );
   const read = encodeRead(client);
   if (read !== undefined) headers[READ_HEADER] = read;
   headers[HOP_HEADER] = signHop({ instance: view.id, entry, epoch: context.epoch, seq, watched: true }, context.token);

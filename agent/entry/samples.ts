@@ -55,8 +55,17 @@ export class SampleQueue {
   }
 }
 
-/** The sample of one attempt: its decision and what came of it, failures and aborts included (their latency is censored). */
-export function makeSample(env: Env, request: ClientRequest, decision: Decision, result: AttemptResult, status: OutcomeStatus): Sample {
+/**
+ * The sample of one attempt: its decision and what came of it, failures and aborts included (their latency is
+ * censored).
+ */
+export function makeSample(
+  env: Env,
+  request: ClientRequest,
+  decision: Decision,
+  result: AttemptResult,
+  status: OutcomeStatus,
+): Sample {
   return {
     instance: decision.view.id,
     kind: decision.view.report?.kind ?? '?',
@@ -83,7 +92,8 @@ export function makeSample(env: Env, request: ClientRequest, decision: Decision,
 function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptResult, verdict: OutcomeStatus): Outcome {
   const { observed } = result;
   const { usage } = observed;
-  // An answer that is not streamed hides its first token, unless the engine tells: then what lies outside the engine's own clock is added.
+  // An answer that is not streamed hides its first token, unless the engine tells: then what lies outside the engine's
+  // own clock is added.
   const outsideMs = (decision.view.report?.law.frontEndMs ?? 0) + decision.view.linkMs;
   const toldMs = usage?.engineTtftMs === undefined ? undefined : usage.engineTtftMs + outsideMs;
   const outputTokens = Math.round(usage?.outputTokens ?? observed.tokens);
@@ -91,7 +101,8 @@ function outcomeOf(request: ClientRequest, decision: Decision, result: AttemptRe
   const status = verdict === 'ok' && result.httpStatus !== 200 ? 'failed' : verdict;
   const ok = status === 'ok';
   const ttftMs = request.stream ? observed.ttftMs : toldMs;
-  const decodeMs = observed.lastTokenMs !== undefined && ttftMs !== undefined ? observed.lastTokenMs - ttftMs : undefined;
+  const decodeMs =
+    observed.lastTokenMs !== undefined && ttftMs !== undefined ? observed.lastTokenMs - ttftMs : undefined;
   const perSequence = outputTokens / Math.max(1, request.sequences);
   return {
     status,

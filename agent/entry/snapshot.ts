@@ -1,11 +1,20 @@
 import { engineHitTokens } from '../../shared/blocks/hit-tokens.ts';
-import { addReservation, type CandidateState, candidateOf, resetCandidate, type RoutingRequest } from '../../shared/candidate.ts';
+import {
+  addReservation,
+  type CandidateState,
+  candidateOf,
+  resetCandidate,
+  type RoutingRequest,
+} from '../../shared/candidate.ts';
 import type { Guard, GuardContext, Yields } from './guards/guard.ts';
 import { guards } from './guards/index.ts';
 import type { InstanceView, Instances } from './instances.ts';
 import type { PrefixMatch } from './cache-index/block-index.ts';
 
-/** The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the next is taken. */
+/**
+ * The cluster frozen for one decision: who may take the request, and in what state each is. Reused: valid until the
+ * next is taken.
+ */
 export interface Snapshot {
   views: InstanceView[];
   candidates: CandidateState[];
@@ -50,7 +59,10 @@ export class Snapshots {
     this.instances = instances;
   }
 
-  /** `excluded`: instances that have already failed this request. `tokensPerBlock`: of this prompt. Without any candidate `views` is empty. */
+  /**
+   * `excluded`: instances that have already failed this request. `tokensPerBlock`: of this prompt. Without any
+   * candidate `views` is empty.
+   */
   take(context: GuardContext, hashes: Float64Array, tokensPerBlock: number, excluded: ReadonlySet<string>): Snapshot {
     const { snapshot } = this;
     snapshot.relaxed = undefined;
@@ -83,7 +95,8 @@ export class Snapshots {
     for (const view of snapshot.views) {
       const candidate = this.candidate(view, context.nowMs);
       this.fillHit(candidate, view, hashes, tokensPerBlock);
-      for (const reservation of view.reservations) addReservation(candidate, reservation.promptTokens, reservation.ownTokens);
+      for (const reservation of view.reservations)
+        addReservation(candidate, reservation.promptTokens, reservation.ownTokens);
       snapshot.maxAgeMs = Math.max(snapshot.maxAgeMs, candidate.ageMs);
       snapshot.candidates.push(candidate);
     }
@@ -96,7 +109,9 @@ export class Snapshots {
     this.instances.index.match(hashes, this.matched);
   }
 
-  /** Tokens of the prompt: as doors have counted them as far as anybody has it cached, the rest by the text's length. */
+  /**
+   * Tokens of the prompt: as doors have counted them as far as anybody has it cached, the rest by the text's length.
+   */
   private countPrompt({ textTokens }: RoutingRequest, tokensPerBlock: number): number {
     let depth = 0;
     let told = 0;
@@ -109,13 +124,18 @@ export class Snapshots {
     return depth === 0 ? textTokens : Math.max(1, Math.round(told + Math.max(0, textTokens - depth * tokensPerBlock)));
   }
 
-  /** What of the prompt the candidate has cached, or is about to because of requests of this entry. Tokens are those the door told; where it did not, estimates. */
+  /**
+   * What of the prompt the candidate has cached, or is about to because of requests of this entry. Tokens are those the
+   * door told; where it did not, estimates.
+   */
   private fillHit(candidate: CandidateState, view: InstanceView, hashes: Float64Array, tokensPerBlock: number): void {
     const depth = this.matched.depth[view.column] as number;
     const told = this.matched.tokens[view.column] as number;
     let tokens = told > 0 ? told : depth * tokensPerBlock;
     const expected = view.expected.match(hashes);
-    if (expected > depth) tokens = this.instances.index.tokensAt(hashes[expected - 1] as number) || tokens + (expected - depth) * tokensPerBlock;
+    if (expected > depth)
+      tokens =
+        this.instances.index.tokensAt(hashes[expected - 1] as number) || tokens + (expected - depth) * tokensPerBlock;
     candidate.hitTokens = engineHitTokens(tokens, this.snapshot.promptTokens, candidate.report.limits.blockTokens);
   }
 

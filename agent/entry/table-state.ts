@@ -56,17 +56,20 @@ export class TableState {
   }
 
   /**
-   * Which policy decides a request in this regime; undefined asks for the general answer. The physics prior needs no training, and from the first request on it is no
-   * worse than any heuristic (docs/decisions/0007-trust.md): predictions route until they are shown to be wrong.
+   * Which policy decides a request in this regime; undefined asks for the general answer. The physics prior needs no
+   * training, and from the first request on it is no worse than any heuristic (docs/decisions/0007-trust.md):
+   * predictions route until they are shown to be wrong.
    */
   inForce(regime: Regime | undefined): InForce {
     const wanted = this.config.policy ?? this.table?.policy;
-    if (wanted !== undefined && wanted !== 'learned') return { policy: wanted, reason: this.config.policy ? 'config' : 'table' };
+    if (wanted !== undefined && wanted !== 'learned')
+      return { policy: wanted, reason: this.config.policy ? 'config' : 'table' };
     if (!this.localTrust) return { policy: FALLBACK_POLICY, reason: 'fallback:local-distrust' };
     if (!this.table) return { policy: 'learned', reason: 'no-table' };
     const { trust } = this.table;
     if (trust.verdict === 'untrusted') return { policy: FALLBACK_POLICY, reason: 'fallback:untrusted' };
-    if (regime !== undefined && trust.regimes[regime] === 'untrusted') return { policy: FALLBACK_POLICY, reason: `fallback:untrusted-${regime}` };
+    if (regime !== undefined && trust.regimes[regime] === 'untrusted')
+      return { policy: FALLBACK_POLICY, reason: `fallback:untrusted-${regime}` };
     return { policy: 'learned', reason: trust.verdict };
   }
 
@@ -79,7 +82,10 @@ export class TableState {
     return policy;
   }
 
-  /** Routes by this policy object whenever the policy of that name is in force: simulated entries share those of central gateways. */
+  /**
+   * Routes by this policy object whenever the policy of that name is in force: simulated entries share those of central
+   * gateways.
+   */
   usePolicy(name: PolicyName, policy: Policy): void {
     this.made.set(name, policy);
   }
@@ -122,6 +128,9 @@ export class TableState {
     if (said === this.lastSaid) return;
     this.lastSaid = said;
     const trust = this.table?.trust.reason;
-    this.env.log.info({ policy, reason, tableVersion: this.table?.version, trust, local: this.localReason }, `routing by ${policy} (${reason})`);
+    this.env.log.info(
+      { policy, reason, tableVersion: this.table?.version, trust, local: this.localReason },
+      `routing by ${policy} (${reason})`,
+    );
   }
 }

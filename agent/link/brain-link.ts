@@ -3,7 +3,14 @@ import { decode, encode } from '../../shared/codec.ts';
 import type { Env, Timer } from '../../shared/env.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import { FEATURE_SCHEMA } from '../../shared/features.ts';
-import { type AgentMessage, type BrainMessage, MAX_FRAME_BYTES, parseBrainMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../../shared/protocol.ts';
+import {
+  type AgentMessage,
+  type BrainMessage,
+  MAX_FRAME_BYTES,
+  parseBrainMessage,
+  PROTOCOL_OLDEST,
+  PROTOCOL_VERSION,
+} from '../../shared/protocol.ts';
 import type { SampleQueue } from '../entry/samples.ts';
 import type { TelemetrySink } from './telemetry.ts';
 
@@ -18,7 +25,10 @@ const SAMPLES_PERIOD_MS = 100;
 const SILENCE_MS = 15_000;
 /** While this much is unsent, telemetry is left out: the next report carries the same news. */
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
-/** While this much is unsent, block deltas are left out, and the whole view follows once it is sent: as much as the largest caches have. */
+/**
+ * While this much is unsent, block deltas are left out, and the whole view follows once it is sent: as much as the
+ * largest caches have.
+ */
 const MAX_BUFFERED_BLOCK_BYTES = 16 * 1024 * 1024;
 
 export interface BrainLinkOptions {
@@ -31,7 +41,10 @@ export interface BrainLinkOptions {
   onMessage(message: BrainMessage): void;
 }
 
-/** The WebSocket to the brain: reconnects with jittered backoff, sends samples until they are acknowledged. Routing never waits for it. */
+/**
+ * The WebSocket to the brain: reconnects with jittered backoff, sends samples until they are acknowledged. Routing
+ * never waits for it.
+ */
 export class BrainLink implements TelemetrySink {
   connected = false;
   lastError = 'not connected yet';
@@ -112,8 +125,16 @@ export class BrainLink implements TelemetrySink {
       this.heardMs = this.options.env.clock.nowMs();
       const { agent, epoch, credential, version, doorUrl } = hello;
       this.write({
-        t: 'hello', protocol: PROTOCOL_VERSION, protocolOldest: PROTOCOL_OLDEST, featureSchema: FEATURE_SCHEMA,
-        agent, epoch, credential, version, doorUrl, capabilities: [],
+        t: 'hello',
+        protocol: PROTOCOL_VERSION,
+        protocolOldest: PROTOCOL_OLDEST,
+        featureSchema: FEATURE_SCHEMA,
+        agent,
+        epoch,
+        credential,
+        version,
+        doorUrl,
+        capabilities: [],
       });
     });
     socket.on('ping', () => (this.heardMs = this.options.env.clock.nowMs()));
@@ -147,7 +168,8 @@ export class BrainLink implements TelemetrySink {
       this.loggedError = '';
       this.options.env.log.info({ brain: this.options.url, protocol: message.protocol }, 'connected to the brain');
       this.options.onMessage(message);
-      for (const batch of this.options.samples.pending()) this.send({ t: 'samples', ...batch, dropped: this.options.samples.dropped });
+      for (const batch of this.options.samples.pending())
+        this.send({ t: 'samples', ...batch, dropped: this.options.samples.dropped });
       return;
     }
     this.options.onMessage(message);
@@ -164,7 +186,8 @@ export class BrainLink implements TelemetrySink {
 
   private lost(socket: WebSocket): void {
     if (this.socket !== socket || this.closed) return;
-    if (this.connected) this.options.env.log.warn({ brain: this.options.url }, 'lost the brain: routing goes on with the last table');
+    if (this.connected)
+      this.options.env.log.warn({ brain: this.options.url }, 'lost the brain: routing goes on with the last table');
     this.connected = false;
     const { clock, rng } = this.options.env;
     const cap = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** this.attempts);
@@ -187,7 +210,9 @@ export class BrainLink implements TelemetrySink {
 function explain(error: Error & { code?: string }, url: string): string {
   // A name with several addresses fails with an AggregateError, whose message is empty.
   const text = errorMessage(error) || error.code || 'connection failed';
-  if (text.endsWith('server response: 401')) return 'the brain refuses the fleet token (HTTP 401); agent and brain must have the same `token`';
-  if (error.code === 'ECONNREFUSED') return `nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`;
+  if (text.endsWith('server response: 401'))
+    return 'the brain refuses the fleet token (HTTP 401); agent and brain must have the same `token`';
+  if (error.code === 'ECONNREFUSED')
+    return `nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`;
   return `${text}; see agent.brainUrl (${url})`;
 }

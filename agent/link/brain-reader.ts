@@ -21,7 +21,10 @@ export interface BrainReaderPorts {
   resendBlocks(instance: string): void;
 }
 
-/** Makes the handler of what the brain sends: tables, the state of the fleet, block deltas. Gaps in either stream are asked for again. */
+/**
+ * Makes the handler of what the brain sends: tables, the state of the fleet, block deltas. Gaps in either stream are
+ * asked for again.
+ */
 export function makeBrainReader(context: AgentContext, ports: BrainReaderPorts): (message: BrainMessage) => void {
   let stateSeq = -1;
   return (message) => {
@@ -44,8 +47,8 @@ function takeState(message: Extract<BrainMessage, { t: 'state' }>, context: Agen
   for (const report of message.reports) context.instances.applyReport(report);
   for (const gone of message.gone) context.instances.remove(gone);
   if (!message.full) return;
-  // What the whole state does not name left while this agent was not listening. But a brain that has just started knows only who has come back so far:
-  // what its table still lists, or what was heard of lately, stays.
+  // What the whole state does not name left while this agent was not listening. But a brain that has just started knows
+  // only who has come back so far: what its table still lists, or what was heard of lately, stays.
   const named = new Set(message.reports.map((report) => report.instance));
   for (const entry of context.tables.table?.roster ?? []) named.add(entry.instance);
   const nowMs = context.env.clock.nowMs();
@@ -61,6 +64,9 @@ function takeTable(sealed: SealedTable, context: AgentContext, ports: BrainReade
     ports.keep(sealed);
   } catch (error) {
     if (!(error instanceof LodestarError)) throw error;
-    context.env.log.warn({ code: error.code, error: errorMessage(error) }, 'a routing table from the brain was not usable; the old one stays');
+    context.env.log.warn(
+      { code: error.code, error: errorMessage(error) },
+      'a routing table from the brain was not usable; the old one stays',
+    );
   }
 }

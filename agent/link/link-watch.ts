@@ -20,8 +20,9 @@ interface Door {
 }
 
 /**
- * Once a second this entry asks every door where it has running attempts which of them are open there, on a connection of its own. A link that is half open shows
- * so, from either side, although no engine is at fault: attempts that the door does not hold end, and after three missing answers all of them.
+ * Once a second this entry asks every door where it has running attempts which of them are open there, on a connection
+ * of its own. A link that is half open shows so, from either side, although no engine is at fault: attempts that the
+ * door does not hold end, and after three missing answers all of them.
  */
 export class LinkWatch {
   private readonly context: AgentContext;
@@ -68,10 +69,16 @@ export class LinkWatch {
     try {
       const { config, epoch, token } = this.context;
       const signal = AbortSignal.any([this.abort.signal, timeout.signal]);
-      const { status, body } = await door.upstream.get(attemptsPath(config.id, epoch), { authorization: `Bearer ${token}` }, signal, MAX_LIST_BYTES);
+      const { status, body } = await door.upstream.get(
+        attemptsPath(config.id, epoch),
+        { authorization: `Bearer ${token}` },
+        signal,
+        MAX_LIST_BYTES,
+      );
       // An agent of an earlier version does not know the question, but it is there.
       const held = status === NOT_FOUND ? undefined : decodeAttempts(body);
-      if (status !== NOT_FOUND && !held) throw new LodestarError('WIRE_MALFORMED', `${url} answered ${status} to the question for attempts`);
+      if (status !== NOT_FOUND && !held)
+        throw new LodestarError('WIRE_MALFORMED', `${url} answered ${status} to the question for attempts`);
       this.answered(url, door, held, askedMs);
     } catch {
       if (!this.abort.signal.aborted) this.missed(url, door);
@@ -97,9 +104,11 @@ export class LinkWatch {
 
   private missed(url: string, door: Door): void {
     this.setMissing(url, door, door.missing + 1);
-    if (door.missing === LINK_DOWN) this.context.env.log.warn({ door: url }, `no answer from the door to ${LINK_DOWN} questions: its link is down`);
+    if (door.missing === LINK_DOWN)
+      this.context.env.log.warn({ door: url }, `no answer from the door to ${LINK_DOWN} questions: its link is down`);
     if (door.missing < LINK_DOWN) return;
-    for (const one of this.context.running.byDoor().get(url) ?? []) this.end(one, 'the door no longer answers this entry');
+    for (const one of this.context.running.byDoor().get(url) ?? [])
+      this.end(one, 'the door no longer answers this entry');
   }
 
   private setMissing(url: string, door: Door, missing: number): void {

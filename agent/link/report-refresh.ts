@@ -11,8 +11,8 @@ const LINK_PROBE_MS = 5000;
 const TIMEOUT_MS = 1000;
 
 /**
- * Keeps the reports of remote doors fresh without the brain: one that is older than `reportRefreshMs` (with the brain connected: 1.5 s) is fetched from
- * its door, one fetch per door at a time. The round trip is the link time.
+ * Keeps the reports of remote doors fresh without the brain: one that is older than `reportRefreshMs` (with the brain
+ * connected: 1.5 s) is fetched from its door, one fetch per door at a time. The round trip is the link time.
  */
 export class ReportRefresh {
   private readonly instances: Instances;
@@ -57,7 +57,9 @@ export class ReportRefresh {
     const timer = this.clock.after(TIMEOUT_MS, () => timeout.abort());
     try {
       const signal = AbortSignal.any([this.abort.signal, timeout.signal]);
-      const answer = await this.instances.upstream(view).get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal, MAX_REPORT_BYTES);
+      const answer = await this.instances
+        .upstream(view)
+        .get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal, MAX_REPORT_BYTES);
       if (answer.status !== 200) return;
       const roundTripMs = this.clock.nowMs() - startMs;
       for (const report of openReports(answer.body)) this.instances.applyReport(report, roundTripMs / 2);

@@ -5,7 +5,13 @@ import { decode, encode } from '../../shared/codec.ts';
 import type { Clock, Log } from '../../shared/env.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import { makeStateDir, stateDirError } from '../../shared/state-dir.ts';
-import { MAX_TABLE_BYTES, openTable, type RoutingTable, sealedTableSchema, type SealedTable } from '../../shared/table.ts';
+import {
+  MAX_TABLE_BYTES,
+  openTable,
+  type RoutingTable,
+  sealedTableSchema,
+  type SealedTable,
+} from '../../shared/table.ts';
 
 const KEY = 'agent.stateDir';
 const TABLE_FILE = 'table.bin';
@@ -20,7 +26,10 @@ export interface Identity {
   epoch: number;
 }
 
-/** The agent's state on disk: the last routing table, with which it routes after a restart even if the brain is away, and its identity. */
+/**
+ * The agent's state on disk: the last routing table, with which it routes after a restart even if the brain is away,
+ * and its identity.
+ */
 export class TableStore {
   private readonly dir: string;
   private readonly log: Log;
@@ -32,10 +41,16 @@ export class TableStore {
     makeStateDir(dir, KEY);
   }
 
-  /** This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if they cannot be read or written. */
+  /**
+   * This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if
+   * they cannot be read or written.
+   */
   boot(clock: Clock, makeCredential: () => string): Identity {
     const known = this.readIdentity();
-    const identity = { credential: known?.credential ?? makeCredential(), epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1) };
+    const identity = {
+      credential: known?.credential ?? makeCredential(),
+      epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1),
+    };
     try {
       this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
     } catch (error) {
@@ -64,12 +79,18 @@ export class TableStore {
       const stored = storedSchema.parse(decode(bytes, MAX_TABLE_BYTES));
       return { table: openTable(stored.sealed), salt: stored.salt };
     } catch (error) {
-      this.log.warn({ file: TABLE_FILE, error: errorMessage(error) }, 'the routing table on disk is corrupt and is ignored');
+      this.log.warn(
+        { file: TABLE_FILE, error: errorMessage(error) },
+        'the routing table on disk is corrupt and is ignored',
+      );
       return undefined;
     }
   }
 
-  /** Undefined if there is none yet. A damaged one is not replaced: the brain would refuse the new credential, and say so far from the cause. */
+  /**
+   * Undefined if there is none yet. A damaged one is not replaced: the brain would refuse the new credential, and say
+   * so far from the cause.
+   */
   private readIdentity(): Identity | undefined {
     const path = join(this.dir, IDENTITY_FILE);
     try {
@@ -78,12 +99,20 @@ export class TableStore {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'ENOENT') return undefined;
       const why = code === undefined ? 'it is damaged' : errorMessage(error);
-      const fix = 'restore it, or delete it and choose another agent.id (the brain keeps an id for its old credential until the agent has been away for 7 days)';
-      throw new LodestarError('CONFIG_INVALID', `${KEY}: cannot read the identity of this agent in ${path}: ${why}; ${fix}`, { cause: error });
+      const fix =
+        'restore it, or delete it and choose another agent.id (the brain keeps an id for its old credential until the agent has been away for 7 days)';
+      throw new LodestarError(
+        'CONFIG_INVALID',
+        `${KEY}: cannot read the identity of this agent in ${path}: ${why}; ${fix}`,
+        { cause: error },
+      );
     }
   }
 
-  /** Replaces the file as a whole, so that a crash leaves the old one; on disk before it has the name, so that a power cut does, too. */
+  /**
+   * Replaces the file as a whole, so that a crash leaves the old one; on disk before it has the name, so that a power
+   * cut does, too.
+   */
   private write(name: string, bytes: Uint8Array): void {
     const path = join(this.dir, name);
     const file = openSync(`${path}.new`, 'w', 0o600);

@@ -14,7 +14,10 @@ export interface TelemetrySink {
   sendBlocks(message: BlocksMessage): void;
 }
 
-/** Turns what the doors of this agent know into messages: reports on change, at most every `minMs`; block deltas as they come. */
+/**
+ * Turns what the doors of this agent know into messages: reports on change, at most every `minMs`; block deltas as they
+ * come.
+ */
 export class Telemetry {
   private readonly doors: readonly DoorInstance[];
   private readonly instances: Instances;
@@ -27,7 +30,14 @@ export class Telemetry {
   private soon: Timer | undefined;
   private sentMs = -Infinity;
 
-  constructor(doors: readonly DoorInstance[], instances: Instances, clock: Clock, minMs: number, sink: TelemetrySink, isDraining: () => boolean) {
+  constructor(
+    doors: readonly DoorInstance[],
+    instances: Instances,
+    clock: Clock,
+    minMs: number,
+    sink: TelemetrySink,
+    isDraining: () => boolean,
+  ) {
     this.doors = doors;
     this.instances = instances;
     this.clock = clock;

@@ -31,13 +31,21 @@ export interface TakenRequest {
 
 export type BodyLimits = Pick<AgentConfig, 'bodyLimitBytes' | 'bodyTimeoutMs' | 'bodyBudgetBytes'>;
 
-/** Beyond the first `bodyTimeoutMs`, a body must come at least this fast on average: 4 KiB/s, so that no client holds a place with a byte now and then. */
+/**
+ * Beyond the first `bodyTimeoutMs`, a body must come at least this fast on average: 4 KiB/s, so that no client holds a
+ * place with a byte now and then.
+ */
 const MIN_BYTES_PER_MS = 4096 / 1000;
-/** What reading may take of one turn of the loop before the bodies wait for the next, so that streams come in between. */
+/**
+ * What reading may take of one turn of the loop before the bodies wait for the next, so that streams come in between.
+ */
 const TURN_MS = 4;
 const TURN_BYTES = 524_288;
 
-/** Takes the bodies of an agent's requests: bounded in size, in time and, all together, in bytes, which are counted until a request is over. */
+/**
+ * Takes the bodies of an agent's requests: bounded in size, in time and, all together, in bytes, which are counted
+ * until a request is over.
+ */
 export class BodyIntake {
   readonly limits: BodyLimits;
   readonly clock: Clock;
@@ -55,7 +63,9 @@ export class BodyIntake {
     this.deadlines = deadlines;
   }
 
-  /** Collects the body of a request, which `reader` reads as it comes. Undefined: the client has gone. Never rejects. */
+  /**
+   * Collects the body of a request, which `reader` reads as it comes. Undefined: the client has gone. Never rejects.
+   */
   take(request: IncomingMessage, reader: RequestReader): Promise<TakenRequest | Refusal | undefined> {
     return new Promise((resolve) => new Taking(this, request, reader, resolve).start());
   }
@@ -102,7 +112,12 @@ class Taking implements Deadline {
   /** bytes counted in the budget for this request */
   private counted = 0;
 
-  constructor(intake: BodyIntake, request: IncomingMessage, reader: RequestReader, resolve: (result: TakenRequest | Refusal | undefined) => void) {
+  constructor(
+    intake: BodyIntake,
+    request: IncomingMessage,
+    reader: RequestReader,
+    resolve: (result: TakenRequest | Refusal | undefined) => void,
+  ) {
     this.intake = intake;
     this.request = request;
     this.reader = reader;
@@ -171,7 +186,11 @@ class Taking implements Deadline {
   }
 
   private tooLarge(): Refusal {
-    return { status: 413, type: 'RequestEntityTooLarge', message: `The request body exceeds ${this.intake.limits.bodyLimitBytes} bytes (agent.bodyLimitBytes).` };
+    return {
+      status: 413,
+      type: 'RequestEntityTooLarge',
+      message: `The request body exceeds ${this.intake.limits.bodyLimitBytes} bytes (agent.bodyLimitBytes).`,
+    };
   }
 
   private overBudget(): Refusal {

@@ -6,8 +6,8 @@ const MAX_BUFFER_BYTES = 65_536;
 const MAX_SLACK_BYTES = 1024;
 
 /**
- * The pieces of a body as they come. What trickles in byte by byte is copied together, so that no more than about twice the bytes that came are held;
- * large pieces are kept as they are.
+ * The pieces of a body as they come. What trickles in byte by byte is copied together, so that no more than about twice
+ * the bytes that came are held; large pieces are kept as they are.
  */
 export class BodyPieces {
   /** bytes that came */

@@ -92,8 +92,8 @@ export class ByteSink implements Sink {
 }
 
 /**
- * A part of a message that is not text, one at a time: its JSON, or the SHA-256 of it in hex where it is long. The base64 of an image says nothing of
- * its tokens, so it must not count as text.
+ * A part of a message that is not text, one at a time: its JSON, or the SHA-256 of it in hex where it is long. The
+ * base64 of an image says nothing of its tokens, so it must not count as text.
  */
 export class PartDigest implements Sink {
   private readonly stage = new ByteSink(STAGE_BYTES);

@@ -30,7 +30,14 @@ for (const close of [CLOSE_OBJECT, CLOSE_ARRAY]) KINDS[close] = CLOSE;
 for (const between of [COMMA, COLON]) KINDS[between] = BETWEEN;
 /** What a backslash and a byte stand for: mostly the byte itself. */
 const ESCAPES = Uint8Array.from({ length: 256 }, (_, byte) => byte);
-for (const [letter, byte] of [[0x62, 0x08], [0x66, 0x0c], [0x6e, 0x0a], [0x72, 0x0d], [0x74, 0x09]] as const) ESCAPES[letter] = byte;
+for (const [letter, byte] of [
+  [0x62, 0x08],
+  [0x66, 0x0c],
+  [0x6e, 0x0a],
+  [0x72, 0x0d],
+  [0x74, 0x09],
+] as const)
+  ESCAPES[letter] = byte;
 /** `escape` between two escapes, and directly behind a backslash; from 4 down to 1: hex digits that are missing. */
 const NO_ESCAPE = 0;
 const BACKSLASH_SEEN = -1;
@@ -40,9 +47,9 @@ const REPLACEMENT = 0xfffd;
 export type Scan = Generator<undefined, void, undefined>;
 
 /**
- * A cursor over JSON text that arrives in chunks. Each of `walk`, `string` and `tokens` does as much as the chunk allows and is called again with the
- * next one while it returns false. Depth is a counter, so nothing nests, and nothing is allocated for a value. Malformed text is never an error: it
- * is read somehow, and always to the end.
+ * A cursor over JSON text that arrives in chunks. Each of `walk`, `string` and `tokens` does as much as the chunk
+ * allows and is called again with the next one while it returns false. Depth is a counter, so nothing nests, and
+ * nothing is allocated for a value. Malformed text is never an error: it is read somehow, and always to the end.
  */
 export class JsonScanner {
   /** commas seen at the depth of 1 since `begin` */
@@ -146,7 +153,10 @@ export class JsonScanner {
     return done;
   }
 
-  /** Goes behind the string under the cursor if it is short, plain and whole in this chunk, and names the key that it is: see KeyTable. */
+  /**
+   * Goes behind the string under the cursor if it is short, plain and whole in this chunk, and names the key that it
+   * is: see KeyTable.
+   */
   shortKey(keys: KeyTable, echo: Sink | undefined): string | undefined {
     const { chunk, at } = this;
     const limit = Math.min(this.end, at + DENSE_BYTES);
@@ -169,7 +179,10 @@ export class JsonScanner {
     this.high = 0;
   }
 
-  /** Goes behind a string's closing quote; `sink` gets its text in UTF-8. A full sink is passed by at the speed of `walk`. */
+  /**
+   * Goes behind a string's closing quote; `sink` gets its text in UTF-8. A full sink is passed by at the speed of
+   * `walk`.
+   */
   string(sink: ByteSink): boolean {
     const { chunk, end } = this;
     while (this.at < end) {
@@ -215,8 +228,8 @@ export class JsonScanner {
   }
 
   /**
-   * Reads an array of token ids as little-endian uint32, until its end, until `sink` is full, or until something is no number. The rest of the
-   * array, up to its end, is for `walk`.
+   * Reads an array of token ids as little-endian uint32, until its end, until `sink` is full, or until something is no
+   * number. The rest of the array, up to its end, is for `walk`.
    */
   tokens(sink: ByteSink): boolean {
     const { chunk, end } = this;
@@ -239,7 +252,10 @@ export class JsonScanner {
     return false;
   }
 
-  /** Index behind the closing quote of the string that the cursor is in; the chunk's end, with `inString` still true, where it is not closed here. */
+  /**
+   * Index behind the closing quote of the string that the cursor is in; the chunk's end, with `inString` still true,
+   * where it is not closed here.
+   */
   private stringEnd(from: number): number {
     const { chunk, end } = this;
     let at = this.escaped ? from + 1 : from;

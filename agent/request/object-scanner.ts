@@ -4,8 +4,8 @@ import { COLON, isEnd, type JsonScanner, type KeyTable, OPEN_OBJECT, QUOTE, type
 /** Reads the members of an object that are wanted. */
 export interface MemberReader {
   /**
-   * Reads the value of `key`, which begins with `byte` under the cursor, or returns how to go on; false: it is not wanted. `key` is '' for one that
-   * nobody wants.
+   * Reads the value of `key`, which begins with `byte` under the cursor, or returns how to go on; false: it is not
+   * wanted. `key` is '' for one that nobody wants.
    */
   member(key: string, byte: number): Scan | boolean;
 }

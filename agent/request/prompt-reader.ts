@@ -1,6 +1,15 @@
 import { ByteSink, PartDigest } from './byte-sink.ts';
 import { MAX_PROMPT_BYTES } from './fingerprint.ts';
-import { isBetween, isEnd, isNumber, type JsonScanner, OPEN_ARRAY, OPEN_OBJECT, QUOTE, type Scan } from './json-scanner.ts';
+import {
+  isBetween,
+  isEnd,
+  isNumber,
+  type JsonScanner,
+  OPEN_ARRAY,
+  OPEN_OBJECT,
+  QUOTE,
+  type Scan,
+} from './json-scanner.ts';
 import { type MemberReader, ObjectScanner } from './object-scanner.ts';
 
 /** The canonical prompt, and how many prompts the call holds. */
@@ -41,8 +50,9 @@ const NO_ROLE = Buffer.from('undefined');
 const NULL_START = 0x6e;
 
 /**
- * Reads the prompt of a request in one form, such that a later turn of a conversation begins with the bytes of the earlier one: tools, then each
- * message as role and text. Only equality of beginnings matters, so it need not be the engine's chat template.
+ * Reads the prompt of a request in one form, such that a later turn of a conversation begins with the bytes of the
+ * earlier one: tools, then each message as role and text. Only equality of beginnings matters, so it need not be the
+ * engine's chat template.
  */
 export class PromptReader {
   private readonly scanner: JsonScanner;
@@ -79,13 +89,22 @@ export class PromptReader {
     const named = this.values.get('prompt');
     const raw = named && named.kind !== 'null' ? named : this.values.get('input');
     if (raw?.kind === 'text' || raw?.kind === 'tokens') {
-      return { prompt: Buffer.from(raw.sink.bytes), promptBytes: raw.sink.offered, promptIsTokens: raw.kind === 'tokens', batch: raw.batch };
+      return {
+        prompt: Buffer.from(raw.sink.bytes),
+        promptBytes: raw.sink.offered,
+        promptIsTokens: raw.kind === 'tokens',
+        batch: raw.batch,
+      };
     }
     const messages = [this.values.get('messages'), raw].find((value) => value?.kind === 'messages');
     if (!messages) return NO_PROMPT;
     const parts: Buffer[] = [];
     let promptBytes = 0;
-    for (const [field, before] of [['tools', undefined], ['system', SYSTEM], ['instructions', SYSTEM]] as const) {
+    for (const [field, before] of [
+      ['tools', undefined],
+      ['system', SYSTEM],
+      ['instructions', SYSTEM],
+    ] as const) {
       const value = this.values.get(field);
       if (!value) continue;
       parts.push(...(before ? [before] : []), value.sink.bytes);
@@ -94,12 +113,22 @@ export class PromptReader {
     parts.push(messages.sink.bytes);
     promptBytes += messages.sink.offered;
     const bytes = parts.reduce((sum, part) => sum + part.length, 0);
-    return { prompt: Buffer.concat(parts, Math.min(bytes, MAX_PROMPT_BYTES)), promptBytes, promptIsTokens: false, batch: 1 };
+    return {
+      prompt: Buffer.concat(parts, Math.min(bytes, MAX_PROMPT_BYTES)),
+      promptBytes,
+      promptIsTokens: false,
+      batch: 1,
+    };
   }
 
   private *value(field: Field, byte: number): Scan {
     const { scanner } = this;
-    const value: Value = { kind: 'other', sink: this.values.get(field)?.sink ?? new ByteSink(MAX_PROMPT_BYTES), batch: 1, end: Infinity };
+    const value: Value = {
+      kind: 'other',
+      sink: this.values.get(field)?.sink ?? new ByteSink(MAX_PROMPT_BYTES),
+      batch: 1,
+      end: Infinity,
+    };
     value.sink.reset();
     // As in JSON parsers, the last of equal keys counts.
     this.values.set(field, value);

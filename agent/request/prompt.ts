@@ -36,7 +36,11 @@ export function printOf(context: { readonly salt: string }, client: ClientReques
 }
 
 /** The prompt as the door's ledger accounts for it. */
-export function ledgerPrompt(context: { readonly tokens: TokenEstimate }, client: ClientRequest, print: Fingerprint): LedgerPrompt {
+export function ledgerPrompt(
+  context: { readonly tokens: TokenEstimate },
+  client: ClientRequest,
+  print: Fingerprint,
+): LedgerPrompt {
   return {
     hashes: print.hashes,
     end: print.end,
@@ -52,7 +56,10 @@ export function ledgerPrompt(context: { readonly tokens: TokenEstimate }, client
   };
 }
 
-/** Prompt tokens in one prefix block of this prompt: exact for token ids, by the model's learned bytes per token for text. */
+/**
+ * Prompt tokens in one prefix block of this prompt: exact for token ids, by the model's learned bytes per token for
+ * text.
+ */
 export function tokensPerBlock(context: { readonly tokens: TokenEstimate }, client: ClientRequest): number {
   return BLOCK_BYTES / (client.promptIsTokens ? 4 : context.tokens.bytesPerToken(client.model));
 }

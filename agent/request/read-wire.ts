@@ -21,12 +21,25 @@ const readSchema = z.object({
 /** What an entry has read of a body, as the text of a header for the door; undefined if it is too long for one. */
 export function encodeRead(client: ClientRequest): string | undefined {
   const { model, stream, usageSplice, promptBytes, promptEnd, maxTokens, sequences, priority, cacheSalt } = client;
-  const json = JSON.stringify({ model, stream, usageSplice, promptBytes, promptEnd, maxTokens, sequences, priority, cacheSalt });
+  const json = JSON.stringify({
+    model,
+    stream,
+    usageSplice,
+    promptBytes,
+    promptEnd,
+    maxTokens,
+    sequences,
+    priority,
+    cacheSalt,
+  });
   const text = Buffer.from(json).toString('base64url');
   return text.length <= MAX_HEADER_CHARS ? text : undefined;
 }
 
-/** What the header of an entry says; undefined where there is none or it is not valid: then the door reads the body as an entry does. */
+/**
+ * What the header of an entry says; undefined where there is none or it is not valid: then the door reads the body as
+ * an entry does.
+ */
 export function decodeRead(text: unknown): ReadBefore | undefined {
   if (typeof text !== 'string' || text.length > MAX_HEADER_CHARS) return undefined;
   try {

@@ -18,7 +18,10 @@ export interface ClientRequest extends Omit<Prompt, 'batch'> {
   stream: boolean;
   /** makes the body ask for the usage that the client did not ask for; its event is stripped from the answer */
   usageSplice: Splice | undefined;
-  /** canonical prompt: text of every part in template order, or token ids as little-endian uint32; no more of it than is fingerprinted */
+  /**
+   * canonical prompt: text of every part in template order, or token ids as little-endian uint32; no more of it than is
+   * fingerprinted
+   */
   prompt: Buffer;
   /** offset in the body behind which nothing of the prompt lies */
   promptEnd: number;
@@ -27,21 +30,46 @@ export interface ClientRequest extends Omit<Prompt, 'batch'> {
   sequences: number;
   priority: number;
   cacheSalt: string;
-  /** who asks, as far as the request tells: a short hash of the `user` field or of the credential; '' if neither is there */
+  /**
+   * who asks, as far as the request tells: a short hash of the `user` field or of the credential; '' if neither is
+   * there
+   */
   client: string;
   sloTtftMs: number | undefined;
   sloTpotMs: number | undefined;
 }
 
 /** What an entry has read of a body and its door need not read again. */
-export type ReadBefore = Pick<ClientRequest, 'model' | 'stream' | 'usageSplice' | 'promptBytes' | 'promptEnd' | 'maxTokens' | 'sequences' | 'priority' | 'cacheSalt'>;
+export type ReadBefore = Pick<
+  ClientRequest,
+  | 'model'
+  | 'stream'
+  | 'usageSplice'
+  | 'promptBytes'
+  | 'promptEnd'
+  | 'maxTokens'
+  | 'sequences'
+  | 'priority'
+  | 'cacheSalt'
+>;
 
 /** Routes whose streams understand `stream_options.include_usage`. */
 const USAGE_ROUTES = /^\/v1\/(chat\/)?completions(\?|$)/;
 /** Routes whose prompts no engine computes: they cost no prefill and fill no cache. */
 export const COMPUTES_NOTHING = /^\/((de)?tokenize|v1\/messages\/count_tokens|v1\/(chat\/)?completions\/render)(\?|$)/;
 /** Fields that routing needs beside the prompt. */
-const FIELDS: ReadonlySet<string> = new Set(['model', 'stream', 'stream_options', 'max_tokens', 'max_completion_tokens', 'max_output_tokens', 'n', 'priority', 'cache_salt', 'user']);
+const FIELDS: ReadonlySet<string> = new Set([
+  'model',
+  'stream',
+  'stream_options',
+  'max_tokens',
+  'max_completion_tokens',
+  'max_output_tokens',
+  'n',
+  'priority',
+  'cache_salt',
+  'user',
+]);
 const KEYS = new KeyTable([...FIELDS, ...PROMPT_KEYS]);
 /** A longer value of one of them is not read. */
 const MAX_FIELD_BYTES = 65_536;
@@ -60,8 +88,8 @@ interface FieldValue {
 }
 
 /**
- * Reads a request while its body arrives: each piece is worked through once, and then only the body itself holds it. What cannot be read counts as
- * absent and goes to an engine as it is, whose own error the client then gets.
+ * Reads a request while its body arrives: each piece is worked through once, and then only the body itself holds it.
+ * What cannot be read counts as absent and goes to an engine as it is, whose own error the client then gets.
  */
 export class RequestReader implements MemberReader {
   private readonly method: string;
@@ -126,7 +154,10 @@ export class RequestReader implements MemberReader {
       model: typeof model === 'string' ? model : undefined,
       stream,
       usageSplice: stream && USAGE_ROUTES.test(path) && this.isComplete ? this.usageSplice() : undefined,
-      maxTokens: positive(this.read('max_completion_tokens')) || positive(this.read('max_tokens')) || positive(this.read('max_output_tokens')),
+      maxTokens:
+        positive(this.read('max_completion_tokens')) ||
+        positive(this.read('max_tokens')) ||
+        positive(this.read('max_output_tokens')),
       sequences: Math.min(MAX_NUMBER, (positive(this.read('n')) || 1) * batch),
       priority: (priority === undefined ? numberOf(this.read('priority')) : Number(priority)) || 0,
       cacheSalt: typeof cacheSalt === 'string' ? cacheSalt : '',

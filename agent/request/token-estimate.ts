@@ -7,7 +7,10 @@ const RATE = 0.05;
 const MIN_TOKENS = 64;
 const MAX_MODELS = 256;
 
-/** Bytes of canonical prompt text per token, learned per model from the engines' own counts, started from the fleet's table. */
+/**
+ * Bytes of canonical prompt text per token, learned per model from the engines' own counts, started from the fleet's
+ * table.
+ */
 export class TokenEstimate {
   private readonly learned = new Map<string, number>();
   private fleet: RoutingTable['bytesPerToken'] = {};

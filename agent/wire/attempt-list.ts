@@ -7,7 +7,9 @@ export const ATTEMPTS_PATH = '/lodestar/attempts';
 export const MAX_LIST_BYTES = 8 * 1024 * 1024;
 const MAX_ATTEMPTS = 65_536;
 
-/** An attempt that a door holds: instance, the entry's number of it there, and ms since the engine's last byte for it. */
+/**
+ * An attempt that a door holds: instance, the entry's number of it there, and ms since the engine's last byte for it.
+ */
 export type HeldAttempt = readonly [instance: string, seq: number, quietMs: number];
 
 const listSchema = z.array(z.tuple([z.string(), z.number(), z.number()])).max(MAX_ATTEMPTS);

@@ -10,7 +10,10 @@ export function errorBody(status: number, type: string, message: string, param: 
   return JSON.stringify({ error: { message, type, param, code: status } });
 }
 
-/** Those who want to know that a connection has closed. One listener a connection: a client may have many requests on it. */
+/**
+ * Those who want to know that a connection has closed. One listener a connection: a client may have many requests on
+ * it.
+ */
 const watchers = new WeakMap<Socket, Set<() => void>>();
 
 function watchersOf(socket: Socket): Set<() => void> {
@@ -24,10 +27,16 @@ function watchersOf(socket: Socket): Set<() => void> {
   return made;
 }
 
-/** The client's side of one request: an answer that is begun late, so that until then another instance may still give it. */
+/**
+ * The client's side of one request: an answer that is begun late, so that until then another instance may still give
+ * it.
+ */
 export class ClientAnswer {
   readonly response: ServerResponse;
-  /** the request's connection: an answer that waits behind another of the same connection has none yet, and no `close` of its own */
+  /**
+   * the request's connection: an answer that waits behind another of the same connection has none yet, and no `close`
+   * of its own
+   */
   private readonly socket: Socket;
   private flushed = false;
 
@@ -70,7 +79,8 @@ export class ClientAnswer {
   /** False asks the source to pause until the client has read on. */
   write(chunk: Buffer): boolean {
     const goOn = this.response.write(chunk);
-    // Node holds what is written until the end of the tick; the first token does not wait for what else this tick has to do.
+    // Node holds what is written until the end of the tick; the first token does not wait for what else this tick has
+    // to do.
     if (!this.flushed) this.response.socket?.uncork();
     this.flushed = true;
     return goOn;
@@ -81,10 +91,19 @@ export class ClientAnswer {
   }
 
   /** An error instead of an answer, in vLLM's shape. Only before `begin`. */
-  fail(status: number, type: string, message: string, options: { param?: string | null; headers?: Record<string, string> } = {}): void {
+  fail(
+    status: number,
+    type: string,
+    message: string,
+    options: { param?: string | null; headers?: Record<string, string> } = {},
+  ): void {
     if (this.gone || this.begun) return;
     const body = errorBody(status, type, message, options.param ?? null);
-    this.response.writeHead(status, { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), ...options.headers });
+    this.response.writeHead(status, {
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      ...options.headers,
+    });
     this.response.end(body);
   }
 
@@ -99,7 +118,10 @@ export class ClientAnswer {
   }
 }
 
-/** An error event as vLLM ends streams of this surface itself: clients raise it. `events`: those before it, which /v1/responses numbers. */
+/**
+ * An error event as vLLM ends streams of this surface itself: clients raise it. `events`: those before it, which
+ * /v1/responses numbers.
+ */
 function errorEvent(message: string, surface: Surface, events: number): string {
   const named = (data: object): string => `event: error\ndata: ${JSON.stringify(data)}\n\n`;
   if (surface === 'messages') return named({ type: 'error', error: { type: 'api_error', message } });

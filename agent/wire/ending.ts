@@ -1,8 +1,9 @@
 import type { LodestarError } from '../../shared/errors.ts';
 
 /**
- * How an attempt can end other than by its whole answer. The facts only: whose fault it is decides `agent/entry/culprit.ts`. A door names its own
- * ending in the failure header, so the same words are used on both sides of a hop.
+ * How an attempt can end other than by its whole answer. The facts only: whose fault it is decides
+ * `agent/entry/culprit.ts`. A door names its own ending in the failure header, so the same words are used on both sides
+ * of a hop.
  */
 export const FAILURES = [
   /** no connection came about: refused, timed out, no route */

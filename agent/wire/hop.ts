@@ -6,19 +6,33 @@ export const HOP_HEADER = 'x-lodestar-hop';
 export const READ_HEADER = 'x-lodestar-read';
 /** A door's load report, base64 of its encoded form, on every answer to a hop. */
 export const REPORT_HEADER = 'x-lodestar-report';
-/** A door's own failure (not its engine's answer), by one of the names in ending.ts, so that the entry may try elsewhere. */
+/**
+ * A door's own failure (not its engine's answer), by one of the names in ending.ts, so that the entry may try
+ * elsewhere.
+ */
 export const FAILURE_HEADER = 'x-lodestar-failure';
-/** On an answer: the door has asked for the stream's usage, which the client did not ask for, so it is not for the client. */
+/**
+ * On an answer: the door has asked for the stream's usage, which the client did not ask for, so it is not for the
+ * client.
+ */
 export const USAGE_HEADER = 'x-lodestar-usage';
 /** Header names that only agents say to one another: stripped from clients and from answers to them. */
-export const INTERNAL_HEADERS: ReadonlySet<string> = new Set([HOP_HEADER, READ_HEADER, REPORT_HEADER, FAILURE_HEADER, USAGE_HEADER]);
+export const INTERNAL_HEADERS: ReadonlySet<string> = new Set([
+  HOP_HEADER,
+  READ_HEADER,
+  REPORT_HEADER,
+  FAILURE_HEADER,
+  USAGE_HEADER,
+]);
 
 export interface Hop {
   instance: string;
   entry: string;
   epoch: number;
   seq: number;
-  /** the entry asks for its attempts once a second while they run (attempt-list.ts): its silence means that it is gone */
+  /**
+   * the entry asks for its attempts once a second while they run (attempt-list.ts): its silence means that it is gone
+   */
   watched: boolean;
 }
 

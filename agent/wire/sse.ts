@@ -9,10 +9,16 @@ const USAGE = Buffer.from('"usage":{');
 const EMPTY_CHOICES = Buffer.from('"choices":[]');
 const ROLE_CHUNK = Buffer.from('"role":"assistant","content":""');
 
-/** What a server-sent event of vLLM's stream is; `frame`: one that only says where the answer stands (docs: vLLM's entrypoints/openai and entrypoints/anthropic). */
+/**
+ * What a server-sent event of vLLM's stream is; `frame`: one that only says where the answer stands (docs: vLLM's
+ * entrypoints/openai and entrypoints/anthropic).
+ */
 export type SseKind = 'token' | 'role' | 'usage' | 'error' | 'done' | 'frame';
 
-/** Events with a name of their own: those of /v1/messages and /v1/responses. Tokens of the latter are all that end in `.delta`. */
+/**
+ * Events with a name of their own: those of /v1/messages and /v1/responses. Tokens of the latter are all that end in
+ * `.delta`.
+ */
 const NAMED_KINDS: ReadonlyMap<string, SseKind> = new Map([
   ['content_block_delta', 'token'],
   ['message_delta', 'usage'],
@@ -27,8 +33,9 @@ const NAMED_KINDS: ReadonlyMap<string, SseKind> = new Map([
 const MAX_EVENT_BYTES = 4 * 1024 * 1024;
 
 /**
- * Cuts a byte stream into server-sent events: lines up to a blank one, with line feeds or CRLF. vLLM writes whole events, so nearly always an
- * event is a view of its chunk and nothing is copied. Only what a packet boundary splits is held until the rest comes. Each byte is searched once.
+ * Cuts a byte stream into server-sent events: lines up to a blank one, with line feeds or CRLF. vLLM writes whole
+ * events, so nearly always an event is a view of its chunk and nothing is copied. Only what a packet boundary splits is
+ * held until the rest comes. Each byte is searched once.
  */
 export class EventCutter {
   /** events that the newest chunk completed, separators included; valid until the next */
@@ -125,8 +132,9 @@ export interface Usage {
 }
 
 /**
- * Reads usage from a JSON text: a whole answer, or an event of a stream. Undefined if there is none in it. The Messages API counts the prompt in three parts,
- * `input_tokens` being only what was neither found in the cache nor put there; the prompt is their sum.
+ * Reads usage from a JSON text: a whole answer, or an event of a stream. Undefined if there is none in it. The Messages
+ * API counts the prompt in three parts, `input_tokens` being only what was neither found in the cache nor put there;
+ * the prompt is their sum.
  */
 export function readUsage(text: string): Usage | undefined {
   let body: unknown;
@@ -142,7 +150,9 @@ export function readUsage(text: string): Usage | undefined {
   const input = count(field(usage, 'input_tokens'));
   const details = field(usage, 'prompt_tokens_details') ?? field(usage, 'input_tokens_details');
   return {
-    promptTokens: count(field(usage, 'prompt_tokens')) ?? sum(input, (cacheRead ?? 0) + (count(field(usage, 'cache_creation_input_tokens')) ?? 0)),
+    promptTokens:
+      count(field(usage, 'prompt_tokens')) ??
+      sum(input, (cacheRead ?? 0) + (count(field(usage, 'cache_creation_input_tokens')) ?? 0)),
     outputTokens: count(field(usage, 'completion_tokens') ?? field(usage, 'output_tokens')),
     cachedTokens: count(field(details, 'cached_tokens')) ?? cacheRead,
     engineTtftMs: sum(amount(field(metrics, 'queue_time_ms')), amount(field(metrics, 'time_to_first_token_ms'))),

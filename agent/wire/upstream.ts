@@ -25,25 +25,45 @@ export interface AnswerTold {
 /** Receives the answer of one attempt: headers at most once, then data, then exactly one of end and failure. */
 export interface AttemptHandler {
   onHeaders(status: number, headers: IncomingHttpHeaders): void;
-  /** false asks for a pause until `resume`. `cut`: the events in the chunk, where they are known already; valid during the call */
+  /**
+   * false asks for a pause until `resume`. `cut`: the events in the chunk, where they are known already; valid during
+   * the call
+   */
   onData(chunk: Buffer, cut?: EventCutter): boolean;
   onEnd(told?: AnswerTold): void;
   onFailure(failure: AttemptFailure): void;
 }
 
 export interface Attempt {
-  /** Ends the attempt: the connection to the engine is closed at once, which makes vLLM abort the request. No handler is called after it. */
+  /**
+   * Ends the attempt: the connection to the engine is closed at once, which makes vLLM abort the request. No handler is
+   * called after it.
+   */
   abort(): void;
   resume(): void;
 }
 
-// vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): ours are given up before, or a request meets a dying one.
+// vLLM closes idle connections after 5 s (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): ours are given up before, or a request meets a
+// dying one.
 const KEEP_ALIVE_MS = 4000;
 /** A peer whose host has gone is found by the system's own probes from then on. */
 const TCP_KEEPALIVE_MS = 15_000;
-const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'te', 'trailer', 'transfer-encoding', 'upgrade', 'expect']);
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'expect',
+]);
 
-/** Sockets that have carried a request. A peer may close one of them at any moment, so a break of it says nothing of the peer. */
+/**
+ * Sockets that have carried a request. A peer may close one of them at any moment, so a break of it says nothing of the
+ * peer.
+ */
 const usedSockets = new WeakSet<object>();
 /** the delivery whose headers undici is about to write: it names neither the request nor its socket to handlers */
 let starting: Delivery | undefined;
@@ -79,8 +99,9 @@ export class Upstream {
   }
 
   /**
-   * Sends a request. Where a connection that has served before breaks ahead of any byte of the answer, the peer has closed it in the meantime: the
-   * request is sent once more, on a fresh one. Throws what undici finds wrong with the request itself.
+   * Sends a request. Where a connection that has served before breaks ahead of any byte of the answer, the peer has
+   * closed it in the meantime: the request is sent once more, on a fresh one. Throws what undici finds wrong with the
+   * request itself.
    */
   dispatch(request: UpstreamRequest, handler: AttemptHandler): Attempt {
     const delivery = new Delivery(handler, () => {
@@ -93,14 +114,31 @@ export class Upstream {
   }
 
   /** GET, bounded in time by the caller's signal and in size by `maxBytes`. Errors: as `ask`. */
-  get(path: string, headers: Record<string, string>, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+  get(
+    path: string,
+    headers: Record<string, string>,
+    signal: AbortSignal,
+    maxBytes: number,
+  ): Promise<{ status: number; body: Buffer }> {
     return this.ask({ method: 'GET', path, headers, body: [] }, signal, maxBytes);
   }
 
-  /** A whole answer, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a larger body, undici's own. */
-  async ask(request: UpstreamRequest, signal: AbortSignal, maxBytes: number): Promise<{ status: number; body: Buffer }> {
+  /**
+   * A whole answer, bounded in time by the caller's signal and in size by `maxBytes`. Errors: UPSTREAM_FAILED for a
+   * larger body, undici's own.
+   */
+  async ask(
+    request: UpstreamRequest,
+    signal: AbortSignal,
+    maxBytes: number,
+  ): Promise<{ status: number; body: Buffer }> {
     const { method, path } = request;
-    const answer = await this.pool.request({ method: method as Dispatcher.HttpMethod, path, signal, ...payload(request) });
+    const answer = await this.pool.request({
+      method: method as Dispatcher.HttpMethod,
+      path,
+      signal,
+      ...payload(request),
+    });
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of answer.body) {
@@ -209,10 +247,13 @@ function toUndici(request: UpstreamRequest): Dispatcher.DispatchOptions {
 }
 
 /**
- * Headers and body as undici takes them. Several pieces go out one after the other and are never joined; with their length stated, undici does not
- * send them chunked. Its types leave iterables out, its documentation does not.
+ * Headers and body as undici takes them. Several pieces go out one after the other and are never joined; with their
+ * length stated, undici does not send them chunked. Its types leave iterables out, its documentation does not.
  */
-function payload({ headers, body }: UpstreamRequest): Pick<Dispatcher.DispatchOptions, 'body'> & { headers: UpstreamRequest['headers'] } {
+function payload({
+  headers,
+  body,
+}: UpstreamRequest): Pick<Dispatcher.DispatchOptions, 'body'> & { headers: UpstreamRequest['headers'] } {
   const [first = null] = body;
   if (body.length <= 1) return { headers, body: first };
   const bytes = body.reduce((sum, piece) => sum + piece.length, 0);
@@ -224,7 +265,14 @@ export function passableHeaders(headers: IncomingHttpHeaders): Record<string, st
   const out: Record<string, string | string[]> = {};
   for (const name in headers) {
     const value = headers[name];
-    if (value === undefined || HOP_BY_HOP.has(name) || INTERNAL_HEADERS.has(name) || name === 'host' || name === 'content-length') continue;
+    if (
+      value === undefined ||
+      HOP_BY_HOP.has(name) ||
+      INTERNAL_HEADERS.has(name) ||
+      name === 'host' ||
+      name === 'content-length'
+    )
+      continue;
     out[name] = value;
   }
   return out;

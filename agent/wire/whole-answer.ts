@@ -48,7 +48,10 @@ export class WholeAnswer {
   }
 }
 
-/** Index after the brace that closes the object at `open`; −1 if there is none. Token counts hold no strings with braces. */
+/**
+ * Index after the brace that closes the object at `open`; −1 if there is none. Token counts hold no strings with
+ * braces.
+ */
 function endOfObject(text: string, open: number): number {
   let depth = 0;
   for (let at = open; at < text.length; at++) {

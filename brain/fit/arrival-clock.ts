@@ -1,15 +1,24 @@
 import type { LoggedRequest, RequestLog } from './log-reader.ts';
 
-/** Arrivals before the newest whose times are still being improved: longer ago, hardly anything that is learned moves them. */
+/**
+ * Arrivals before the newest whose times are still being improved: longer ago, hardly anything that is learned moves
+ * them.
+ */
 const WINDOW = 300;
 /** Of those, the newest, which need several sweeps. */
 const UNSETTLED = 100;
 const SWEEPS = 12;
-/** Part of the mean gap between arrivals below which a vote's error counts by its square, above by its size: a misread count must not move the clock. */
+/**
+ * Part of the mean gap between arrivals below which a vote's error counts by its square, above by its size: a misread
+ * count must not move the clock.
+ */
 const NEAR_SHARE = 0.75;
 /** Weight of the votes of neighbouring arrivals. */
 const NEIGHBOUR = 3;
-/** Newest counts whose ends do not vote yet: a gateway that routes several requests at once counts some of them late, and the next count tells. */
+/**
+ * Newest counts whose ends do not vote yet: a gateway that routes several requests at once counts some of them late,
+ * and the next count tells.
+ */
 const UNCONFIRMED = 1;
 /** Arrivals within which a count may still take an end back. */
 const REVOCABLE = 16;
@@ -26,10 +35,11 @@ export interface Arrival {
 }
 
 /**
- * Times for a log that has none: arrivals in order, completions in order per instance, the gateway's counts of requests in flight at each arrival, and
- * how long each request took. The counts tell how many requests of each instance had ended before each arrival, which puts the end of a request
- * (arrival + end-to-end time) between two arrivals; every arrival time is then the robust mean of what its neighbours and those ends say
- * (iteratively reweighted, in sweeps over the newest arrivals). At an arrival only end-to-end times of requests that have ended are used.
+ * Times for a log that has none: arrivals in order, completions in order per instance, the gateway's counts of requests
+ * in flight at each arrival, and how long each request took. The counts tell how many requests of each instance had
+ * ended before each arrival, which puts the end of a request (arrival + end-to-end time) between two arrivals; every
+ * arrival time is then the robust mean of what its neighbours and those ends say (iteratively reweighted, in sweeps
+ * over the newest arrivals). At an arrival only end-to-end times of requests that have ended are used.
  */
 export class ArrivalClock {
   private readonly requests: readonly LoggedRequest[];
@@ -148,7 +158,10 @@ function meanGapMs(requests: readonly LoggedRequest[]): number {
   return tookMs / Math.max(inFlight, IN_FLIGHT_MIN * requests.length, 1e-9);
 }
 
-/** Order of completion: that of the rows, unless someone sorted them by arrival; then what even arrivals and the end-to-end times say. */
+/**
+ * Order of completion: that of the rows, unless someone sorted them by arrival; then what even arrivals and the
+ * end-to-end times say.
+ */
 function endRanks(requests: readonly LoggedRequest[], gapMs: number): Float64Array {
   const sorted = requests.every(({ row }, i) => i === 0 || row > (requests[i - 1] as LoggedRequest).row);
   return Float64Array.from(requests, ({ row, e2eMs }, i) => (sorted ? i * gapMs + e2eMs : row));

@@ -1,4 +1,7 @@
-/** Cells of one line of comma-separated values; a cell in double quotes may hold commas, and quotes doubled (RFC 4180). Null if a quote does not end. */
+/**
+ * Cells of one line of comma-separated values; a cell in double quotes may hold commas, and quotes doubled (RFC 4180).
+ * Null if a quote does not end.
+ */
 export function csvCells(line: string): string[] | null {
   if (!line.includes('"')) return line.split(',');
   const cells: string[] = [];

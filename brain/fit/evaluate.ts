@@ -42,15 +42,19 @@ const SEED = 1;
 const SIMILAR = 101;
 
 /**
- * Learns from the first 70 % of the log's time and predicts the rest. A request is learned from only if it had ended at the cut; one that arrives after
- * it is predicted from what was known at its arrival. Throws LOG_INVALID if either part is too small. `file` is for messages.
+ * Learns from the first 70 % of the log's time and predicts the rest. A request is learned from only if it had ended at
+ * the cut; one that arrives after it is predicted from what was known at its arrival. Throws LOG_INVALID if either part
+ * is too small. `file` is for messages.
  */
 export function evaluateLog(tf: Tf, log: RequestLog, file: string): FitReport {
   const observations = observe(log);
   const { training, testing } = splitByTime(observations);
   if (training.length < MIN_TRAINED || testing.length < MIN_TESTED) {
     const has = `${training.length} requests that ended in its first ${100 * TRAIN_SHARE} % and ${testing.length} that arrived later`;
-    throw new LodestarError('LOG_INVALID', `${file}: holds ${has}; at least ${MIN_TRAINED} and ${MIN_TESTED} are needed, so record for longer`);
+    throw new LodestarError(
+      'LOG_INVALID',
+      `${file}: holds ${has}; at least ${MIN_TRAINED} and ${MIN_TESTED} are needed, so record for longer`,
+    );
   }
   const trained = new Set(training);
   const tested = new Set(testing);
@@ -81,7 +85,10 @@ export function splitByTime(observations: readonly Observation[]): { training: O
   const cutMs = firstMs + TRAIN_SHARE * ((observations.at(-1)?.atMs ?? 0) - firstMs);
   const cut = observations.findIndex(({ atMs }) => atMs >= cutMs);
   const known = new Set(observations.slice(0, cut + 1).flatMap(({ ended }) => ended));
-  return { training: observations.filter((_, i) => i < cut && known.has(i)), testing: observations.slice(Math.max(0, cut)) };
+  return {
+    training: observations.filter((_, i) => i < cut && known.has(i)),
+    testing: observations.slice(Math.max(0, cut)),
+  };
 }
 
 function train(tf: Tf, rows: readonly FitRow[]) {
@@ -100,7 +107,11 @@ function logRatio({ ttftMs, priorMs }: FitRow): number {
 
 function predict(forecast: Forecast, row: FitRow, p90Log: { ttft: number; tpot: number }): Prediction {
   const { ttft, ttftP90 } = forecast.residuals(row.features, p90Log);
-  return { predictedMs: row.priorMs * Math.exp(ttft), predictedP90Ms: row.priorMs * Math.exp(Math.max(ttft, ttftP90)), observedMs: row.ttftMs };
+  return {
+    predictedMs: row.priorMs * Math.exp(ttft),
+    predictedP90Ms: row.priorMs * Math.exp(Math.max(ttft, ttftP90)),
+    observedMs: row.ttftMs,
+  };
 }
 
 /** Guesses by the training requests whose prompts are next in length. */

@@ -25,7 +25,10 @@ export function figuresOf(predictions: readonly Prediction[]): Figures {
   return {
     medianApe: quantile(apes, 0.5),
     p90Ape: quantile(apes, 0.9),
-    spearman: correlation(ranks(predictions.map(({ predictedMs }) => predictedMs)), ranks(predictions.map(({ observedMs }) => observedMs))),
+    spearman: correlation(
+      ranks(predictions.map(({ predictedMs }) => predictedMs)),
+      ranks(predictions.map(({ observedMs }) => observedMs)),
+    ),
     p90Coverage: covered / predictions.length,
   };
 }
@@ -39,7 +42,7 @@ export function quantile(values: readonly number[], share: number): number {
 function ranks(values: readonly number[]): Float64Array {
   const order = values.map((_, i) => i).toSorted((a, b) => (values[a] as number) - (values[b] as number));
   const out = new Float64Array(values.length);
-  for (let from = 0; from < order.length; ) {
+  for (let from = 0; from < order.length;) {
     let to = from;
     while (to + 1 < order.length && values[order[to + 1] as number] === values[order[from] as number]) to += 1;
     for (let i = from; i <= to; i++) out[order[i] as number] = (from + to) / 2;

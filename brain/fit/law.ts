@@ -20,26 +20,58 @@ const NEAR = 0.03;
 const SHRINKAGE = 2;
 
 /**
- * Fits c0…c4 and the front-end time to whole requests: totalMs = frontEnd + Σ steps·(c0 + c3·D + c4·ctx) + c1·tokens + c2·pairs. Least absolute relative
- * error, by reweighted least squares with coefficients of at least 0, shrunk a little towards the generic law, since steps and tokens go together.
+ * Fits c0…c4 and the front-end time to whole requests: totalMs = frontEnd + Σ steps·(c0 + c3·D + c4·ctx) + c1·tokens +
+ * c2·pairs. Least absolute relative error, by reweighted least squares with coefficients of at least 0, shrunk a little
+ * towards the generic law, since steps and tokens go together.
  */
 export function fitLaw(rows: readonly LawRow[]): LawState {
-  const x = rows.map(({ steps, decoding, contextTokens, prefillTokens, pairs }) => [1, steps, steps * decoding, steps * contextTokens, prefillTokens, pairs]);
+  const x = rows.map(({ steps, decoding, contextTokens, prefillTokens, pairs }) => [
+    1,
+    steps,
+    steps * decoding,
+    steps * contextTokens,
+    prefillTokens,
+    pairs,
+  ]);
   const { frontEndMs, c0, c3, c4, c1, c2 } = GENERIC_LAW;
   const start = [frontEndMs, c0, c3, c4, c1, c2];
   let weights = start;
   let errors: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     const w = rows.map(({ ttftMs }, i) => 1 / (ttftMs * ttftMs * Math.max(NEAR, errors[i] ?? NEAR)));
-    weights = nonNegative(x, rows.map(({ totalMs }) => totalMs), w, start);
+    weights = nonNegative(
+      x,
+      rows.map(({ totalMs }) => totalMs),
+      w,
+      start,
+    );
     errors = rows.map(({ totalMs, ttftMs }, i) => Math.abs(totalMs - dot(x[i] as number[], weights)) / ttftMs);
   }
   const [fitFrontEnd, fit0, fit3, fit4, fit1, fit2] = weights as [number, number, number, number, number, number];
-  return { frontEndMs: fitFrontEnd, c0: fit0, c1: fit1, c2: fit2, c3: fit3, c4: fit4, c5: 0, t0: 0, samples: rows.length, residualMs: 0 };
+  return {
+    frontEndMs: fitFrontEnd,
+    c0: fit0,
+    c1: fit1,
+    c2: fit2,
+    c3: fit3,
+    c4: fit4,
+    c5: 0,
+    t0: 0,
+    samples: rows.length,
+    residualMs: 0,
+  };
 }
 
-/** Weighted least squares with ridge towards `start`, each weight >= 0, by coordinate descent: the problem is convex and small. */
-function nonNegative(x: readonly number[][], y: readonly number[], w: readonly number[], start: readonly number[]): number[] {
+/**
+ * Weighted least squares with ridge towards `start`, each weight >= 0, by coordinate descent: the problem is convex and
+ * small.
+ */
+function nonNegative(
+  x: readonly number[][],
+  y: readonly number[],
+  w: readonly number[],
+  start: readonly number[],
+): number[] {
   const n = start.length;
   const a = Array.from({ length: n }, () => new Float64Array(n));
   const b = new Float64Array(n);

@@ -20,7 +20,10 @@ export interface LoggedRequest {
   startMs: number | null;
   /** place among the file's rows; where the log has no times, rows are in order of completion */
   row: number;
-  /** the gateway's own counts in the order of `RequestLog.instances`, without this request; empty where the log has times */
+  /**
+   * the gateway's own counts in the order of `RequestLog.instances`, without this request; empty where the log has
+   * times
+   */
   inFlight: readonly number[];
 }
 
@@ -40,8 +43,9 @@ const MAX_TOKENS = 1e8;
 const ROUNDING_MS = 5;
 
 /**
- * Reads a recorded request log, plain or gzip, in either format of the public Lodestar logs: with times (column `start_us`), or with the gateway's counts
- * for every instance (columns `<instance>-inflight_requests`). Only what is known while routing, TTFT and end-to-end time are read. Throws LOG_INVALID.
+ * Reads a recorded request log, plain or gzip, in either format of the public Lodestar logs: with times (column
+ * `start_us`), or with the gateway's counts for every instance (columns `<instance>-inflight_requests`). Only what is
+ * known while routing, TTFT and end-to-end time are read. Throws LOG_INVALID.
  */
 export function readRequestLog(file: string): RequestLog {
   const lines = readText(file).split(/\r?\n/);
@@ -49,12 +53,18 @@ export function readRequestLog(file: string): RequestLog {
   if (!header) throw new LodestarError('LOG_INVALID', `${file}, line 1: a quoted cell does not end`);
   const timed = header.includes('start_us');
   if (!timed && !header.includes('selected_pod')) {
-    throw new LodestarError('LOG_INVALID', `${file}, line 1: neither column start_us nor selected_pod, so this is no request log of a known format; its first line must name the columns`);
+    throw new LodestarError(
+      'LOG_INVALID',
+      `${file}, line 1: neither column start_us nor selected_pod, so this is no request log of a known format; its first line must name the columns`,
+    );
   }
   const columns = new Map(header.map((name, at) => [name, at]));
-  const instances = header.filter((name) => name.endsWith(COUNT_SUFFIX)).map((name) => name.slice(0, -COUNT_SUFFIX.length));
+  const instances = header
+    .filter((name) => name.endsWith(COUNT_SUFFIX))
+    .map((name) => name.slice(0, -COUNT_SUFFIX.length));
   for (const name of timed ? TIMED_COLUMNS : countedColumns(instances)) {
-    if (!columns.has(name)) throw new LodestarError('LOG_INVALID', `${file}, line 1: column ${name} is missing; the log needs it`);
+    if (!columns.has(name))
+      throw new LodestarError('LOG_INVALID', `${file}, line 1: column ${name} is missing; the log needs it`);
   }
   const read: { key: number; request: LoggedRequest }[] = [];
   let failed = 0;
@@ -66,10 +76,26 @@ export function readRequestLog(file: string): RequestLog {
   });
   read.sort((a, b) => a.key - b.key);
   const requests = read.map(({ request }) => request);
-  return { format: timed ? 'timed' : 'counted', instances: timed ? [...new Set(requests.map(({ instance }) => instance))].toSorted() : instances, requests, failed };
+  return {
+    format: timed ? 'timed' : 'counted',
+    instances: timed ? [...new Set(requests.map(({ instance }) => instance))].toSorted() : instances,
+    requests,
+    failed,
+  };
 }
 
-const TIMED_COLUMNS = ['start_us', 'pod', 'ttft_ms', 'e2e_ms', 'input_tokens', 'output_tokens', 'hit_pct', 'running', 'waiting', 'kv_usage'] as const;
+const TIMED_COLUMNS = [
+  'start_us',
+  'pod',
+  'ttft_ms',
+  'e2e_ms',
+  'input_tokens',
+  'output_tokens',
+  'hit_pct',
+  'running',
+  'waiting',
+  'kv_usage',
+] as const;
 const COUNTED_PER_INSTANCE = ['kv_hit_ratio', 'running_requests', 'waiting_requests', 'gpu_kv_cache'] as const;
 
 function countedColumns(instances: readonly string[]): string[] {
@@ -88,7 +114,11 @@ class Row {
     this.columns = columns;
     const cells = csvCells(text);
     if (!cells) throw new LodestarError('LOG_INVALID', `${this.where}: a quoted cell does not end`);
-    if (cells.length !== columns.size) throw new LodestarError('LOG_INVALID', `${this.where}: ${cells.length} cells, but line 1 names ${columns.size} columns`);
+    if (cells.length !== columns.size)
+      throw new LodestarError(
+        'LOG_INVALID',
+        `${this.where}: ${cells.length} cells, but line 1 names ${columns.size} columns`,
+      );
     this.cells = cells;
   }
 
@@ -105,28 +135,47 @@ class Row {
   }
 
   invalid(column: string, must: string): LodestarError {
-    return new LodestarError('LOG_INVALID', `${this.where}, column ${column}: ${JSON.stringify(this.text(column).slice(0, 40))} ${must}`);
+    return new LodestarError(
+      'LOG_INVALID',
+      `${this.where}, column ${column}: ${JSON.stringify(this.text(column).slice(0, 40))} ${must}`,
+    );
   }
 }
 
 function timedRequest(row: Row, at: number): { key: number; request: LoggedRequest } {
   const startMs = row.number('start_us', -Infinity) / 1000;
   if (row.text('pod') === '') throw row.invalid('pod', 'must name the chosen instance');
-  const request = requestOf(row, at, row.text('pod'), ['ttft_ms', 'e2e_ms', 'hit_pct', 'running', 'waiting', 'kv_usage']);
+  const request = requestOf(row, at, row.text('pod'), [
+    'ttft_ms',
+    'e2e_ms',
+    'hit_pct',
+    'running',
+    'waiting',
+    'kv_usage',
+  ]);
   return { key: startMs, request: { ...request, startMs, inFlight: [] } };
 }
 
 function countedRequest(row: Row, at: number, instances: readonly string[]): { key: number; request: LoggedRequest } {
   const instance = row.text('selected_pod');
-  if (!instances.includes(instance)) throw row.invalid('selected_pod', `must be one of the instances of line 1: ${instances.join(', ')}`);
+  if (!instances.includes(instance))
+    throw row.invalid('selected_pod', `must be one of the instances of line 1: ${instances.join(', ')}`);
   const own = COUNTED_PER_INSTANCE.map((name) => `${instance}-${name}`) as [string, string, string, string];
   const request = requestOf(row, at, instance, ['ttft', 'e2e_latency', ...own]);
-  return { key: row.number('request_id', 0), request: { ...request, startMs: null, inFlight: instances.map((name) => row.number(`${name}${COUNT_SUFFIX}`, 0)) } };
+  return {
+    key: row.number('request_id', 0),
+    request: { ...request, startMs: null, inFlight: instances.map((name) => row.number(`${name}${COUNT_SUFFIX}`, 0)) },
+  };
 }
 
 type Names = readonly [ttft: string, e2e: string, hit: string, running: string, waiting: string, kv: string];
 
-function requestOf(row: Row, at: number, instance: string, [ttft, e2e, hit, running, waiting, kv]: Names): Omit<LoggedRequest, 'startMs' | 'inFlight'> {
+function requestOf(
+  row: Row,
+  at: number,
+  instance: string,
+  [ttft, e2e, hit, running, waiting, kv]: Names,
+): Omit<LoggedRequest, 'startMs' | 'inFlight'> {
   const ttftMs = row.number(ttft, 0);
   const e2eMs = row.number(e2e, 0);
   if (e2eMs < ttftMs - ROUNDING_MS) throw row.invalid(e2e, `must not be below ${ttft} of the line, ${ttftMs}`);

@@ -16,7 +16,11 @@ export function reportText(report: FitReport): string {
   const gain = promptSizeAlone.medianApe > 0 ? 1 - ttft.medianApe / promptSizeAlone.medianApe : 0;
   const lines = [
     `${n} requests${failed === 0 ? '' : `, ${failed} failed ones left out`}: learned from ${trainedOn} that ended in the first 70 % of the time, tested on the ${testedOn} that arrived later (${leftOut} in flight at the cut: neither)`,
-    ...(format === 'counted' ? ['The log has no arrival times: they are rebuilt from the counts of requests in flight, which adds error of its own.'] : []),
+    ...(format === 'counted'
+      ? [
+          'The log has no arrival times: they are rebuilt from the counts of requests in flight, which adds error of its own.',
+        ]
+      : []),
     '',
     ...rows.map(([name = '', ...cells]) => name.padEnd(24) + cells.map((cell) => cell.padStart(14)).join('')),
     '',
@@ -29,7 +33,13 @@ export function reportText(report: FitReport): string {
 }
 
 function figureRow(name: string, { medianApe, p90Ape, spearman, p90Coverage }: Figures): string[] {
-  return [name, percent(medianApe), percent(p90Ape), spearman === null ? '-' : spearman.toFixed(3), percent(p90Coverage)];
+  return [
+    name,
+    percent(medianApe),
+    percent(p90Ape),
+    spearman === null ? '-' : spearman.toFixed(3),
+    percent(p90Coverage),
+  ];
 }
 
 function percent(share: number): string {

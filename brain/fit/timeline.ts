@@ -43,13 +43,25 @@ function fromTimes(log: RequestLog): Observation[] {
     for (; next < byEnd.length && (end[byEnd[next] as number] as number) < atMs; next++) {
       const gone = byEnd[next] as number;
       const { instance } = requests[gone] as LoggedRequest;
-      flying.set(instance, (flying.get(instance) as number[]).filter((one) => one !== gone));
+      flying.set(
+        instance,
+        (flying.get(instance) as number[]).filter((one) => one !== gone),
+      );
       landed.set(instance, [...(landed.get(instance) as number[]).slice(1 - RECENT), gone]);
       ended.push(gone);
     }
-    const age = (one: number): Flight => ({ request: requests[one] as LoggedRequest, ageMs: atMs - (start[one] as number) });
+    const age = (one: number): Flight => ({
+      request: requests[one] as LoggedRequest,
+      ageMs: atMs - (start[one] as number),
+    });
     const here = flying.get(request.instance) as number[];
-    const observation = describe(request, atMs, here.map(age), (landed.get(request.instance) as number[]).map(age), ended);
+    const observation = describe(
+      request,
+      atMs,
+      here.map(age),
+      (landed.get(request.instance) as number[]).map(age),
+      ended,
+    );
     here.push(i);
     return observation;
   });
@@ -59,15 +71,26 @@ function fromCounts(log: RequestLog): Observation[] {
   const clock = new ArrivalClock(log);
   return log.requests.map((request, i) => {
     const { atMs, flying, landed, ended } = clock.arrive(i, RECENT);
-    const age = (one: number): Flight => ({ request: log.requests[one] as LoggedRequest, ageMs: Math.max(0, atMs - clock.arrivalMs(one)) });
+    const age = (one: number): Flight => ({
+      request: log.requests[one] as LoggedRequest,
+      ageMs: Math.max(0, atMs - clock.arrivalMs(one)),
+    });
     return describe(request, atMs, flying.map(age), landed.map(age), ended);
   });
 }
 
-function describe(request: LoggedRequest, atMs: number, flights: Flight[], landed: readonly Flight[], ended: number[]): Observation {
+function describe(
+  request: LoggedRequest,
+  atMs: number,
+  flights: Flight[],
+  landed: readonly Flight[],
+  ended: number[],
+): Observation {
   let sinceFirstTokenMs = Infinity;
-  for (const flight of flights) if (hasFirstToken(flight)) sinceFirstTokenMs = Math.min(sinceFirstTokenMs, flight.ageMs - flight.request.ttftMs);
-  for (const flight of landed) sinceFirstTokenMs = Math.min(sinceFirstTokenMs, Math.max(0, flight.ageMs - flight.request.ttftMs));
+  for (const flight of flights)
+    if (hasFirstToken(flight)) sinceFirstTokenMs = Math.min(sinceFirstTokenMs, flight.ageMs - flight.request.ttftMs);
+  for (const flight of landed)
+    sinceFirstTokenMs = Math.min(sinceFirstTokenMs, Math.max(0, flight.ageMs - flight.request.ttftMs));
   flights.sort((a, b) => b.ageMs - a.ageMs);
   return { request, atMs, flights, sinceFirstTokenMs, ended };
 }

@@ -41,10 +41,13 @@ export type BackendLoader = (options: BackendOptions) => Promise<Started>;
 const LOADERS: Record<BackendName, BackendLoader> = { 'tfjs-node-gpu': loadNodeGpu, wasm: loadWasm, cpu: loadCpu };
 
 /**
- * Starts the first backend that works, in order. A native package may fail in any way (absent, without its binding, wrong CUDA), so every error
- * counts as "not this one" and is kept. Errors: PREDICTOR_BACKEND if none starts.
+ * Starts the first backend that works, in order. A native package may fail in any way (absent, without its binding,
+ * wrong CUDA), so every error counts as "not this one" and is kept. Errors: PREDICTOR_BACKEND if none starts.
  */
-export async function loadBackend(options: BackendOptions, loaders: Record<BackendName, BackendLoader> = LOADERS): Promise<{ tf: Tf; info: BackendInfo }> {
+export async function loadBackend(
+  options: BackendOptions,
+  loaders: Record<BackendName, BackendLoader> = LOADERS,
+): Promise<{ tf: Tf; info: BackendInfo }> {
   const from = options.backend === 'auto' ? 0 : BACKEND_NAMES.indexOf(options.backend);
   const tried: BackendInfo['tried'] = [];
   for (const name of BACKEND_NAMES.slice(from)) {
@@ -58,10 +61,16 @@ export async function loadBackend(options: BackendOptions, loaders: Record<Backe
       tried.push({ name, error: (errorMessage(error).split('\n')[0] ?? '').slice(0, 300) });
     }
   }
-  throw new LodestarError('PREDICTOR_BACKEND', `no TensorFlow.js backend starts: ${tried.map(({ name, error }) => `${name}: ${error}`).join('; ')}`);
+  throw new LodestarError(
+    'PREDICTOR_BACKEND',
+    `no TensorFlow.js backend starts: ${tried.map(({ name, error }) => `${name}: ${error}`).join('; ')}`,
+  );
 }
 
-/** A backend that loads may still be unable to compute (a GPU without code for it): a small product with its gradient shows it. */
+/**
+ * A backend that loads may still be unable to compute (a GPU without code for it): a small product with its gradient
+ * shows it.
+ */
 function checkWorks(tf: Tf): void {
   const [value, gradient] = tf.tidy(() => {
     const x = tf.tensor2d([1, 2, 3, 4], [2, 2]);

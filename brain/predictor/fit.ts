@@ -43,22 +43,32 @@ const BATCH_MIN = 16;
 /** For one training that must suffice. */
 const THOROUGH: Effort = { epochs: 8, steps: 128, learningRate: 1e-3 };
 /**
- * Weight decay (decoupled from Adam: Loshchilov and Hutter, arXiv 1711.05101) is DECAY_ROWS / n: pulling the net towards one value everywhere counts
- * like a fixed number of rows, so a few rows move it little and thousands freely. Formula: docs/learning.md.
+ * Weight decay (decoupled from Adam: Loshchilov and Hutter, arXiv 1711.05101) is DECAY_ROWS / n: pulling the net
+ * towards one value everywhere counts like a fixed number of rows, so a few rows move it little and thousands freely.
+ * Formula: docs/learning.md.
  */
 const DECAY_ROWS = 3000;
 const DECAY_MAX = 30;
-/** Log ratio up to which an error of the means counts by its square, and beyond by its size. Small: medians are learned, which a stalled engine or a misread label cannot pull away. */
+/**
+ * Log ratio up to which an error of the means counts by its square, and beyond by its size. Small: medians are learned,
+ * which a stalled engine or a misread label cannot pull away.
+ */
 const HUBER_DELTA = 0.1;
 const QUANTILE = 0.9;
 /** Standard deviation under which a feature counts as constant. */
 const DEVIATION_MIN = 1e-4;
-/** Columns of the output (HEADS in shared/predictor/net.ts): the label of each, and which are means and which 90th percentiles. */
+/**
+ * Columns of the output (HEADS in shared/predictor/net.ts): the label of each, and which are means and which 90th
+ * percentiles.
+ */
 const HEAD_LABEL = [0, 0, 1, 1] as const;
 const HEAD_IS_MEAN = [1, 0, 1, 0];
 const HEAD_IS_P90 = [0, 1, 0, 1];
 
-/** Trains a net on the rows: Adam, Huber loss for the means, pinball loss for the 90th percentiles, missing labels masked, weights decaying. */
+/**
+ * Trains a net on the rows: Adam, Huber loss for the means, pinball loss for the 90th percentiles, missing labels
+ * masked, weights decaying.
+ */
 export function fitNet(tf: Tf, request: FitRequest): FitResult {
   const { rows, labels, n } = request;
   const rng = seededRng(request.seed);
@@ -89,7 +99,12 @@ export function fitNet(tf: Tf, request: FitRequest): FitResult {
       model.shrink(learningRate * Math.min(DECAY_MAX, DECAY_ROWS / n) * (steps - before));
       losses.push(sum / n);
     }
-    return { net: model.toNet(shift, scale), steps, lossBefore: losses[0] as number, lossAfter: losses.at(-1) as number };
+    return {
+      net: model.toNet(shift, scale),
+      steps,
+      lossBefore: losses[0] as number,
+      lossAfter: losses.at(-1) as number,
+    };
   } finally {
     optimizer.dispose();
     model.dispose();
@@ -128,7 +143,15 @@ function headBiases(labels: Float32Array, n: number): number[] {
 }
 
 /** One Adam step on the chosen rows; returns their mean loss. */
-function step(tf: Tf, model: TrainableNet, optimizer: ReturnType<Tf['train']['adam']>, inputs: Float32Array, labels: Float32Array, chosen: Uint32Array, delta: number): number {
+function step(
+  tf: Tf,
+  model: TrainableNet,
+  optimizer: ReturnType<Tf['train']['adam']>,
+  inputs: Float32Array,
+  labels: Float32Array,
+  chosen: Uint32Array,
+  delta: number,
+): number {
   const x = new Float32Array(chosen.length * FEATURE_COUNT);
   const y = new Float32Array(chosen.length * HEAD_COUNT);
   const mask = new Float32Array(chosen.length * HEAD_COUNT);
@@ -148,7 +171,11 @@ function step(tf: Tf, model: TrainableNet, optimizer: ReturnType<Tf['train']['ad
     const rows = tf.tensor2d(x, [chosen.length, FEATURE_COUNT]);
     const target = tf.tensor2d(y, [chosen.length, HEAD_COUNT]);
     const weight = tf.tensor2d(mask, [chosen.length, HEAD_COUNT]);
-    const cost = optimizer.minimize(() => lossOf(tf, model.forward(rows), target, weight, known, delta), true, model.variables);
+    const cost = optimizer.minimize(
+      () => lossOf(tf, model.forward(rows), target, weight, known, delta),
+      true,
+      model.variables,
+    );
     return (cost as Scalar).dataSync()[0] as number;
   });
 }

@@ -14,7 +14,9 @@ export interface Residuals {
   tpotP90: number;
 }
 
-/** A net that predicts, one row a call, by the kernel that agents use; without a net it is the prior itself: residual 0. */
+/**
+ * A net that predicts, one row a call, by the kernel that agents use; without a net it is the prior itself: residual 0.
+ */
 export class Forecast {
   readonly net: ResidualNet | null;
   private readonly scorer: NetScorer | null;

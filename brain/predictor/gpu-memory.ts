@@ -10,15 +10,17 @@ interface FreeMemory {
 }
 
 /**
- * Prepares TensorFlow's environment so that training takes at most about `limitMb` of one GPU, since a model server may live on the same card.
- * Must run before the library is loaded. TensorFlow.js has no option for it (tensorflow/tfjs issues 671 and 2611), TensorFlow has two variables:
- * TF_FORCE_GPU_ALLOW_GROWTH, and TF_DEVICE_MIN_SYS_MEMORY_IN_MB, the memory it leaves to others: its pool is what is free less that.
- * What the operator has set stays. Returns what was done, for the log.
+ * Prepares TensorFlow's environment so that training takes at most about `limitMb` of one GPU, since a model server may
+ * live on the same card. Must run before the library is loaded. TensorFlow.js has no option for it (tensorflow/tfjs
+ * issues 671 and 2611), TensorFlow has two variables: TF_FORCE_GPU_ALLOW_GROWTH, and TF_DEVICE_MIN_SYS_MEMORY_IN_MB,
+ * the memory it leaves to others: its pool is what is free less that. What the operator has set stays. Returns what was
+ * done, for the log.
  */
 export async function limitGpuMemory(limitMb: number, env: NodeJS.ProcessEnv = process.env): Promise<string> {
   env['TF_FORCE_GPU_ALLOW_GROWTH'] ??= 'true';
   env['TF_CPP_MIN_LOG_LEVEL'] ??= '1';
-  if (env['TF_DEVICE_MIN_SYS_MEMORY_IN_MB'] !== undefined) return 'grows on demand; cap as set in TF_DEVICE_MIN_SYS_MEMORY_IN_MB';
+  if (env['TF_DEVICE_MIN_SYS_MEMORY_IN_MB'] !== undefined)
+    return 'grows on demand; cap as set in TF_DEVICE_MIN_SYS_MEMORY_IN_MB';
   let gpus: FreeMemory[];
   try {
     gpus = parseFreeMemory(await query());
@@ -45,9 +47,14 @@ export function parseFreeMemory(text: string): FreeMemory[] {
 
 function query(): Promise<string> {
   return new Promise((resolve, reject) => {
-    execFile('nvidia-smi', ['--query-gpu=index,memory.free', '--format=csv,noheader,nounits'], { timeout: ASK_WITHIN_MS, killSignal: 'SIGKILL' }, (error, stdout) => {
-      if (error) reject(error);
-      else resolve(stdout);
-    });
+    execFile(
+      'nvidia-smi',
+      ['--query-gpu=index,memory.free', '--format=csv,noheader,nounits'],
+      { timeout: ASK_WITHIN_MS, killSignal: 'SIGKILL' },
+      (error, stdout) => {
+        if (error) reject(error);
+        else resolve(stdout);
+      },
+    );
   });
 }

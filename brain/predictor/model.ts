@@ -10,7 +10,10 @@ interface TrainableLayer {
   bias: Variable;
 }
 
-/** The residual net as TensorFlow.js trains it. Input: normalised rows [n][FEATURE_COUNT]; output: log ratios [n][HEAD_COUNT], unclamped. */
+/**
+ * The residual net as TensorFlow.js trains it. Input: normalised rows [n][FEATURE_COUNT]; output: log ratios
+ * [n][HEAD_COUNT], unclamped.
+ */
 export class TrainableNet {
   readonly variables: Variable[];
   private readonly tf: Tf;
@@ -44,7 +47,12 @@ export class TrainableNet {
   toNet(shift: Float32Array, scale: Float32Array): ResidualNet {
     const layers = this.layers.map(({ weights, bias }): DenseLayer => {
       const [inputs, outputs] = weights.shape as [number, number];
-      return { inputs, outputs, weights: Float32Array.from(weights.dataSync()), bias: Float32Array.from(bias.dataSync()) };
+      return {
+        inputs,
+        outputs,
+        weights: Float32Array.from(weights.dataSync()),
+        bias: Float32Array.from(bias.dataSync()),
+      };
     });
     return { shift, scale, layers };
   }
@@ -61,10 +69,16 @@ function variableOf(tf: Tf, initial: Tensor): Variable {
 }
 
 /**
- * A net to start from: hidden layers after He (uniform in ±√(6/inputs)), the last layer zero but for its bias, so that it predicts the same
- * log ratio everywhere until it has learned better.
+ * A net to start from: hidden layers after He (uniform in ±√(6/inputs)), the last layer zero but for its bias, so that
+ * it predicts the same log ratio everywhere until it has learned better.
  */
-export function initialNet(hidden: readonly number[], shift: Float32Array, scale: Float32Array, outputBias: readonly number[], rng: Rng): ResidualNet {
+export function initialNet(
+  hidden: readonly number[],
+  shift: Float32Array,
+  scale: Float32Array,
+  outputBias: readonly number[],
+  rng: Rng,
+): ResidualNet {
   const widths = [FEATURE_COUNT, ...hidden, HEAD_COUNT];
   const layers = widths.slice(1).map((outputs, index): DenseLayer => {
     const inputs = widths[index] as number;
@@ -81,8 +95,9 @@ export function initialNet(hidden: readonly number[], shift: Float32Array, scale
 }
 
 /**
- * The same function under another normalisation: with x' = (x − s')·k', the old input (x − s)·k is x'·k/k' + (s' − s)·k, so the first layer's
- * weights scale by k/k' and its bias takes the rest. A feature that is or was constant (k' or k = 0) gets weight zero.
+ * The same function under another normalisation: with x' = (x − s')·k', the old input (x − s)·k is x'·k/k' + (s' −
+ * s)·k, so the first layer's weights scale by k/k' and its bias takes the rest. A feature that is or was constant (k'
+ * or k = 0) gets weight zero.
  */
 export function renormalise(net: ResidualNet, shift: Float32Array, scale: Float32Array): ResidualNet {
   const [first, ...rest] = net.layers as [DenseLayer, ...DenseLayer[]];
@@ -105,11 +120,17 @@ export function renormalise(net: ResidualNet, shift: Float32Array, scale: Float3
 export function scaleMeans(net: ResidualNet, share: number): ResidualNet {
   const last = net.layers.at(-1) as DenseLayer;
   const factors = HEADS.map((head) => (head === 'ttft' || head === 'tpot' ? share : 1));
-  const scaled = (values: Float32Array): Float32Array => values.map((value, i) => value * (factors[i % HEAD_COUNT] as number));
-  return { ...net, layers: [...net.layers.slice(0, -1), { ...last, weights: scaled(last.weights), bias: scaled(last.bias) }] };
+  const scaled = (values: Float32Array): Float32Array =>
+    values.map((value, i) => value * (factors[i % HEAD_COUNT] as number));
+  return {
+    ...net,
+    layers: [...net.layers.slice(0, -1), { ...last, weights: scaled(last.weights), bias: scaled(last.bias) }],
+  };
 }
 
 /** True if every parameter is a finite number. */
 export function isFiniteNet(net: ResidualNet): boolean {
-  return [net.shift, net.scale, ...net.layers.flatMap(({ weights, bias }) => [weights, bias])].every((values) => values.every(Number.isFinite));
+  return [net.shift, net.scale, ...net.layers.flatMap(({ weights, bias }) => [weights, bias])].every((values) =>
+    values.every(Number.isFinite),
+  );
 }

@@ -10,9 +10,15 @@ export interface P90Log {
 const START: P90Log = { ttft: Math.log(1.6), tpot: Math.log(1.3) };
 const MIN_OBSERVED = 20;
 
-/** 90th percentile of observed / prior: what a table without a net says of the spread. At least 1, so that a p90 is never below its mean. */
+/**
+ * 90th percentile of observed / prior: what a table without a net says of the spread. At least 1, so that a p90 is
+ * never below its mean.
+ */
 export function p90Logs(experiences: readonly Experience[]): P90Log {
-  return { ttft: quantile(experiences.map(({ ttft }) => ttft)) ?? START.ttft, tpot: quantile(experiences.map(({ tpot }) => tpot)) ?? START.tpot };
+  return {
+    ttft: quantile(experiences.map(({ ttft }) => ttft)) ?? START.ttft,
+    tpot: quantile(experiences.map(({ tpot }) => tpot)) ?? START.tpot,
+  };
 }
 
 function quantile(values: readonly number[]): number | null {

@@ -2,8 +2,8 @@ import type { Rng } from '../../shared/env.ts';
 import type { Experience } from './experience.ts';
 
 /**
- * Samples that are no longer recent, spread over the state space: when the pool is full, a random one of the fullest stratum makes room, so that
- * what is rare stays and what is common does not drown it.
+ * Samples that are no longer recent, spread over the state space: when the pool is full, a random one of the fullest
+ * stratum makes room, so that what is rare stays and what is common does not drown it.
  */
 export class DiversityPool {
   private readonly max: number;

@@ -32,7 +32,15 @@ export function experienceOf(sample: Sample, arrivedMs: number): Experience | 'c
   if (sample.outcome.status !== 'ok') return 'censored';
   const ttft = logRatio(sample.outcome.ttftMs, sample.priorTtftMs);
   const tpot = sample.outcome.outputTokens > 1 ? logRatio(sample.outcome.tpotMs, sample.priorTpotMs) : Number.NaN;
-  return { row, ttft, tpot, arrivedMs, stratum: stratumOf(sample, row), instance: sample.instance, lawSamples: lawSamplesOf(row) };
+  return {
+    row,
+    ttft,
+    tpot,
+    arrivedMs,
+    stratum: stratumOf(sample, row),
+    instance: sample.instance,
+    lawSamples: lawSamplesOf(row),
+  };
 }
 
 /** False for an answer that was not streamed: its end-to-end time can be judged, but neither part of it learned. */
@@ -45,7 +53,9 @@ function logRatio(observedMs: number | null, priorMs: number): number {
   return Math.max(-RESIDUAL_CLAMP, Math.min(RESIDUAL_CLAMP, Math.log(observedMs / priorMs)));
 }
 
-/** Kind, regime, and doublings of load and prompt length with quarters of the hit ratio. The features are log1p already. */
+/**
+ * Kind, regime, and doublings of load and prompt length with quarters of the hit ratio. The features are log1p already.
+ */
 function stratumOf(sample: Sample, row: Float32Array): string {
   const load = Math.round((row[IN_FLIGHT] as number) / Math.LN2);
   const prompt = Math.round((row[PROMPT_TOKENS] as number) / Math.LN2);

@@ -22,7 +22,10 @@ export interface TrainingData {
   n: number;
 }
 
-/** Replay buffer: the newest samples, and older ones spread over the state space. Age, not count, makes samples leave it for good. */
+/**
+ * Replay buffer: the newest samples, and older ones spread over the state space. Age, not count, makes samples leave it
+ * for good.
+ */
 export class ReplayBuffer {
   private readonly limits: ReplayLimits;
   private readonly rng: Rng;
@@ -41,7 +44,10 @@ export class ReplayBuffer {
     return { recency: this.recency.size, diversity: this.diversity.size };
   }
 
-  /** True if the law behind the experience is no longer in force: it judges nothing and teaches nothing. `atWallMs`: when its request was dispatched. */
+  /**
+   * True if the law behind the experience is no longer in force: it judges nothing and teaches nothing. `atWallMs`:
+   * when its request was dispatched.
+   */
   isOutdated(experience: Experience, atWallMs: number): boolean {
     this.laws.note(experience, atWallMs);
     return this.laws.isOutdated(experience);
@@ -63,7 +69,10 @@ export class ReplayBuffer {
     return this.recency.newest(max);
   }
 
-  /** Up to `max` rows: a quarter spread over the state space, the rest the newest; less those of laws that are no longer in force. */
+  /**
+   * Up to `max` rows: a quarter spread over the state space, the rest the newest; less those of laws that are no longer
+   * in force.
+   */
   draw(max: number): TrainingData {
     const spread = this.diversity.draw(Math.max(Math.floor(max * DIVERSITY_SHARE), max - this.recency.size), this.rng);
     const chosen = [...spread, ...this.recency.newest(max - spread.length)].filter((one) => !this.laws.isOutdated(one));

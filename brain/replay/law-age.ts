@@ -4,8 +4,9 @@ import type { Experience } from './experience.ts';
 const INSTANCES_MAX = 4096;
 
 /**
- * Knows which residuals are those of a law that is no longer in force. While an instance is new its law is refitted every second, and a net that learns how wrong the
- * first one was repeats a correction that the law has made meanwhile. A law that never sees a step (no answer is streamed) stays what it is, and its residuals count.
+ * Knows which residuals are those of a law that is no longer in force. While an instance is new its law is refitted
+ * every second, and a net that learns how wrong the first one was repeats a correction that the law has made meanwhile.
+ * A law that never sees a step (no answer is streamed) stays what it is, and its residuals count.
  */
 export class LawAge {
   private readonly newest = new Map<string, { atWallMs: number; samples: number }>();

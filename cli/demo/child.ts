@@ -108,7 +108,10 @@ export class Child {
 
   private death(what: string): LodestarError {
     const tail = lastLines(this.logFile, TAIL_LINES);
-    return new LodestarError('PROCESS_DIED', `${this.name} ${what}${tail === '' ? '; its log is empty' : `; the end of its log:\n${tail}`}`);
+    return new LodestarError(
+      'PROCESS_DIED',
+      `${this.name} ${what}${tail === '' ? '; its log is empty' : `; the end of its log:\n${tail}`}`,
+    );
   }
 }
 

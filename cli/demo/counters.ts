@@ -2,7 +2,11 @@ import type { PrometheusPage } from '../../agent/door/collectors/prometheus-text
 import type { FleetClient } from './fleet-client.ts';
 
 const AGENT_SERIES = new Set([
-  'lodestar_agent_attempts_total', 'lodestar_agent_decisions_total', 'lodestar_agent_retries_total', 'lodestar_agent_ttft_seconds_sum', 'lodestar_agent_ttft_seconds_count',
+  'lodestar_agent_attempts_total',
+  'lodestar_agent_decisions_total',
+  'lodestar_agent_retries_total',
+  'lodestar_agent_ttft_seconds_sum',
+  'lodestar_agent_ttft_seconds_count',
 ]);
 const ENGINE_SERIES = new Set(['vllm:prefix_cache_queries_total', 'vllm:prefix_cache_hits_total']);
 
@@ -28,9 +32,13 @@ export interface InstanceCounters {
 
 /** Reads the counters of all agents and engines. */
 export async function readCounters(client: FleetClient): Promise<FleetCounters> {
-  const [agents, engines] = await Promise.all([client.metrics('agentUrl', AGENT_SERIES), client.metrics('engineUrl', ENGINE_SERIES)]);
+  const [agents, engines] = await Promise.all([
+    client.metrics('agentUrl', AGENT_SERIES),
+    client.metrics('engineUrl', ENGINE_SERIES),
+  ]);
   const counters: FleetCounters = { instances: {}, policies: {}, reasons: {}, retries: 0 };
-  for (const { instance } of client.nodes) counters.instances[instance] = { attempts: 0, firstTokens: 0, ttftSumMs: 0, lookedUpTokens: 0, hitTokens: 0 };
+  for (const { instance } of client.nodes)
+    counters.instances[instance] = { attempts: 0, firstTokens: 0, ttftSumMs: 0, lookedUpTokens: 0, hitTokens: 0 };
   for (const page of agents) addAgent(counters, page);
   for (const [at, page] of engines.entries()) {
     const instance = counters.instances[client.nodes[at]?.instance ?? ''];
@@ -45,7 +53,10 @@ export async function readCounters(client: FleetClient): Promise<FleetCounters> 
 export function difference(later: FleetCounters, earlier: FleetCounters): FleetCounters {
   const instances = Object.entries(later.instances).map(([name, now]): [string, InstanceCounters] => {
     const before = earlier.instances[name];
-    const fields = Object.entries(now).map(([field, value]: [string, number]) => [field, value - (before?.[field as keyof InstanceCounters] ?? 0)]);
+    const fields = Object.entries(now).map(([field, value]: [string, number]) => [
+      field,
+      value - (before?.[field as keyof InstanceCounters] ?? 0),
+    ]);
     return [name, Object.fromEntries(fields) as InstanceCounters];
   });
   return {

@@ -13,7 +13,12 @@ const brainStatus = z.object({
   table: z.object({ version: z.number() }).nullable(),
   backend: z.object({ name: z.string().nullable(), gpu: z.boolean() }),
   policy: z.object({ policy: z.string(), inForce: z.string(), why: z.string() }),
-  learner: z.object({ rounds: z.number(), accepted: z.number(), champion: z.string(), samples: z.object({ received: z.number() }) }),
+  learner: z.object({
+    rounds: z.number(),
+    accepted: z.number(),
+    champion: z.string(),
+    samples: z.object({ received: z.number() }),
+  }),
   instances: z.array(
     z.object({
       instance: z.string(),
@@ -31,7 +36,9 @@ const agentStatus = z.object({
   inFlight: z.number(),
   routing: z.object({ policy: z.string(), reason: z.string(), tableVersion: z.number().nullable() }),
   cacheIndexBlocks: z.number(),
-  instances: z.array(z.object({ instance: z.string(), health: z.string(), ledger: z.object({ inFlight: z.number() }).nullable() })),
+  instances: z.array(
+    z.object({ instance: z.string(), health: z.string(), ledger: z.object({ inFlight: z.number() }).nullable() }),
+  ),
 });
 
 /** What the demo reads of the brain's status page. */
@@ -39,7 +46,10 @@ export type BrainView = z.infer<typeof brainStatus>;
 /** What the demo reads of an agent's status page. */
 export type AgentView = z.infer<typeof agentStatus>;
 
-/** The fleet over HTTP, as an operator has it. Every call rejects with UPSTREAM_FAILED when it is not answered well within 5 s. */
+/**
+ * The fleet over HTTP, as an operator has it. Every call rejects with UPSTREAM_FAILED when it is not answered well
+ * within 5 s.
+ */
 export class FleetClient {
   private readonly fleet: Pick<Fleet, 'brainUrl' | 'token' | 'nodes'>;
 
@@ -56,12 +66,18 @@ export class FleetClient {
   }
 
   agents(): Promise<AgentView[]> {
-    return Promise.all(this.nodes.map(async ({ agentUrl }) => agentStatus.parse(JSON.parse(await this.call('GET', `${agentUrl}/lodestar/status`)))));
+    return Promise.all(
+      this.nodes.map(async ({ agentUrl }) =>
+        agentStatus.parse(JSON.parse(await this.call('GET', `${agentUrl}/lodestar/status`))),
+      ),
+    );
   }
 
   /** The metrics pages of all agents or of all engines, less the series that are not named. */
   metrics(of: 'agentUrl' | 'engineUrl', names: ReadonlySet<string>): Promise<PrometheusPage[]> {
-    return Promise.all(this.nodes.map(async (node) => parsePrometheus(await this.call('GET', `${node[of]}/metrics`), names)));
+    return Promise.all(
+      this.nodes.map(async (node) => parsePrometheus(await this.call('GET', `${node[of]}/metrics`), names)),
+    );
   }
 
   /** Publishes a table with this policy; settles with its version. */
@@ -72,15 +88,29 @@ export class FleetClient {
 
   /** Empties the prefix caches of all engines, and with them what their doors believe. */
   async resetCaches(): Promise<void> {
-    await Promise.all(this.nodes.map(({ agentUrl, instance }) => this.call('POST', `${agentUrl}/lodestar/instances/${instance}/reset-prefix-cache`)));
+    await Promise.all(
+      this.nodes.map(({ agentUrl, instance }) =>
+        this.call('POST', `${agentUrl}/lodestar/instances/${instance}/reset-prefix-cache`),
+      ),
+    );
   }
 
   private async call(method: 'GET' | 'PUT' | 'POST', url: string, body?: string): Promise<string> {
-    const headers = { authorization: `Bearer ${this.fleet.token}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) };
+    const headers = {
+      authorization: `Bearer ${this.fleet.token}`,
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+    };
     try {
-      const answer = await request(url, { method, headers, body: body ?? null, headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS });
+      const answer = await request(url, {
+        method,
+        headers,
+        body: body ?? null,
+        headersTimeout: TIMEOUT_MS,
+        bodyTimeout: TIMEOUT_MS,
+      });
       const text = await answer.body.text();
-      if (answer.statusCode !== 200) throw new LodestarError('UPSTREAM_FAILED', `answered ${answer.statusCode}: ${text.slice(0, 200)}`);
+      if (answer.statusCode !== 200)
+        throw new LodestarError('UPSTREAM_FAILED', `answered ${answer.statusCode}: ${text.slice(0, 200)}`);
       return text;
     } catch (error) {
       throw new LodestarError('UPSTREAM_FAILED', `${method} ${url}: ${errorMessage(error)}`, { cause: error });

@@ -62,7 +62,10 @@ export class Fleet {
 
   /** Starts everything; settles when each process listens. Rejects with PROCESS_DIED. */
   async start(): Promise<void> {
-    const [brain, ...engines] = await Promise.all([this.startBrain(), ...INSTANCES.map((instance, at) => this.startEngine(instance, at))]);
+    const [brain, ...engines] = await Promise.all([
+      this.startBrain(),
+      ...INSTANCES.map((instance, at) => this.startEngine(instance, at)),
+    ]);
     this.brainUrl = brain;
     this.nodes = await Promise.all(
       INSTANCES.map(async ({ id, gpu }, at) => {
@@ -93,12 +96,31 @@ export class Fleet {
 
   private async startBrain(): Promise<string> {
     const port = await portOrAny(BRAIN_PORT);
-    return this.launch('brain', ['brain', '--host', HOST, '--port', String(port), '--state-dir', this.makeFolder('brain')]);
+    return this.launch('brain', [
+      'brain',
+      '--host',
+      HOST,
+      '--port',
+      String(port),
+      '--state-dir',
+      this.makeFolder('brain'),
+    ]);
   }
 
   private async startEngine({ id, gpu }: (typeof INSTANCES)[number], at: number): Promise<string> {
     const port = await portOrAny(FIRST_ENGINE_PORT + at);
-    const flags = ['--gpu', gpu, '--host', HOST, '--port', String(port), '--front-end-ms', String(FRONT_END_MS), '--seed', String(at + 1)];
+    const flags = [
+      '--gpu',
+      gpu,
+      '--host',
+      HOST,
+      '--port',
+      String(port),
+      '--front-end-ms',
+      String(FRONT_END_MS),
+      '--seed',
+      String(at + 1),
+    ];
     return this.launch(`engine ${id}`, ['engine', ...flags, '--gpu-state-file', this.gpuStateFile(id)]);
   }
 
@@ -125,7 +147,13 @@ export class Fleet {
     const { logs, onDeath, onReady } = this.options;
     // Stopped while it was still starting: what has not been launched must not be any more.
     if (this.stopped) return '';
-    const child = new Child({ name, args, env: this.env, logFile: join(logs, `${name.replace(' ', '-')}.log`), onDeath });
+    const child = new Child({
+      name,
+      args,
+      env: this.env,
+      logFile: join(logs, `${name.replace(' ', '-')}.log`),
+      onDeath,
+    });
     this.children.push(child);
     const url = await child.ready;
     onReady(name, url);
@@ -147,7 +175,9 @@ export class Fleet {
 function writeStandIn(folder: string, stateFile: string): string {
   const path = join(folder, 'nvidia-smi');
   const words = [process.execPath, nvidiaSmiStandinPath].map(shellQuote).join(' ');
-  writeFileSync(path, `#!/bin/sh\nLODESTAR_STANDIN_STATE=${shellQuote(stateFile)} exec ${words} "$@"\n`, { mode: 0o755 });
+  writeFileSync(path, `#!/bin/sh\nLODESTAR_STANDIN_STATE=${shellQuote(stateFile)} exec ${words} "$@"\n`, {
+    mode: 0o755,
+  });
   return path;
 }
 

@@ -27,7 +27,10 @@ export function hintLines({ nodes, brainUrl, token, model }: HintsOptions): stri
     `const client = new OpenAI({ baseURL: '${entry}/v1', apiKey: 'none' });`,
     `console.log((await client.chat.completions.create({ model: '${model}', messages: ${messages} })).choices[0].message.content);`,
     '',
-    ...nodes.map(({ instance, gpu, agentUrl, engineUrl }) => `agent ${agentUrl}/lodestar/status  beside ${instance} (emulated ${gpu}) ${engineUrl}`),
+    ...nodes.map(
+      ({ instance, gpu, agentUrl, engineUrl }) =>
+        `agent ${agentUrl}/lodestar/status  beside ${instance} (emulated ${gpu}) ${engineUrl}`,
+    ),
     `brain curl -H 'authorization: Bearer ${token}' ${brainUrl}/lodestar/status`,
   ];
 }

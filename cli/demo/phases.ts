@@ -47,8 +47,8 @@ export async function untilFleetIsUp({ client, signal }: Pick<PhaseDeps, 'client
 }
 
 /**
- * One phase: idle fleet → empty caches → policy in force at every entry → the trace at its times, round robin over all entries. Nothing is sent
- * before it, and every request of it counts.
+ * One phase: idle fleet → empty caches → policy in force at every entry → the trace at its times, round robin over all
+ * entries. Nothing is sent before it, and every request of it counts.
  */
 export async function runPhase(deps: PhaseDeps, index: 0 | 1): Promise<PhaseResult> {
   const { client, state, requests, model, processes, clock, signal } = deps;
@@ -101,7 +101,10 @@ async function emptyCaches({ client, signal }: PhaseDeps): Promise<void> {
   });
 }
 
-/** Every entry routes by a table of this policy. `learned` is trusted or not: entries that do not trust it say so in their decisions. */
+/**
+ * Every entry routes by a table of this policy. `learned` is trusted or not: entries that do not trust it say so in
+ * their decisions.
+ */
 async function bringIntoForce({ client, signal }: PhaseDeps, policy: PolicyName): Promise<void> {
   const version = await client.choosePolicy(policy);
   await until(signal, async () => {
@@ -136,7 +139,12 @@ class PhaseWatch {
   }
 
   meanInFlight(): Record<string, number> {
-    return Object.fromEntries(Object.entries(this.inFlight).map(([name, values]) => [name, values.reduce((sum, value) => sum + value, 0) / values.length]));
+    return Object.fromEntries(
+      Object.entries(this.inFlight).map(([name, values]) => [
+        name,
+        values.reduce((sum, value) => sum + value, 0) / values.length,
+      ]),
+    );
   }
 
   private async run(): Promise<void> {
@@ -166,7 +174,8 @@ class PhaseWatch {
 async function until(signal: AbortSignal, missing: () => Promise<string | undefined>): Promise<void> {
   const end = performance.now() + SETTLE_MS;
   for (let what = await missing(); what !== undefined; what = await missing()) {
-    if (performance.now() > end) throw new LodestarError('UPSTREAM_TIMEOUT', `the fleet did not settle within ${SETTLE_MS / 1000} s: ${what}`);
+    if (performance.now() > end)
+      throw new LodestarError('UPSTREAM_TIMEOUT', `the fleet did not settle within ${SETTLE_MS / 1000} s: ${what}`);
     await sleep(POLL_MS, undefined, { signal });
   }
 }

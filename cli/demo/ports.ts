@@ -1,8 +1,8 @@
 import { createServer } from 'node:net';
 
 /**
- * The port if it can be listened on at this address now, else 0, which lets the process that listens take a free one. Who takes the
- * port between this look and that process makes it fail with a message that names the port.
+ * The port if it can be listened on at this address now, else 0, which lets the process that listens take a free one.
+ * Who takes the port between this look and that process makes it fail with a message that names the port.
  */
 export function portOrAny(port: number, host = '127.0.0.1'): Promise<number> {
   return new Promise((resolve) => {

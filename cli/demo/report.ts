@@ -23,7 +23,8 @@ export function reportLines(report: Report): string[] {
 }
 
 function latencyTable([before, after]: Report['phases']): string[] {
-  const row = (name: string, ...cells: string[]): string => name.padEnd(NAME_WIDTH) + cells.map((cell) => cell.padStart(COLUMN_WIDTH)).join('');
+  const row = (name: string, ...cells: string[]): string =>
+    name.padEnd(NAME_WIDTH) + cells.map((cell) => cell.padStart(COLUMN_WIDTH)).join('');
   const latency = (name: string, pick: (phase: PhaseResult) => number | undefined): string => {
     const [a, b] = [pick(before), pick(after)];
     return row(name, ms(a), ms(b), a !== undefined && b !== undefined && b > 0 ? `${(a / b).toFixed(2)}x` : '-');
@@ -62,17 +63,30 @@ function remarks(report: Report): string[] {
   const [before, after] = phases;
   const lines: string[] = [];
   const reached = after.load.ttftMs.mean;
-  const gain = before.load.ttftMs.mean !== undefined && before.load.ttftMs.mean > 0 ? before.load.ttftMs.mean / floorTtftMs : undefined;
+  const gain =
+    before.load.ttftMs.mean !== undefined && before.load.ttftMs.mean > 0
+      ? before.load.ttftMs.mean / floorTtftMs
+      : undefined;
   lines.push(
     `What bounds the gain: with an idle ${fastestGpu} and a full cache for each of them these requests would still take ${ms(floorTtftMs)} ms on average, so no router could gain more`,
     `than ${gain === undefined ? '-' : `${gain.toFixed(1)}x`} here; phase 2 is at ${ms(reached)} ms, and the rest is the other ${nodes.length - 1} GPUs' slower prefill, queueing, and caches that are split over ${nodes.length} instances.`,
   );
-  lines.push(trustedAfterMs === undefined ? 'The predictor earned no trust in this time.' : `The predictor earned trust ${(trustedAfterMs / 1000).toFixed(0)} s after the first request.`);
+  lines.push(
+    trustedAfterMs === undefined
+      ? 'The predictor earned no trust in this time.'
+      : `The predictor earned trust ${(trustedAfterMs / 1000).toFixed(0)} s after the first request.`,
+  );
   const decisions = Object.values(after.counters.policies).reduce((sum, count) => sum + count, 0);
   const own = after.counters.policies[after.policy] ?? 0;
-  if (own < decisions) lines.push(`In phase 2 ${after.policy} made ${percent(own, decisions)} of the decisions, the fallback the others.`);
-  const { explore } = Object.fromEntries(Object.entries(after.counters.reasons).map(([name, count]) => [name.split(', ')[1] ?? '', count]));
-  if (explore) lines.push(`${explore} ${explore === 1 ? 'request of phase 2 was' : 'requests of phase 2 were'} sent to try another instance than the best.`);
+  if (own < decisions)
+    lines.push(`In phase 2 ${after.policy} made ${percent(own, decisions)} of the decisions, the fallback the others.`);
+  const { explore } = Object.fromEntries(
+    Object.entries(after.counters.reasons).map(([name, count]) => [name.split(', ')[1] ?? '', count]),
+  );
+  if (explore)
+    lines.push(
+      `${explore} ${explore === 1 ? 'request of phase 2 was' : 'requests of phase 2 were'} sent to try another instance than the best.`,
+    );
   lines.push(...warnings(report));
   return lines;
 }
@@ -80,13 +94,21 @@ function remarks(report: Report): string[] {
 function warnings({ phases, nodes }: Report): string[] {
   return phases.flatMap(({ policy, load, usage, brain }) => {
     const lines: string[] = [];
-    const lost = nodes.filter(({ instance }) => !brain?.instances.some((one) => one.instance === instance && one.health === 'up')).map(({ instance }) => instance);
-    if (lost.length > 0) lines.push(`The brain did not know ${lost.join(', ')} to be up at the end of ${policy}: the logs (--keep-logs) say why.`);
+    const lost = nodes
+      .filter(({ instance }) => !brain?.instances.some((one) => one.instance === instance && one.health === 'up'))
+      .map(({ instance }) => instance);
+    if (lost.length > 0)
+      lines.push(
+        `The brain did not know ${lost.join(', ')} to be up at the end of ${policy}: the logs (--keep-logs) say why.`,
+      );
     const busy = usage.hostBusyCores / usage.cores;
     if ((load.lateMs.p99 ?? 0) > LATE_MS || busy > BUSY_RATIO) {
-      lines.push(`This machine was short of CPU during ${policy} (${usage.hostBusyCores.toFixed(1)} of ${usage.cores} cores busy, requests sent up to ${ms(load.lateMs.p99)} ms late): the emulated GPUs were slower than real ones.`);
+      lines.push(
+        `This machine was short of CPU during ${policy} (${usage.hostBusyCores.toFixed(1)} of ${usage.cores} cores busy, requests sent up to ${ms(load.lateMs.p99)} ms late): the emulated GPUs were slower than real ones.`,
+      );
     }
-    for (const [kind, count] of Object.entries(load.failures)) lines.push(`${policy}: ${count} failed by ${kind}, for example: ${load.examples[kind] ?? ''}`);
+    for (const [kind, count] of Object.entries(load.failures))
+      lines.push(`${policy}: ${count} failed by ${kind}, for example: ${load.examples[kind] ?? ''}`);
     return lines;
   });
 }

@@ -7,7 +7,8 @@ const DEFAULT_COLUMNS = 80;
 const DEFAULT_ROWS = 24;
 
 /** Where the view is drawn. */
-export type Terminal = Pick<NodeJS.WriteStream, 'write' | 'on' | 'off'> & Partial<Pick<NodeJS.WriteStream, 'isTTY' | 'columns' | 'rows'>>;
+export type Terminal = Pick<NodeJS.WriteStream, 'write' | 'on' | 'off'> &
+  Partial<Pick<NodeJS.WriteStream, 'isTTY' | 'columns' | 'rows'>>;
 
 /** Shows the state until it is closed: redrawn in place on a terminal, a line each five seconds elsewhere. */
 export class Screen {

@@ -24,19 +24,23 @@ export interface UsageSpan {
 export function readUsage(processes: readonly { name: string; pid: number }[]): Usage {
   const times = cpus().map((cpu) => cpu.times);
   const hostBusyMs = times.reduce((sum, time) => sum + time.user + time.sys + time.nice + time.irq, 0);
-  const read = [...processes, { name: 'demo', pid: process.pid }].flatMap(({ name, pid }): [string, { cpuMs: number; rssMb: number }][] => {
-    const one = readProcess(pid);
-    return one ? [[name, one]] : [];
-  });
+  const read = [...processes, { name: 'demo', pid: process.pid }].flatMap(
+    ({ name, pid }): [string, { cpuMs: number; rssMb: number }][] => {
+      const one = readProcess(pid);
+      return one ? [[name, one]] : [];
+    },
+  );
   return { atMs: performance.now(), hostBusyMs, processes: Object.fromEntries(read) };
 }
 
 /** Mean use between two readings. */
 export function usageBetween(earlier: Usage, later: Usage): UsageSpan {
   const spanMs = Math.max(1, later.atMs - earlier.atMs);
-  const processes = Object.entries(later.processes).map(([name, { cpuMs, rssMb }]): [string, { cores: number; rssMb: number }] => {
-    return [name, { cores: (cpuMs - (earlier.processes[name]?.cpuMs ?? 0)) / spanMs, rssMb }];
-  });
+  const processes = Object.entries(later.processes).map(
+    ([name, { cpuMs, rssMb }]): [string, { cores: number; rssMb: number }] => {
+      return [name, { cores: (cpuMs - (earlier.processes[name]?.cpuMs ?? 0)) / spanMs, rssMb }];
+    },
+  );
   return {
     cores: cpus().length,
     hostBusyCores: (later.hostBusyMs - earlier.hostBusyMs) / spanMs,

@@ -2,7 +2,10 @@
 export const HEAD_WORDS = 3;
 export const TAG = 1;
 export const TOKENS = 2;
-/** The low bits of word TAG are the high half of the hash plus one (0: the row is free); those above say how many rows on the block is that followed this one. */
+/**
+ * The low bits of word TAG are the high half of the hash plus one (0: the row is free); those above say how many rows
+ * on the block is that followed this one.
+ */
 export const TAG_MASK = 0x3fffff;
 export const HINT_SHIFT = 22;
 export const MAX_HINT = 1023;
@@ -22,7 +25,10 @@ const MIN_FREE = 0.03;
 /** A chunk without a used row is given back if the others are then no fuller than this. */
 const USED_AFTER_RELEASE = 0.8;
 
-/** Rows of integers in chunks: adding some moves none. A row goes to the next gap after the last one taken, so that what is added in a run lies in a run. */
+/**
+ * Rows of integers in chunks: adding some moves none. A row goes to the next gap after the last one taken, so that what
+ * is added in a run lies in a run.
+ */
 export class BlockRows {
   /** `strides[c]` words a row */
   readonly chunks: Int32Array[] = [];
@@ -73,7 +79,8 @@ export class BlockRows {
     this.count -= 1;
     const used = (this.used[chunk] as number) - 1;
     this.used[chunk] = used;
-    if (used === 0 && chunk !== this.growing && this.count < (this.capacity - CHUNK_ROWS) * USED_AFTER_RELEASE) this.release(chunk);
+    if (used === 0 && chunk !== this.growing && this.count < (this.capacity - CHUNK_ROWS) * USED_AFTER_RELEASE)
+      this.release(chunk);
   }
 
   tokensAt(slot: number): number {
@@ -144,7 +151,9 @@ export class BlockRows {
     const oldStride = this.strides[chunk] as number;
     const rows = new Int32Array(count * stride);
     if (stride === oldStride) rows.set(old);
-    else for (let from = 0, to = 0; from < old.length; from += oldStride, to += stride) for (let word = 0; word < oldStride; word++) rows[to + word] = old[from + word] as number;
+    else
+      for (let from = 0, to = 0; from < old.length; from += oldStride, to += stride)
+        for (let word = 0; word < oldStride; word++) rows[to + word] = old[from + word] as number;
     this.chunks[chunk] = rows;
     this.strides[chunk] = stride;
   }

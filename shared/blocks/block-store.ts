@@ -13,7 +13,9 @@ const DISTANCE_SHIFT = 24;
 const ONE_FURTHER = 1 << DISTANCE_SHIFT;
 const SLOT_MASK = ONE_FURTHER - 1;
 const MAX_DISTANCE = 255;
-/** What `put` allows, so that a table can always be rebuilt in another size: honest hashes stay below a quarter of it. */
+/**
+ * What `put` allows, so that a table can always be rebuilt in another size: honest hashes stay below a quarter of it.
+ */
 const MAX_PUT_DISTANCE = 192;
 
 /** The part of a hash that a row keeps beside its low 32 bits; never 0. */
@@ -21,7 +23,10 @@ export function tagOf(hash: number): number {
   return ((hash * TO_HIGH) | 0) + 1;
 }
 
-/** Spreads a hash, given as its low 32 bits and its tag, over 32 bits: the low ones choose its table, the high ones its place there. */
+/**
+ * Spreads a hash, given as its low 32 bits and its tag, over 32 bits: the low ones choose its table, the high ones its
+ * place there.
+ */
 export function mixOf(low: number, tag: number): number {
   return Math.imul(low ^ (tag - 1), 0x9e3779b1) >>> 0;
 }
@@ -32,8 +37,9 @@ export function isHash(hash: number): boolean {
 }
 
 /**
- * Prefix blocks by hash, each with a row of `BlockRows`. Beside the rows, tables of slots with Robin Hood hashing (Celis, 1986): the distance of each entry from its
- * home is kept with it, so that rows are read only where the home is right, and removal leaves no tombstones. Several tables, so that one that grows is soon done.
+ * Prefix blocks by hash, each with a row of `BlockRows`. Beside the rows, tables of slots with Robin Hood hashing
+ * (Celis, 1986): the distance of each entry from its home is kept with it, so that rows are read only where the home is
+ * right, and removal leaves no tombstones. Several tables, so that one that grows is soon done.
  */
 export class BlockStore {
   readonly rows: BlockRows;
@@ -78,7 +84,10 @@ export class BlockStore {
     for (let i = from; i < end; i++) slots[at + i - from] = this.find(hashes[i] as number);
   }
 
-  /** Entries lie all over the memory: reads those of the next hashes, none of which depends on another, so that they are waited for together. */
+  /**
+   * Entries lie all over the memory: reads those of the next hashes, none of which depends on another, so that they are
+   * waited for together.
+   */
   readAhead(hashes: ArrayLike<number>, from: number, end: number): void {
     const { tables } = this;
     let touched = 0;
@@ -92,7 +101,10 @@ export class BlockStore {
     this.sink[0] = touched;
   }
 
-  /** Slot of the hash, which gets one if it has none; −1 if there is no room: too many hashes have the same home, as only made-up ones can. */
+  /**
+   * Slot of the hash, which gets one if it has none; −1 if there is no room: too many hashes have the same home, as
+   * only made-up ones can.
+   */
   put(hash: number): number {
     const tag = tagOf(hash);
     const low = hash | 0;
@@ -123,7 +135,8 @@ export class BlockStore {
     const which = mix & this.mask;
     const entries = this.tables[which] as Int32Array;
     let at = homeOf(mix, entries.length);
-    while (((entries[at] as number) & SLOT_MASK) !== slot || entries[at] === 0) at = at + 1 === entries.length ? 0 : at + 1;
+    while (((entries[at] as number) & SLOT_MASK) !== slot || entries[at] === 0)
+      at = at + 1 === entries.length ? 0 : at + 1;
     for (;;) {
       const next = at + 1 === entries.length ? 0 : at + 1;
       const entry = entries[next] as number;
@@ -135,7 +148,8 @@ export class BlockStore {
     this.rows.free(slot);
     const filled = (this.filled[which] as number) - 1;
     this.filled[which] = filled;
-    if ((this.levels[which] as number) > 0 && filled < entries.length * MIN_FILL) this.rebuild(which, (this.levels[which] as number) - 1);
+    if ((this.levels[which] as number) > 0 && filled < entries.length * MIN_FILL)
+      this.rebuild(which, (this.levels[which] as number) - 1);
   }
 
   /** Slot of a hash; if there is none, `place` and `distance` are where it would go. */

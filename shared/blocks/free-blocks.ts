@@ -1,7 +1,8 @@
 /**
- * vLLM's physical KV blocks and the order in which free ones are taken (vllm/v1/core/block_pool.py, FreeKVCacheBlockQueue): `count` blocks of which block 0
- * (the null block) is never used, reference counts, and a free list from whose head blocks are taken. A block without references keeps its content until it is
- * taken; what the content is, the subclass knows. The free list is circular with block 0 as its sentinel.
+ * vLLM's physical KV blocks and the order in which free ones are taken (vllm/v1/core/block_pool.py,
+ * FreeKVCacheBlockQueue): `count` blocks of which block 0 (the null block) is never used, reference counts, and a free
+ * list from whose head blocks are taken. A block without references keeps its content until it is taken; what the
+ * content is, the subclass knows. The free list is circular with block 0 as its sentinel.
  */
 export abstract class FreeBlocks {
   readonly count: number;
@@ -47,8 +48,9 @@ export abstract class FreeBlocks {
   }
 
   /**
-   * Drops the references of a request, last block first, so that suffixes are evicted before the prefixes that lead to them. Blocks with content
-   * go to the tail (least recently used leaves first), others to the head, because nothing in them can be hit.
+   * Drops the references of a request, last block first, so that suffixes are evicted before the prefixes that lead to
+   * them. Blocks with content go to the tail (least recently used leaves first), others to the head, because nothing in
+   * them can be hit.
    */
   release(blocks: ArrayLike<number>, count: number): void {
     let firstEmpty = 0;

@@ -1,7 +1,10 @@
 import type { Rng } from '../env.ts';
 import type { Choice } from './policies/policy.ts';
 
-/** Index of the lowest of the first `n` scores, ties at random; an all-idle fleet must not send everything to its first instance. */
+/**
+ * Index of the lowest of the first `n` scores, ties at random; an all-idle fleet must not send everything to its first
+ * instance.
+ */
 export function argminRandomTies(scores: Float64Array, n: number, rng: Rng): Choice {
   let best = Infinity;
   let ties = 0;
@@ -21,10 +24,14 @@ export function argminRandomTies(scores: Float64Array, n: number, rng: Rng): Cho
   return { index, propensity: ties > 0 ? 1 / ties : 1 };
 }
 
-/** Draws an index with probability ∝ exp(−(score − best)/temperature). Scores that are not finite are never drawn unless all are. */
+/**
+ * Draws an index with probability ∝ exp(−(score − best)/temperature). Scores that are not finite are never drawn unless
+ * all are.
+ */
 export function softmin(scores: Float64Array, n: number, temperature: number, rng: Rng): Choice {
   let best = Infinity;
-  for (let i = 0; i < n; i++) best = Math.min(best, (scores[i] as number) === (scores[i] as number) ? (scores[i] as number) : Infinity);
+  for (let i = 0; i < n; i++)
+    best = Math.min(best, (scores[i] as number) === (scores[i] as number) ? (scores[i] as number) : Infinity);
   if (best === Infinity) return { index: Math.min(n - 1, Math.floor(rng() * n)), propensity: 1 / n };
   let sum = 0;
   for (let i = 0; i < n; i++) sum += weight(scores[i] as number, best, temperature);

@@ -30,12 +30,16 @@ type AnySchema = z.core.$ZodType;
 export const configKeys: readonly KeyInfo[] = leaves(configSchema, '');
 
 /** Every group of keys by its path. */
-export const configGroups: ReadonlyMap<string, GroupInfo> = new Map(groups(configSchema, '').map((group) => [group.path, group]));
+export const configGroups: ReadonlyMap<string, GroupInfo> = new Map(
+  groups(configSchema, '').map((group) => [group.path, group]),
+);
 
 /** The names allowed directly under a path ('' is the top; list elements as `[]`), for suggestions. */
 export function namesUnder(path: string): string[] {
   const prefix = path === '' ? '' : `${path}.`;
-  const names = configKeys.filter((key) => key.path.startsWith(prefix)).map((key) => key.path.slice(prefix.length).split(/[.[]/)[0] ?? '');
+  const names = configKeys
+    .filter((key) => key.path.startsWith(prefix))
+    .map((key) => key.path.slice(prefix.length).split(/[.[]/)[0] ?? '');
   return [...new Set(names)];
 }
 
@@ -54,7 +58,9 @@ export function envName(path: string): string {
 function leaves(schema: AnySchema, path: string): KeyInfo[] {
   const { inner, fallback } = unwrap(schema);
   if (inner instanceof z.ZodObject) {
-    return Object.entries(inner.shape as Record<string, AnySchema>).flatMap(([name, child]) => leaves(child, path === '' ? name : `${path}.${name}`));
+    return Object.entries(inner.shape as Record<string, AnySchema>).flatMap(([name, child]) =>
+      leaves(child, path === '' ? name : `${path}.${name}`),
+    );
   }
   const element = inner instanceof z.ZodArray ? unwrap(inner.element).inner : undefined;
   const own: KeyInfo = {
@@ -66,7 +72,8 @@ function leaves(schema: AnySchema, path: string): KeyInfo[] {
     env: path.includes('[]') ? undefined : envName(path),
     isText: inner instanceof z.ZodString || inner instanceof z.ZodEnum,
   };
-  if (inner instanceof z.ZodArray && element instanceof z.ZodObject) return [own, ...leaves(inner.element, `${path}[]`)];
+  if (inner instanceof z.ZodArray && element instanceof z.ZodObject)
+    return [own, ...leaves(inner.element, `${path}[]`)];
   return [own];
 }
 
@@ -101,9 +108,15 @@ function typeText(schema: AnySchema): string {
     const kind = schema.isInt ? 'whole number' : 'number';
     const min = schema.minValue ?? -Infinity;
     const max = schema.maxValue ?? Infinity;
-    const bounds = [min > Number.MIN_SAFE_INTEGER ? `from ${min}` : '', max < Number.MAX_SAFE_INTEGER ? `to ${max}` : ''];
+    const bounds = [
+      min > Number.MIN_SAFE_INTEGER ? `from ${min}` : '',
+      max < Number.MAX_SAFE_INTEGER ? `to ${max}` : '',
+    ];
     const { multipleOf } = z.toJSONSchema(schema);
-    return [kind, ...bounds].filter((part) => part !== '').join(' ') + (multipleOf === undefined ? '' : `, a multiple of ${multipleOf}`);
+    return (
+      [kind, ...bounds].filter((part) => part !== '').join(' ') +
+      (multipleOf === undefined ? '' : `, a multiple of ${multipleOf}`)
+    );
   }
   if (schema instanceof z.ZodArray) {
     const element = unwrap(schema.element).inner;

@@ -59,7 +59,11 @@ function readConfigFile(file: string): Tree {
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `cannot read the configuration file ${file}: ${errorMessage(error)}; make one with \`lodestar config init\``, { cause: error });
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      `cannot read the configuration file ${file}: ${errorMessage(error)}; make one with \`lodestar config init\``,
+      { cause: error },
+    );
   }
   let value: unknown;
   try {
@@ -69,7 +73,8 @@ function readConfigFile(file: string): Tree {
     throw new LodestarError('CONFIG_INVALID', `${file}${at}: not YAML: ${errorMessage(error)}`, { cause: error });
   }
   if (value === null || value === undefined) return {};
-  if (!isTree(value)) throw invalid([`${file}: holds no keys; write \`agent:\` and \`brain:\` groups, see \`lodestar config print\``]);
+  if (!isTree(value))
+    throw invalid([`${file}: holds no keys; write \`agent:\` and \`brain:\` groups, see \`lodestar config print\``]);
   return value;
 }
 
@@ -84,7 +89,9 @@ function treeFromEnv(env: LoadOptions['env'], sources: Map<string, string>): Tre
       sources.set(key.path, name);
     } else if (/^LODESTAR_(AGENT|BRAIN)_/.test(name)) {
       const near = nearest(name, [...byName.keys()]);
-      throw invalid([`${name}: unknown variable; ${near === undefined ? 'see docs/configuration.md' : `did you mean \`${near}\`?`}`]);
+      throw invalid([
+        `${name}: unknown variable; ${near === undefined ? 'see docs/configuration.md' : `did you mean \`${near}\`?`}`,
+      ]);
     }
   }
   return tree;
@@ -96,10 +103,15 @@ function treeFromSet(text: string): Tree {
   if (at < 1) throw invalid([`--set ${text}: has no value; write --set agent.port=8080`]);
   const key = configKeys.find((candidate) => candidate.path === path && candidate.env !== undefined);
   if (!key) {
-    const near = nearest(path, configKeys.map((candidate) => candidate.path));
+    const near = nearest(
+      path,
+      configKeys.map((candidate) => candidate.path),
+    );
     if (near !== undefined) throw invalid([`--set ${path}: unknown key; did you mean \`${near}\`?`]);
     const group = path.split('.').slice(0, -1).join('.');
-    throw invalid([unknownKey(namesUnder(group).length > 0 ? group : '', path.split('.').at(-1) ?? path, new Map([[path, '--set']]))]);
+    throw invalid([
+      unknownKey(namesUnder(group).length > 0 ? group : '', path.split('.').at(-1) ?? path, new Map([[path, '--set']])),
+    ]);
   }
   return treeFromFlag(path, text.slice(at + 1), `--set ${path}`);
 }
@@ -115,7 +127,11 @@ function readValue(text: string, source: string): unknown {
   try {
     return parseYaml(text);
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `${source}: ${JSON.stringify(text)} is not a YAML value: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      `${source}: ${JSON.stringify(text)} is not a YAML value: ${errorMessage(error)}`,
+      { cause: error },
+    );
   }
 }
 
@@ -129,7 +145,10 @@ function setPath(tree: Tree, path: string, value: unknown): void {
   at[parts.at(-1) ?? path] = value;
 }
 
-/** Lays `upper` over `lower`: groups merge, everything else (lists too) replaces. A token replaces a token file and the reverse. */
+/**
+ * Lays `upper` over `lower`: groups merge, everything else (lists too) replaces. A token replaces a token file and the
+ * reverse.
+ */
 function merge(lower: Tree, upper: Tree, source: string | undefined, sources: Map<string, string>, prefix = ''): void {
   if (prefix === '') checkTokenLayer(lower, upper, source);
   for (const [name, value] of Object.entries(upper)) {
@@ -157,26 +176,40 @@ function checkTokenLayer(lower: Tree, upper: Tree, source: string | undefined): 
 
 function tokenFromFile(tokenFile: string | undefined, configFile: string | undefined): string {
   if (tokenFile === undefined) {
-    throw invalid(['token: is missing; every agent and brain needs the token of its fleet: run `lodestar config init` to make a file with one, or set LODESTAR_TOKEN']);
+    throw invalid([
+      'token: is missing; every agent and brain needs the token of its fleet: run `lodestar config init` to make a file with one, or set LODESTAR_TOKEN',
+    ]);
   }
   const path = configFile === undefined ? resolve(tokenFile) : resolve(dirname(configFile), tokenFile);
   let token: string;
   try {
     token = readFileSync(path, 'utf8').trim();
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `tokenFile: cannot read ${path}: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `tokenFile: cannot read ${path}: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
   const checked = configSchema.shape.token.safeParse(token);
-  if (!checked.success) throw invalid([`tokenFile: ${path} holds ${token.length} characters that are no token; at least 16 of ASCII are needed: run \`lodestar config init\` to make one`]);
+  if (!checked.success)
+    throw invalid([
+      `tokenFile: ${path} holds ${token.length} characters that are no token; at least 16 of ASCII are needed: run \`lodestar config init\` to make one`,
+    ]);
   return token;
 }
 
 function completeAgent(agent: AgentConfig): AgentConfig {
   const agentId = agent.id || hostname();
-  const instances = agent.instances.map((instance) => ({ ...instance, url: instance.url.replace(/\/+$/, ''), id: instance.id || defaultId(agentId, instance) }));
+  const instances = agent.instances.map((instance) => ({
+    ...instance,
+    url: instance.url.replace(/\/+$/, ''),
+    id: instance.id || defaultId(agentId, instance),
+  }));
   const seen = new Set<string>();
   for (const [at, instance] of instances.entries()) {
-    if (seen.has(instance.id)) throw invalid([`agent.instances[${at}].id: ${JSON.stringify(instance.id)} is used twice; give each instance its own id`]);
+    if (seen.has(instance.id))
+      throw invalid([
+        `agent.instances[${at}].id: ${JSON.stringify(instance.id)} is used twice; give each instance its own id`,
+      ]);
     seen.add(instance.id);
   }
   const advertiseUrl = (agent.advertiseUrl || `http://${hostname()}:${agent.port}`).replace(/\/+$/, '');
@@ -199,5 +232,8 @@ function isTree(value: unknown): value is Tree {
 }
 
 function invalid(problems: readonly string[]): LodestarError {
-  return new LodestarError('CONFIG_INVALID', `the configuration is not valid:\n${problems.map((line) => `  ${line}`).join('\n')}`);
+  return new LodestarError(
+    'CONFIG_INVALID',
+    `the configuration is not valid:\n${problems.map((line) => `  ${line}`).join('\n')}`,
+  );
 }

@@ -54,10 +54,13 @@ function badValue(issue: z.core.$ZodIssue, path: string, value: unknown, sources
   const key = keyAt(path);
   const allowed = key?.type ?? keyAt(path.replace(/\[\d+\]$/, ''))?.elementType;
   const fix = allowed === undefined ? 'write a group of keys here' : `set ${allowed}`;
-  if (value === undefined) return `${path}: is missing${where}; ${fix} (${key?.description ?? 'see `lodestar config print`'})`;
+  if (value === undefined)
+    return `${path}: is missing${where}; ${fix} (${key?.description ?? 'see `lodestar config print`'})`;
   const found = isSecret(path) ? `a text of ${String(value).length} characters` : describe(value);
-  if (issue.code === 'custom' || issue.code === 'invalid_format') return `${path}: ${found} ${issue.message}${where}; ${key?.description ?? ''}`.trimEnd();
-  if (isSecret(path)) return `${path}: found ${found}${where}; at least 16 are needed: run \`lodestar config init\` to make a token`;
+  if (issue.code === 'custom' || issue.code === 'invalid_format')
+    return `${path}: ${found} ${issue.message}${where}; ${key?.description ?? ''}`.trimEnd();
+  if (isSecret(path))
+    return `${path}: found ${found}${where}; at least 16 are needed: run \`lodestar config init\` to make a token`;
   return `${path}: found ${found}${where}; ${fix}`;
 }
 

@@ -1,17 +1,36 @@
 import { FEATURE_COUNT } from '../features.ts';
 import { KERNEL_WASM_BASE64 } from './kernel-wasm.ts';
-import { clampResiduals, HEAD_COUNT, type NetScorer, normaliseRows, type ResidualNet, typedArrayScorer } from './net.ts';
+import {
+  clampResiduals,
+  HEAD_COUNT,
+  type NetScorer,
+  normaliseRows,
+  type ResidualNet,
+  typedArrayScorer,
+} from './net.ts';
 
 // The WebAssembly API as far as it is used: Node's types carry it only with the DOM library.
 interface WasmApi {
   Memory: new (descriptor: { initial: number }) => { buffer: ArrayBuffer };
   Module: new (bytes: Uint8Array) => object;
-  Instance: new (module: object, imports: Record<string, Record<string, unknown>>) => { exports: Record<string, unknown> };
+  Instance: new (
+    module: object,
+    imports: Record<string, Record<string, unknown>>,
+  ) => { exports: Record<string, unknown> };
   validate(bytes: Uint8Array): boolean;
 }
 const wasm = (globalThis as unknown as { WebAssembly?: WasmApi }).WebAssembly;
 
-type Dense = (from: number, n: number, inputs: number, weights: number, bias: number, into: number, outputs: number, relu: number) => void;
+type Dense = (
+  from: number,
+  n: number,
+  inputs: number,
+  weights: number,
+  bias: number,
+  into: number,
+  outputs: number,
+  relu: number,
+) => void;
 
 const PAGE_BYTES = 65_536;
 /** Start of our layout: below lies what the compiled module may use for itself. */
@@ -64,7 +83,16 @@ function simdScorer(net: ResidualNet, maxRows: number, module: object, api: Wasm
       let into = bufferB;
       for (let index = 0; index < layers.length; index++) {
         const layer = layers[index] as (typeof layers)[number];
-        dense(from * 4, n, layer.inputs, layer.weightsAt, layer.biasAt, into * 4, layer.outputs, index < layers.length - 1 ? 1 : 0);
+        dense(
+          from * 4,
+          n,
+          layer.inputs,
+          layer.weightsAt,
+          layer.biasAt,
+          into * 4,
+          layer.outputs,
+          index < layers.length - 1 ? 1 : 0,
+        );
         [from, into] = [into, from];
       }
       clampResiduals(output, n, out);

@@ -12,8 +12,9 @@ export function lawSamplesOf(row: Float32Array): number {
 }
 
 /**
- * True if a prediction rests on a law that has since seen more than twice as many steps. While an instance is new its law is refitted every second, and what became of
- * requests that an earlier one was asked about says nothing of the one in force.
+ * True if a prediction rests on a law that has since seen more than twice as many steps. While an instance is new its
+ * law is refitted every second, and what became of requests that an earlier one was asked about says nothing of the one
+ * in force.
  */
 export function isOutdatedLaw(samplesThen: number, samplesNow: number): boolean {
   return samplesThen < SHARE_MIN * Math.min(SETTLED_SAMPLES, samplesNow);

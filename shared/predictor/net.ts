@@ -8,7 +8,10 @@ export const HEAD_COUNT = HEADS.length;
 export const MAX_LAYER_WIDTH = 256;
 export const MAX_LAYERS = 6;
 
-/** A dense layer, ReLU after all but the last. `weights` is row-major [inputs][outputs]; `outputs` is a multiple of 4 for the SIMD kernel. */
+/**
+ * A dense layer, ReLU after all but the last. `weights` is row-major [inputs][outputs]; `outputs` is a multiple of 4
+ * for the SIMD kernel.
+ */
 export interface DenseLayer {
   inputs: number;
   outputs: number;
@@ -28,7 +31,10 @@ export const INPUT_CLAMP = 5;
 /** Bound on a predicted log ratio: e³ ≈ 20 times above or below the prior. */
 export const RESIDUAL_CLAMP = 3;
 
-/** Scores rows: `rows` holds n × FEATURE_COUNT raw features, `out` receives n × HEAD_COUNT log ratios, clamped to ±RESIDUAL_CLAMP. */
+/**
+ * Scores rows: `rows` holds n × FEATURE_COUNT raw features, `out` receives n × HEAD_COUNT log ratios, clamped to
+ * ±RESIDUAL_CLAMP.
+ */
 export interface NetScorer {
   readonly kind: 'simd' | 'typed-arrays';
   score(rows: Float32Array, n: number, out: Float32Array): void;

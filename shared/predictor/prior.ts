@@ -35,8 +35,8 @@ export interface PriorEstimate {
  *   over  = used + waiting + own + g·D − kvTokens;  over > 0: ttft += min(3, over/used)·out·(base + 256·c1)
  *   tpot  = step of the decode batch with this request in it / (1 − min(0.9, ρ))      prefill takes ρ of the time from decoding
  *
- * Source: measured choice of the project (docs/learning.md), vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py) for the step structure.
- * `out` in the formulas is the expected answer length. Writes into `out` and returns it.
+ * Source: measured choice of the project (docs/learning.md), vLLM V1's scheduler (vllm/v1/core/sched/scheduler.py) for
+ * the step structure. `out` in the formulas is the expected answer length. Writes into `out` and returns it.
  */
 export function estimatePrior(request: RoutingRequest, candidate: CandidateState, out: PriorEstimate): PriorEstimate {
   const { law, limits } = candidate.report;
@@ -47,19 +47,27 @@ export function estimatePrior(request: RoutingRequest, candidate: CandidateState
   const base = decodeStepMs(law, decoding, candidate.decodeContextTokens);
   const running = decoding > 0 || candidate.prefilling > 0;
   const steps = Math.ceil(total / Math.max(256, limits.maxBatchedTokens - decoding));
-  const stepsMs = steps * prefillBaseMs(law, decoding, candidate.decodeContextTokens) + (running ? runningStepMs(candidate, base) : 0);
+  const stepsMs =
+    steps * prefillBaseMs(law, decoding, candidate.decodeContextTokens) +
+    (running ? runningStepMs(candidate, base) : 0);
   const pairs = own * (candidate.hitTokens + own / 2) + pending * PENDING_CONTEXT_SHARE * candidate.pendingPromptTokens;
-  let ttft = law.frontEndMs + candidate.linkMs + stepsMs + law.c1 * billedTokens(law, total, steps, decoding) + law.c2 * pairs;
+  let ttft =
+    law.frontEndMs + candidate.linkMs + stepsMs + law.c1 * billedTokens(law, total, steps, decoding) + law.c2 * pairs;
 
   const demand = candidate.usedTokens + candidate.waitingTokens + own;
   const over = demand + GROWTH_TOKENS * decoding - limits.kvTokens;
-  if (over > 0) ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * request.outputTokens * (base + 256 * law.c1);
+  if (over > 0)
+    ttft += Math.min(3, over / Math.max(1, candidate.usedTokens)) * request.outputTokens * (base + 256 * law.c1);
   // A batch that is full admits the next request only when one of its sequences ends.
   const queued = candidate.inFlight + 1 - limits.maxNumSeqs;
   if (queued > 0) ttft += (queued / Math.max(1, limits.maxNumSeqs)) * request.outputTokens * base;
 
   out.ttftMs = Math.max(MIN_MS, ttft);
-  out.tpotMs = Math.max(MIN_MS, decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) / (1 - Math.min(0.9, candidate.workRatio)));
+  out.tpotMs = Math.max(
+    MIN_MS,
+    decodeStepMs(law, decoding + 1, candidate.decodeContextTokens + request.promptTokens) /
+      (1 - Math.min(0.9, candidate.workRatio)),
+  );
   out.workMs = prefillWorkMs(law, own, candidate.hitTokens, decoding);
   out.baseMs = base;
   out.overTokens = over;

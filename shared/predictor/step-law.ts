@@ -3,9 +3,10 @@
  *
  *   stepMs = c0 + c1·max(0, P − max(0, t0 − D)) + c2·Σ P_i·(ctx_i + P_i/2) + c3·D + (c4 + c5 if P > 0)·Σ dctx_j
  *
- * P prefill tokens computed in the step, P_i those of request i over ctx_i tokens already in its cache, D decoding sequences with contexts dctx_j.
- * The form is that of the vidur and Splitwise line of engine models, with the two bends that GPUs show: a few prefill tokens ride along for free while reading the
- * weights bounds the step, and decode attention is dearer beside a prefill. The coefficients of an instance are fitted online by its door.
+ * P prefill tokens computed in the step, P_i those of request i over ctx_i tokens already in its cache, D decoding
+ * sequences with contexts dctx_j. The form is that of the vidur and Splitwise line of engine models, with the two bends
+ * that GPUs show: a few prefill tokens ride along for free while reading the weights bounds the step, and decode
+ * attention is dearer beside a prefill. The coefficients of an instance are fitted online by its door.
  */
 export interface StepLaw {
   /** ms: weights, launch, sampling */
@@ -34,8 +35,21 @@ export interface LawState extends StepLaw {
   residualMs: number;
 }
 
-/** Law of a GPU nobody has seen: between an A30 and an A100 on an 8B model in 16 bit. It is only the start of the fit. */
-export const GENERIC_LAW: LawState = { c0: 18, c1: 0.1, c2: 1e-5, c3: 0.05, c4: 1.5e-4, c5: 0, t0: 0, frontEndMs: 8, samples: 0, residualMs: 0 };
+/**
+ * Law of a GPU nobody has seen: between an A30 and an A100 on an 8B model in 16 bit. It is only the start of the fit.
+ */
+export const GENERIC_LAW: LawState = {
+  c0: 18,
+  c1: 0.1,
+  c2: 1e-5,
+  c3: 0.05,
+  c4: 1.5e-4,
+  c5: 0,
+  t0: 0,
+  frontEndMs: 8,
+  samples: 0,
+  residualMs: 0,
+};
 
 /** Milliseconds of a step without prefill: `decoding` sequences with `contextTokens` in sum. */
 export function decodeStepMs(law: StepLaw, decoding: number, contextTokens: number): number {
@@ -52,22 +66,33 @@ export function billedTokens(law: Pick<StepLaw, 't0'>, tokens: number, steps: nu
   return Math.max(0, tokens - steps * Math.max(0, law.t0 - decoding));
 }
 
-/** Milliseconds of compute that prefilling `tokens` over `contextTokens` already cached adds to a step with `decoding` sequences. */
+/**
+ * Milliseconds of compute that prefilling `tokens` over `contextTokens` already cached adds to a step with `decoding`
+ * sequences.
+ */
 export function prefillWorkMs(law: StepLaw, tokens: number, contextTokens: number, decoding: number): number {
   return law.c1 * billedTokens(law, tokens, 1, decoding) + law.c2 * tokens * (contextTokens + tokens / 2);
 }
 
-/** What a law predicts, ms: a step of a small and of a large decode batch, and the first token of a short and of a long prompt over a cached prefix. */
+/**
+ * What a law predicts, ms: a step of a small and of a large decode batch, and the first token of a short and of a long
+ * prompt over a cached prefix.
+ */
 export function typicalTimesMs(law: LawState): number[] {
-  const firstToken = (tokens: number, cached: number): number => law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached, 0);
+  const firstToken = (tokens: number, cached: number): number =>
+    law.frontEndMs + decodeStepMs(law, 0, 0) + prefillWorkMs(law, tokens, cached, 0);
   return [decodeStepMs(law, 4, 4_000), decodeStepMs(law, 64, 64_000), firstToken(512, 0), firstToken(4096, 4096)];
 }
 
-/** No model on any GPU is this many times faster or slower than the generic law: such a law is a broken fit or a lie. */
+/**
+ * No model on any GPU is this many times faster or slower than the generic law: such a law is a broken fit or a lie.
+ */
 const FACTOR_MAX = 100;
 
 /** False for a law that no engine can have, though its numbers are finite. */
 export function isPossibleLaw(law: LawState): boolean {
   const generic = typicalTimesMs(GENERIC_LAW);
-  return typicalTimesMs(law).every((ms, i) => ms <= FACTOR_MAX * (generic[i] as number) && ms >= (generic[i] as number) / FACTOR_MAX);
+  return typicalTimesMs(law).every(
+    (ms, i) => ms <= FACTOR_MAX * (generic[i] as number) && ms >= (generic[i] as number) / FACTOR_MAX,
+  );
 }

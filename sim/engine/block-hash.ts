@@ -1,8 +1,8 @@
 const LOW = 4294967296;
 
 /**
- * Starting value of a request's hash chain: requests of another LoRA or with another cache salt share no block. vLLM puts the salt into the
- * first block and the LoRA name into each; in a chain both come to the same.
+ * Starting value of a request's hash chain: requests of another LoRA or with another cache salt share no block. vLLM
+ * puts the salt into the first block and the LoRA name into each; in a chain both come to the same.
  */
 export function chainRoot(lora: string | undefined, salt: string | undefined): number {
   let a = 0x811c9dc5;
@@ -16,9 +16,9 @@ export function chainRoot(lora: string | undefined, salt: string | undefined): n
 }
 
 /**
- * Hash of the full block of `size` tokens that follows `parent` (the hash of the block before it, or `chainRoot`): two multiplicative
- * 32-bit lanes folded to a positive 53-bit number. Cheap where vLLM takes sha256: with a million blocks a collision has odds of about 1e-4.
- * Tokens come from `prompt` and, past its end, from `output`.
+ * Hash of the full block of `size` tokens that follows `parent` (the hash of the block before it, or `chainRoot`): two
+ * multiplicative 32-bit lanes folded to a positive 53-bit number. Cheap where vLLM takes sha256: with a million blocks
+ * a collision has odds of about 1e-4. Tokens come from `prompt` and, past its end, from `output`.
  */
 export function blockHash(parent: number, prompt: Int32Array, output: Int32Array, start: number, size: number): number {
   let a = parent | 0;

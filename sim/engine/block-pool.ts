@@ -3,8 +3,8 @@ import { HashIndex } from './hash-index.ts';
 import type { KvEvent } from './kv-events.ts';
 
 /**
- * vLLM's block pool: the free blocks in eviction order, and the map from hash to the blocks that hold it. A block stays hittable while it is on the free list; taking
- * it from the head of that list evicts its hash.
+ * vLLM's block pool: the free blocks in eviction order, and the map from hash to the blocks that hold it. A block stays
+ * hittable while it is on the free list; taking it from the head of that list evicts its hash.
  */
 export class BlockPool extends FreeBlocks {
   private readonly hashes: Float64Array;

@@ -12,7 +12,10 @@ export interface EngineOptions extends SchedulerOptions {
   /** Time between arrival and the scheduler's queue, for what vLLM's API server does: tokenising, IPC. */
   frontEndMs: number;
   metrics?: EngineMetrics;
-  /** Hears, after each step that had any, what happened to the cache since the one before: so also what an abort or a reset did while the engine was idle. */
+  /**
+   * Hears, after each step that had any, what happened to the cache since the one before: so also what an abort or a
+   * reset did while the engine was idle.
+   */
   onKvEvents?: ((events: readonly KvEvent[]) => void) | undefined;
 }
 
@@ -24,14 +27,20 @@ export interface Gauges {
 }
 
 /**
- * A busy step counts from the ideal end of the step before it if the timer was late by less than this: late timers then delay tokens, but
- * do not slow the engine down. (vLLM hides such host time too, by preparing the next step while the GPU works.)
+ * A busy step counts from the ideal end of the step before it if the timer was late by less than this: late timers then
+ * delay tokens, but do not slow the engine down. (vLLM hides such host time too, by preparing the next step while the
+ * GPU works.)
  */
 const HIDDEN_MS = 5;
-/** A timer that fires earlier than this before the step's end is set again; the rest is within what timers can resolve. */
+/**
+ * A timer that fires earlier than this before the step's end is set again; the rest is within what timers can resolve.
+ */
 const EARLY_MS = 0.75;
 
-/** One emulated vLLM engine on a clock, real or virtual: front-end delay, scheduler, steps that last what the step-time model says. */
+/**
+ * One emulated vLLM engine on a clock, real or virtual: front-end delay, scheduler, steps that last what the step-time
+ * model says.
+ */
 export class Engine {
   readonly scheduler: Scheduler;
   readonly gauges: Gauges = { running: 0, waiting: 0, kvUsageRatio: 0 };
@@ -40,7 +49,10 @@ export class Engine {
   /** Multiplies the time of every step; a fault. */
   slowFactor = 1;
   private readonly options: EngineOptions;
-  /** The step under way, and with async scheduling the one scheduled behind it: empty where nothing was left to schedule. */
+  /**
+   * The step under way, and with async scheduling the one scheduled behind it: empty where nothing was left to
+   * schedule.
+   */
   private step: Step;
   private ahead: Step | undefined;
   private readonly live = new Set<EngineRequest>();
@@ -55,7 +67,10 @@ export class Engine {
   constructor(options: EngineOptions) {
     this.options = options;
     this.blockSize = options.blockSize;
-    this.scheduler = new Scheduler({ ...options, recordEvents: options.recordEvents ?? options.onKvEvents !== undefined });
+    this.scheduler = new Scheduler({
+      ...options,
+      recordEvents: options.recordEvents ?? options.onKvEvents !== undefined,
+    });
     this.step = new Step(options.maxNumSeqs);
     this.ahead = options.asyncScheduling ? new Step(options.maxNumSeqs) : undefined;
   }
@@ -151,7 +166,10 @@ export class Engine {
     if (!this.isStepping && !this.isHung && !this.hasDied) this.startStep(this.options.clock.nowMs());
   }
 
-  /** Starts the step that was scheduled ahead, or else schedules one now; then, with async scheduling, the one behind it. */
+  /**
+   * Starts the step that was scheduled ahead, or else schedules one now; then, with async scheduling, the one behind
+   * it.
+   */
   private startStep(startMs: number): void {
     const { ahead } = this;
     if (ahead && ahead.totalTokens > 0) {

@@ -6,7 +6,10 @@ import { packageRoot } from '../../shared/package-root.ts';
 import type { Engine } from './engine.ts';
 import type { GpuProfile } from './gpus.ts';
 
-/** The executable that answers like nvidia-smi from a state file; it reads the file's path from `LODESTAR_STANDIN_STATE`. */
+/**
+ * The executable that answers like nvidia-smi from a state file; it reads the file's path from
+ * `LODESTAR_STANDIN_STATE`.
+ */
 export const nvidiaSmiStandinPath: string = join(packageRoot, 'sim/engine/nvidia-smi-standin.mjs');
 
 const WRITE_MS = 200;
@@ -77,7 +80,9 @@ export class GpuStateWriter {
       'memory.total': Math.round(hardware.memoryMiB),
       'clocks.sm': isBusy ? hardware.maxSmClockMhz : IDLE_SM_CLOCK_MHZ,
       'clocks.max.sm': hardware.maxSmClockMhz,
-      'power.draw': Number((hardware.powerLimitW * (IDLE_POWER_RATIO + (0.95 - IDLE_POWER_RATIO) * busyRatio)).toFixed(2)),
+      'power.draw': Number(
+        (hardware.powerLimitW * (IDLE_POWER_RATIO + (0.95 - IDLE_POWER_RATIO) * busyRatio)).toFixed(2),
+      ),
       'power.limit': Number(hardware.powerLimitW.toFixed(2)),
       'temperature.gpu': Math.round(IDLE_TEMPERATURE_C + (BUSY_TEMPERATURE_C - IDLE_TEMPERATURE_C) * this.heat),
       pid: process.pid,

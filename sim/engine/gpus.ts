@@ -51,14 +51,19 @@ const HARDWARE: Record<string, GpuHardware> = {
 export const calibrationPath: string = join(packageRoot, 'sim/data/calibration/gpus.json');
 
 /**
- * Reads GPU profiles (`gpus: {KEY: {c0…c4, kvTokens, …}}`) from the shipped calibration and, over it, from a file of the user's.
- * Throws CONFIG_INVALID naming the file and field.
+ * Reads GPU profiles (`gpus: {KEY: {c0…c4, kvTokens, …}}`) from the shipped calibration and, over it, from a file of
+ * the user's. Throws CONFIG_INVALID naming the file and field.
  */
 export function loadGpus(userFile?: string): Map<string, GpuProfile> {
   const gpus = new Map<string, GpuProfile>();
   for (const path of userFile === undefined ? [calibrationPath] : [calibrationPath, userFile]) {
     for (const [key, gpu] of Object.entries(readFile(path).gpus)) {
-      const standard = HARDWARE[key] ?? { name: `Emulated ${key}`, memoryMiB: gpu.memoryGiB * 1024, powerLimitW: 300, maxSmClockMhz: 1500 };
+      const standard = HARDWARE[key] ?? {
+        name: `Emulated ${key}`,
+        memoryMiB: gpu.memoryGiB * 1024,
+        powerLimitW: 300,
+        maxSmClockMhz: 1500,
+      };
       const given = Object.fromEntries(Object.entries(gpu.hardware ?? {}).filter(([, value]) => value !== undefined));
       gpus.set(key, { ...gpu, key, hardware: { ...standard, ...given } });
     }
@@ -70,7 +75,10 @@ export function loadGpus(userFile?: string): Map<string, GpuProfile> {
 export function findGpu(gpus: Map<string, GpuProfile>, key: string): GpuProfile {
   const gpu = gpus.get(key);
   if (gpu) return gpu;
-  throw new LodestarError('CONFIG_INVALID', `unknown GPU '${key}': known are ${[...gpus.keys()].join(', ')}; --gpu-file adds others`);
+  throw new LodestarError(
+    'CONFIG_INVALID',
+    `unknown GPU '${key}': known are ${[...gpus.keys()].join(', ')}; --gpu-file adds others`,
+  );
 }
 
 function readFile(path: string): z.infer<typeof fileSchema> {

@@ -1,6 +1,7 @@
 /**
- * Map from a block hash to a block number, for at most `capacity` entries: open addressing with linear probing over typed arrays. A
- * JavaScript Map with 53-bit keys boxes every key and costs several times as much, and this is the busiest structure of a simulation.
+ * Map from a block hash to a block number, for at most `capacity` entries: open addressing with linear probing over
+ * typed arrays. A JavaScript Map with 53-bit keys boxes every key and costs several times as much, and this is the
+ * busiest structure of a simulation.
  */
 export class HashIndex {
   private readonly keys: Float64Array;

@@ -1,7 +1,9 @@
 import { BlockPool } from './block-pool.ts';
 import type { EngineRequest } from './request.ts';
 
-/** Blocks of requests: prefix hits, allocation, registration of full blocks, release. Rules as vLLM's KVCacheManager. */
+/**
+ * Blocks of requests: prefix hits, allocation, registration of full blocks, release. Rules as vLLM's KVCacheManager.
+ */
 export class KvManager {
   readonly pool: BlockPool;
   readonly blockSize: number;
@@ -13,9 +15,10 @@ export class KvManager {
   }
 
   /**
-   * Admits a waiting request with `n = min(tokens not cached, budget)` tokens to compute: finds the longest run of cached blocks from the
-   * start (at most (tokens - 1) / block size, so at least one token is computed), checks that the *whole* sequence would fit, and takes
-   * the blocks of the first chunk. Returns the tokens to compute and leaves `request.computed` at the hit, or returns 0 and changes nothing.
+   * Admits a waiting request with `n = min(tokens not cached, budget)` tokens to compute: finds the longest run of
+   * cached blocks from the start (at most (tokens - 1) / block size, so at least one token is computed), checks that
+   * the *whole* sequence would fit, and takes the blocks of the first chunk. Returns the tokens to compute and leaves
+   * `request.computed` at the hit, or returns 0 and changes nothing.
    */
   admit(request: EngineRequest, budget: number): number {
     const { pool, blockSize, hits } = this;
@@ -48,7 +51,9 @@ export class KvManager {
     return tokens <= request.capacity ? 0 : Math.ceil((tokens - request.capacity) / this.blockSize);
   }
 
-  /** Takes the blocks missing for `tokens` (the caller knows that they are free) and registers those that will be full. */
+  /**
+   * Takes the blocks missing for `tokens` (the caller knows that they are free) and registers those that will be full.
+   */
   extend(request: EngineRequest, tokens: number): void {
     while (request.capacity < tokens) request.appendBlock(this.pool.allocate());
     this.cache(request, tokens);

@@ -37,7 +37,10 @@ interface Message {
   payload: Buffer;
 }
 
-/** vLLM's ZmqEventPublisher (vllm/distributed/kv_events.py): a PUB socket for batches of KV events, numbered from 0, and a ROUTER that sends the newest of them again. */
+/**
+ * vLLM's ZmqEventPublisher (vllm/distributed/kv_events.py): a PUB socket for batches of KV events, numbered from 0, and
+ * a ROUTER that sends the newest of them again.
+ */
 export class KvPublisher {
   readonly endpoint: string;
   readonly replayEndpoint: string | undefined;
@@ -81,7 +84,11 @@ export class KvPublisher {
     const { options } = this;
     if (this.isClosed || events.length === 0) return;
     const write = options.encoding === 'array' ? asArray : asMap;
-    const payload = packr.pack([options.wallMs() / 1000, events.map((event) => write(event, options.blockSize)), options.dataParallelRank ?? 0]);
+    const payload = packr.pack([
+      options.wallMs() / 1000,
+      events.map((event) => write(event, options.blockSize)),
+      options.dataParallelRank ?? 0,
+    ]);
     const seq = Buffer.alloc(SEQ_BYTES);
     seq.writeBigUInt64BE(BigInt(this.seq++));
     this.unsent.push({ seq, payload });
@@ -129,7 +136,11 @@ async function bind(socket: Publisher | Router, host: string, port: number, flag
   try {
     await socket.bind(`tcp://${host}:${port}`);
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `port ${port} of ${host} cannot be opened (${errorMessage(error)}): choose another with ${flag}, or 0 for a free one`, { cause: error });
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      `port ${port} of ${host} cannot be opened (${errorMessage(error)}): choose another with ${flag}, or 0 for a free one`,
+      { cause: error },
+    );
   }
 }
 
@@ -140,7 +151,8 @@ function wireHash(hash: number): bigint {
 
 function asMap(event: KvEvent, blockSize: number): object {
   if (event.type === 'cleared') return { type: 'AllBlocksCleared' };
-  if (event.type === 'removed') return { type: 'BlockRemoved', block_hashes: [wireHash(event.hash)], medium: 'GPU', group_idx: 0 };
+  if (event.type === 'removed')
+    return { type: 'BlockRemoved', block_hashes: [wireHash(event.hash)], medium: 'GPU', group_idx: 0 };
   return {
     type: 'BlockStored',
     block_hashes: event.hashes.map(wireHash),

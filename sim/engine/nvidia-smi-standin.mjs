@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-// A stand-in for nvidia-smi, for machines that have no NVIDIA GPU: it reports the GPU of an emulated engine, from the state file that
-// `lodestar engine --gpu-state-file` writes. LODESTAR_STANDIN_STATE names that file, or several, separated by colons, for several GPUs.
-// It knows `-q -x` and `--query-gpu=… --format=csv[,noheader][,nounits] [-l SECONDS | -lms MILLISECONDS]`, nothing else.
+// A stand-in for nvidia-smi, for machines that have no NVIDIA GPU: it reports the GPU of an emulated engine, from the
+// state file that `lodestar engine --gpu-state-file` writes. LODESTAR_STANDIN_STATE names that file, or several,
+// separated by colons, for several GPUs. It knows `-q -x` and `--query-gpu=… --format=csv[,noheader][,nounits] [-l
+// SECONDS | -lms MILLISECONDS]`, nothing else.
 import { readFileSync } from 'node:fs';
 
 const STALE_MS = 10_000;
@@ -22,7 +23,10 @@ function fail(message, status) {
   process.exit(status);
 }
 
-/** GPUs of all state files, numbered in order; none if a file is absent, unreadable or old, as with a driver that is gone. */
+/**
+ * GPUs of all state files, numbered in order; none if a file is absent, unreadable or old, as with a driver that is
+ * gone.
+ */
 function readGpus() {
   const paths = (process.env.LODESTAR_STANDIN_STATE ?? '').split(':').filter(Boolean);
   try {
@@ -38,7 +42,8 @@ function readGpus() {
 
 function readGpusOrFail() {
   const gpus = readGpus();
-  if (gpus.length === 0) fail('nvidia-smi stand-in: no emulated engine writes the file named by LODESTAR_STANDIN_STATE', 9);
+  if (gpus.length === 0)
+    fail('nvidia-smi stand-in: no emulated engine writes the file named by LODESTAR_STANDIN_STATE', 9);
   return gpus;
 }
 
@@ -136,7 +141,10 @@ function main(args) {
   if (args.includes('-q') && args.includes('-x')) return printXml();
   const query = args.find((arg) => arg.startsWith('--query-gpu='));
   if (!query) fail('nvidia-smi stand-in: only -q -x and --query-gpu= are known', 2);
-  const fields = query.slice('--query-gpu='.length).split(',').map((field) => field.trim());
+  const fields = query
+    .slice('--query-gpu='.length)
+    .split(',')
+    .map((field) => field.trim());
   for (const field of fields) if (!FIELDS.includes(field)) fail(`Field "${field}" is not a valid field to query.`, 2);
   const format = (args.find((arg) => arg.startsWith('--format=')) ?? '').slice('--format='.length).split(',');
   const lms = optionValue(args, '-lms');

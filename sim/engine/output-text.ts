@@ -24,8 +24,9 @@ const byId = new Map([...plain, ...capital, ...opening, stop].map((word) => [wor
 const SENTENCE = 12;
 
 /**
- * Id of output token `index` under `seed`: words of one token each, in sentences. Equal seeds give equal texts, and the text tokenises to
- * these ids again, so the next turn of a chat hits the cache. A negative seed is that of a chat answer: its first word has no space.
+ * Id of output token `index` under `seed`: words of one token each, in sentences. Equal seeds give equal texts, and the
+ * text tokenises to these ids again, so the next turn of a chat hits the cache. A negative seed is that of a chat
+ * answer: its first word has no space.
  */
 export function outputToken(seed: number, index: number): number {
   const place = index % SENTENCE;

@@ -3,13 +3,18 @@ import { blockHash, chainRoot, promptBlockHashes } from './block-hash.ts';
 export type FinishReason = 'length' | 'stop' | 'abort';
 export type RequestStatus = 'waiting' | 'running' | 'preempted' | 'finished';
 
-/** What a request is when it reaches the engine. Tokens are ids; `promptHashes` may be given to save hashing the prompt again. */
+/**
+ * What a request is when it reaches the engine. Tokens are ids; `promptHashes` may be given to save hashing the prompt
+ * again.
+ */
 export interface RequestSpec {
   id: string;
   prompt: Int32Array;
   /** Output tokens at which the request ends, at least 1. */
   maxOutput: number;
-  /** Reason given when `maxOutput` is reached: 'length' for a client's limit, 'stop' for an end that the model chose. */
+  /**
+   * Reason given when `maxOutput` is reached: 'length' for a client's limit, 'stop' for an end that the model chose.
+   */
   endReason?: 'length' | 'stop';
   priority?: number;
   salt?: string | undefined;
@@ -19,7 +24,9 @@ export interface RequestSpec {
   outputSeed?: number;
 }
 
-/** Where the outputs of a request go. Calls come in the order of the engine's time; none follows `onFinish` or an abort. */
+/**
+ * Where the outputs of a request go. Calls come in the order of the engine's time; none follows `onFinish` or an abort.
+ */
 export interface RequestSink {
   onToken?(request: EngineRequest, token: number, nowMs: number): void;
   onFinish(request: EngineRequest, nowMs: number): void;
@@ -28,8 +35,8 @@ export interface RequestSink {
 }
 
 /**
- * One request inside the scheduler: what is computed, which blocks it holds and which hashes its full blocks have. Fields are plain
- * numbers and typed arrays because the scheduler touches every running request on every step.
+ * One request inside the scheduler: what is computed, which blocks it holds and which hashes its full blocks have.
+ * Fields are plain numbers and typed arrays because the scheduler touches every running request on every step.
  */
 export class EngineRequest {
   readonly id: string;
@@ -52,7 +59,10 @@ export class EngineRequest {
   output: Int32Array;
   /** Async scheduling: tokens scheduled to be sampled whose values are not known yet. */
   placeholders = 0;
-  /** Counts preemptions, so that the result of a step scheduled before one is recognised: its token counts, its placeholder is gone. */
+  /**
+   * Counts preemptions, so that the result of a step scheduled before one is recognised: its token counts, its
+   * placeholder is gone.
+   */
   preemptions = 0;
   blocks: Int32Array;
   blockCount = 0;

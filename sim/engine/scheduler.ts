@@ -28,8 +28,9 @@ export interface PrefixStats {
 }
 
 /**
- * vLLM's V1 scheduler (core/sched/scheduler.py): no phases, each request catches up with its tokens; running requests first, in order,
- * then waiting ones until the head of the queue does not fit. `schedule` decides a step, `update` applies its sampled tokens.
+ * vLLM's V1 scheduler (core/sched/scheduler.py): no phases, each request catches up with its tokens; running requests
+ * first, in order, then waiting ones until the head of the queue does not fit. `schedule` decides a step, `update`
+ * applies its sampled tokens.
  */
 export class Scheduler {
   readonly kv: KvManager;
@@ -82,7 +83,9 @@ export class Scheduler {
     this.advance(step);
   }
 
-  /** Applies the end of a step: appends sampled tokens, ends requests that reached their limit and frees their blocks. */
+  /**
+   * Applies the end of a step: appends sampled tokens, ends requests that reached their limit and frees their blocks.
+   */
   update(step: Step): void {
     const { sample, maxModelLen } = this.options;
     let anyFinished = false;
@@ -149,7 +152,9 @@ export class Scheduler {
     let victim = running[running.length - 1]!;
     if (this.options.policy !== 'priority') return victim;
     for (const request of running) {
-      const isWorse = request.priority > victim.priority || (request.priority === victim.priority && request.arrival > victim.arrival);
+      const isWorse =
+        request.priority > victim.priority ||
+        (request.priority === victim.priority && request.arrival > victim.arrival);
       if (isWorse) victim = request;
     }
     return victim;

@@ -56,7 +56,10 @@ export interface RunningEmulator {
   close(): Promise<void>;
 }
 
-/** Starts an emulated vLLM and its HTTP server. CONFIG_INVALID if the port is taken or the KV cache is too small for one request. */
+/**
+ * Starts an emulated vLLM and its HTTP server. CONFIG_INVALID if the port is taken or the KV cache is too small for one
+ * request.
+ */
 export async function startEmulator(options: EmulatorOptions): Promise<RunningEmulator> {
   let publisher: KvPublisher | undefined;
   const app = Fastify({ bodyLimit: MAX_BODY_BYTES, keepAliveTimeout: KEEP_ALIVE_MS, forceCloseConnections: true });
@@ -72,7 +75,10 @@ export async function startEmulator(options: EmulatorOptions): Promise<RunningEm
   addInfoRoutes(app, emulator);
   addFaultRoutes(app, emulator);
   const { engine } = emulator;
-  const writer = options.gpuStateFile === undefined ? undefined : new GpuStateWriter(options.gpuStateFile, options.clock, options.gpu, engine);
+  const writer =
+    options.gpuStateFile === undefined
+      ? undefined
+      : new GpuStateWriter(options.gpuStateFile, options.clock, options.gpu, engine);
   try {
     publisher = await startPublisher(options);
     await app.listen({ host: options.host, port: options.port });
@@ -81,7 +87,9 @@ export async function startEmulator(options: EmulatorOptions): Promise<RunningEm
     publisher?.close();
     if (error instanceof LodestarError) throw error;
     const isTaken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE';
-    const reason = isTaken ? 'is in use: choose another with --port, or 0 for a free one' : `cannot be opened: ${errorMessage(error)}`;
+    const reason = isTaken
+      ? 'is in use: choose another with --port, or 0 for a free one'
+      : `cannot be opened: ${errorMessage(error)}`;
     throw new LodestarError('CONFIG_INVALID', `port ${options.port} of ${options.host} ${reason}`, { cause: error });
   }
   const { port } = app.server.address() as AddressInfo;
@@ -98,13 +106,33 @@ export async function startEmulator(options: EmulatorOptions): Promise<RunningEm
   };
 }
 
-async function startPublisher({ clock, host, kvEventsPort, kvReplayPort }: EmulatorOptions): Promise<KvPublisher | undefined> {
-  if (kvEventsPort !== undefined) return await KvPublisher.start({ host, port: kvEventsPort, replayPort: kvReplayPort, blockSize: BLOCK_SIZE, wallMs: () => clock.wallMs() });
-  if (kvReplayPort !== undefined) throw new LodestarError('CONFIG_INVALID', '--kv-replay-port is of use with --kv-events-port only: add that, or leave it out');
+async function startPublisher({
+  clock,
+  host,
+  kvEventsPort,
+  kvReplayPort,
+}: EmulatorOptions): Promise<KvPublisher | undefined> {
+  if (kvEventsPort !== undefined)
+    return await KvPublisher.start({
+      host,
+      port: kvEventsPort,
+      replayPort: kvReplayPort,
+      blockSize: BLOCK_SIZE,
+      wallMs: () => clock.wallMs(),
+    });
+  if (kvReplayPort !== undefined)
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      '--kv-replay-port is of use with --kv-events-port only: add that, or leave it out',
+    );
   return undefined;
 }
 
-function makeEmulator(options: EmulatorOptions, onKvEvents: (events: readonly KvEvent[]) => void, exit: () => void): Emulator {
+function makeEmulator(
+  options: EmulatorOptions,
+  onKvEvents: (events: readonly KvEvent[]) => void,
+  exit: () => void,
+): Emulator {
   const { clock, gpu, maxModelLen } = options;
   const kvTokens = options.kvTokens ?? gpu.kvTokens;
   const blockCount = Math.floor(kvTokens / BLOCK_SIZE);
@@ -129,7 +157,19 @@ function makeEmulator(options: EmulatorOptions, onKvEvents: (events: readonly Kv
     onKvEvents: options.kvEventsPort === undefined ? undefined : onKvEvents,
   });
   const startedWallMs = clock.wallMs();
-  return { engine, metrics, clock, faults: new Faults(), model: options.model, gpu: gpu.key, maxModelLen, blockCount, startedWallMs, load: 0, exit };
+  return {
+    engine,
+    metrics,
+    clock,
+    faults: new Faults(),
+    model: options.model,
+    gpu: gpu.key,
+    maxModelLen,
+    blockCount,
+    startedWallMs,
+    load: 0,
+    exit,
+  };
 }
 
 /** What holds for every route: honest header, hang fault, JSON only, vLLM's error shapes. */
@@ -149,7 +189,11 @@ function addCommonBehaviour(app: FastifyInstance, emulator: Emulator): void {
     try {
       done(null, JSON.parse(String(text)));
     } catch (error) {
-      const detail = JSON.stringify({ type: 'json_invalid', loc: ['body'], msg: `JSON decode error: ${errorMessage(error)}` });
+      const detail = JSON.stringify({
+        type: 'json_invalid',
+        loc: ['body'],
+        msg: `JSON decode error: ${errorMessage(error)}`,
+      });
       done(new ApiError(400, 'Bad Request', `1 validation error:\n  ${detail}`));
     }
   });

@@ -3,7 +3,10 @@ import type { GpuProfile } from './gpus.ts';
 import type { StepBatch } from './step.ts';
 import { linearStepTime, type StepCoefficients, type StepTimeModel, withNoise } from './step-time.ts';
 
-/** What the simulated GPUs obey: the calibrated formula itself, a law of another form, or that law with the disturbances of a real machine. */
+/**
+ * What the simulated GPUs obey: the calibrated formula itself, a law of another form, or that law with the disturbances
+ * of a real machine.
+ */
 export const STEP_LAWS = ['linear', 'roofline', 'rough'] as const;
 export type StepLawName = (typeof STEP_LAWS)[number];
 
@@ -11,7 +14,10 @@ export type StepLawName = (typeof STEP_LAWS)[number];
 const HOST_SHARE = 0.1;
 /** Matrix products reach this part of the speed that c1 stands for, at best. */
 const PEAK_EFFICIENCY = 0.9;
-/** Tokens at which they reach half of it, as a part of c0/c1 (the tokens whose computing lasts as long as reading the weights). */
+/**
+ * Tokens at which they reach half of it, as a part of c0/c1 (the tokens whose computing lasts as long as reading the
+ * weights).
+ */
 const HALF_SPEED_SHARE = 0.3;
 /** Query tokens of a chunk at which attention over its context runs at half speed. */
 const ATTENTION_HALF_TOKENS = 32;
@@ -28,7 +34,10 @@ const DRIFT_MAX = 0.15;
 const DRIFT_MIN_PERIOD_MS = 150_000;
 const DRIFT_PERIOD_SPAN_MS = 450_000;
 
-/** The step-time model of one instance on `gpu`. Draws the instance's own traits from `rng` at once; `rough` draws on with each step and reads `clock`. */
+/**
+ * The step-time model of one instance on `gpu`. Draws the instance's own traits from `rng` at once; `rough` draws on
+ * with each step and reads `clock`.
+ */
 export function makeStepTime(law: StepLawName, gpu: GpuProfile, rng: Rng, clock: Clock): StepTimeModel {
   if (law === 'linear') return linearStepTime(gpu);
   const roofline = rooflineStepTime(gpu, rng);
@@ -36,7 +45,8 @@ export function makeStepTime(law: StepLawName, gpu: GpuProfile, rng: Rng, clock:
 }
 
 /**
- * Step time in ms from a roofline for each kind of kernel, with the GPU's own coefficients. P, D, pairs, context and chunks as in `StepBatch`, T = P + D:
+ * Step time in ms from a roofline for each kind of kernel, with the GPU's own coefficients. P, D, pairs, context and
+ * chunks as in `StepBatch`, T = P + D:
  *
  *   products  = max(0.9·c0, c1·max(0, T − T0) / e(T))             weights to read, or tokens to compute
  *   e(T)      = 0.9·T / (T + 0.3·c0/c1)                           few tokens use the GPU badly
@@ -44,8 +54,9 @@ export function makeStepTime(law: StepLawName, gpu: GpuProfile, rng: Rng, clock:
  *   decode    = c3·padded(D) + c4·context·m                       m = 1, or the instance's own 1.4…2 if P > 0 (1 + c5/c4 if the GPU names c5)
  *   step      = 0.1·c0 + products + prefill + decode
  *
- * A step without prefill runs as a CUDA graph, so its D is padded to the next captured size; with T0 or c5 given, c3 counts chunks too, as in the linear
- * law. Over common batches the mean ratio to the linear law lies near 1; single steps differ by up to a third.
+ * A step without prefill runs as a CUDA graph, so its D is padded to the next captured size; with T0 or c5 given, c3
+ * counts chunks too, as in the linear law. Over common batches the mean ratio to the linear law lies near 1; single
+ * steps differ by up to a third.
  */
 export function rooflineStepTime(gpu: StepCoefficients, rng: Rng): StepTimeModel {
   const { c0, c1, c2, c3, c4, T0, c5 } = gpu;
@@ -66,7 +77,10 @@ export function rooflineStepTime(gpu: StepCoefficients, rng: Rng): StepTimeModel
   };
 }
 
-/** The next batch size for which vLLM captures a CUDA graph: 1, 2, 4, then steps of 8 to 256 and of 16 to 512; larger batches are not padded. */
+/**
+ * The next batch size for which vLLM captures a CUDA graph: 1, 2, 4, then steps of 8 to 256 and of 16 to 512; larger
+ * batches are not padded.
+ */
 export function paddedDecodes(decodes: number): number {
   if (decodes <= 2) return decodes;
   if (decodes <= 4) return 4;
@@ -75,8 +89,8 @@ export function paddedDecodes(decodes: number): number {
 }
 
 /**
- * Adds what machines do: each step times lognormal noise (sigma 0.05, mean 1) and the thermal drift, and in one step of 2,000 a stall of 50…300 ms
- * (garbage collection, another process, a page fault).
+ * Adds what machines do: each step times lognormal noise (sigma 0.05, mean 1) and the thermal drift, and in one step of
+ * 2,000 a stall of 50…300 ms (garbage collection, another process, a page fault).
  */
 function withDisturbances(model: StepTimeModel, rng: Rng, clock: Clock): StepTimeModel {
   const drift = thermalDrift(rng);
@@ -88,8 +102,8 @@ function withDisturbances(model: StepTimeModel, rng: Rng, clock: Clock): StepTim
 }
 
 /**
- * Factor 1…1.15 by which a hot GPU slows down, at a time: 1 + 0.15·(½ + ¼·sin + ¼·sin), two periods of 2.5 to 10 minutes with phases of their own.
- * A function of time, so that it does not matter how often it is asked.
+ * Factor 1…1.15 by which a hot GPU slows down, at a time: 1 + 0.15·(½ + ¼·sin + ¼·sin), two periods of 2.5 to 10
+ * minutes with phases of their own. A function of time, so that it does not matter how often it is asked.
  */
 export function thermalDrift(rng: Rng): (nowMs: number) => number {
   const wave = (): ((nowMs: number) => number) => {

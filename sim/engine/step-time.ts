@@ -33,7 +33,9 @@ export function linearStepTime(coefficients: StepCoefficients): StepTimeModel {
     (c4 + (b.prefillTokens > 0 ? beside : 0)) * b.decodeContext;
 }
 
-/** Multiplies each step by lognormal noise of mean 1; `sigma` is the standard deviation of its logarithm, 0 for none. */
+/**
+ * Multiplies each step by lognormal noise of mean 1; `sigma` is the standard deviation of its logarithm, 0 for none.
+ */
 export function withNoise(model: StepTimeModel, sigma: number, rng: Rng): StepTimeModel {
   if (sigma === 0) return model;
   return (batch) => {

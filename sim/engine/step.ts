@@ -1,6 +1,9 @@
 import type { EngineRequest } from './request.ts';
 
-/** What decides how long a step takes: sums over its requests, before the step. Symbols as in `sim/data/calibration/README.md`. */
+/**
+ * What decides how long a step takes: sums over its requests, before the step. Symbols as in
+ * `sim/data/calibration/README.md`.
+ */
 export interface StepBatch {
   /** P: prompt (or recomputed) tokens. */
   prefillTokens: number;
@@ -62,7 +65,9 @@ export class Step implements StepBatch {
     this.tokens[this.count++] = tokens;
   }
 
-  /** Takes out a request that was preempted after it had been scheduled; returns its tokens, 0 if it was not scheduled. */
+  /**
+   * Takes out a request that was preempted after it had been scheduled; returns its tokens, 0 if it was not scheduled.
+   */
   remove(request: EngineRequest): number {
     const at = this.requests.indexOf(request);
     if (at < 0 || at >= this.count) return 0;

@@ -8,13 +8,13 @@ const MAX_PIECE_BYTES = 5;
 const pieceOfId: (string | undefined)[] = [];
 
 /**
- * Ids of `text`: pieces of at most 5 bytes (6 with the space before a word) hashed to ids, so about 4 bytes a token in English, as a real
- * tokenizer's. Left to right without look-back, so a text that extends another keeps all its tokens except possibly the last one, and one
- * piece always has the same id in every process.
+ * Ids of `text`: pieces of at most 5 bytes (6 with the space before a word) hashed to ids, so about 4 bytes a token in
+ * English, as a real tokenizer's. Left to right without look-back, so a text that extends another keeps all its tokens
+ * except possibly the last one, and one piece always has the same id in every process.
  */
 export function tokenize(text: string): number[] {
   const ids: number[] = [];
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const end = pieceEnd(text, at);
     const piece = text.slice(at, end);
     ids.push(idOf(piece));
@@ -73,5 +73,10 @@ function runEnd(text: string, start: number, code: number): number {
 
 /** ASCII letters and digits, and the two-byte letters of other alphabets; what is beyond is one token a character. */
 function isWord(code: number): boolean {
-  return (code >= 97 && code <= 122) || (code >= 65 && code <= 90) || (code >= 48 && code <= 57) || (code >= 0xc0 && code < 0x800);
+  return (
+    (code >= 97 && code <= 122) ||
+    (code >= 65 && code <= 90) ||
+    (code >= 48 && code <= 57) ||
+    (code >= 0xc0 && code < 0x800)
+  );
 }

@@ -3,8 +3,8 @@ import type { EngineRequest } from './request.ts';
 export type SchedulingPolicy = 'fcfs' | 'priority';
 
 /**
- * Requests waiting for admission. FCFS keeps arrival order, with preempted requests put back in front; the priority policy orders by
- * (priority, arrival), preempted requests included.
+ * Requests waiting for admission. FCFS keeps arrival order, with preempted requests put back in front; the priority
+ * policy orders by (priority, arrival), preempted requests included.
  */
 export class WaitingQueue {
   private readonly policy: SchedulingPolicy;

@@ -14,11 +14,13 @@ const GAIN = 1.1;
 const MAX_ROUNDS = 6;
 
 /**
- * Capacity of a cluster for a trace, requests/s: the throughput under overload. Throughput is completions a second between the moment when 20 % of the requests are
- * done and the moment when 80 % are, at one entry that routes by `lmetric`, so that neither the filling of the fleet nor the last long answers count. First all requests
- * arrive within 2 s. A flood is spread by number, not by the speed of instances, and its requests evict each other's prefixes; so then they arrive with the
- * trace's own bursts at 1.5 × the throughput found, again and again while that brings 10 % more; the last is the capacity. The cluster's events are left
- * out: capacity is that of all its instances, undisturbed. Throws TRACE_INVALID where the requests are too few to tell.
+ * Capacity of a cluster for a trace, requests/s: the throughput under overload. Throughput is completions a second
+ * between the moment when 20 % of the requests are done and the moment when 80 % are, at one entry that routes by
+ * `lmetric`, so that neither the filling of the fleet nor the last long answers count. First all requests arrive within
+ * 2 s. A flood is spread by number, not by the speed of instances, and its requests evict each other's prefixes; so
+ * then they arrive with the trace's own bursts at 1.5 × the throughput found, again and again while that brings 10 %
+ * more; the last is the capacity. The cluster's events are left out: capacity is that of all its instances,
+ * undisturbed. Throws TRACE_INVALID where the requests are too few to tell.
  */
 export async function capacityOf(cluster: Cluster, requests: readonly SimRequest[], seed: number): Promise<number> {
   const calm = { ...cluster, events: [] };
@@ -33,11 +35,27 @@ export async function capacityOf(cluster: Cluster, requests: readonly SimRequest
 }
 
 async function throughput(cluster: Cluster, requests: readonly SimRequest[], seed: number): Promise<number> {
-  const record = await runPolicy({ cluster, requests, policy: 'lmetric', objective: 'ttft', sloTtftMs: undefined, sloTpotMs: undefined, entries: 1, seed });
-  const endsMs = Float64Array.from(record.outcomes.filter((one) => one.ok), (one) => one.request.arrivalMs + one.e2eMs).toSorted();
+  const record = await runPolicy({
+    cluster,
+    requests,
+    policy: 'lmetric',
+    objective: 'ttft',
+    sloTtftMs: undefined,
+    sloTpotMs: undefined,
+    entries: 1,
+    seed,
+  });
+  const endsMs = Float64Array.from(
+    record.outcomes.filter((one) => one.ok),
+    (one) => one.request.arrivalMs + one.e2eMs,
+  ).toSorted();
   const from = Math.floor(FROM * endsMs.length);
   const to = Math.floor(TO * endsMs.length);
   const spanMs = (endsMs[to] ?? NaN) - (endsMs[from] ?? NaN);
-  if (!(spanMs > 0)) throw new LodestarError('TRACE_INVALID', `capacity cannot be measured with ${requests.length} requests, of which ${endsMs.length} succeeded: take more of the trace`);
+  if (!(spanMs > 0))
+    throw new LodestarError(
+      'TRACE_INVALID',
+      `capacity cannot be measured with ${requests.length} requests, of which ${endsMs.length} succeeded: take more of the trace`,
+    );
   return ((to - from) * 1000) / spanMs;
 }

@@ -1,6 +1,9 @@
 import type { Clock, Timer } from '../../shared/env.ts';
 
-/** A delay that rounding would swallow must still pass, or a timer that sets itself again until a time is reached never gets there. */
+/**
+ * A delay that rounding would swallow must still pass, or a timer that sets itself again until a time is reached never
+ * gets there.
+ */
 const MIN_DELAY_MS = 1e-6;
 
 class Event implements Timer {
@@ -21,8 +24,9 @@ class Event implements Timer {
 }
 
 /**
- * Virtual time for a whole fleet: events in a binary heap, by time and then by order of setting, so that a run repeats exactly. Code under simulation that awaits
- * something calls `settle` with a promise: no event runs before it is settled.
+ * Virtual time for a whole fleet: events in a binary heap, by time and then by order of setting, so that a run repeats
+ * exactly. Code under simulation that awaits something calls `settle` with a promise: no event runs before it is
+ * settled.
  */
 export class SimClock implements Clock {
   /** events run so far */

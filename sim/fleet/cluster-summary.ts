@@ -9,6 +9,11 @@ export interface ClusterSummary extends Omit<Cluster, 'instances'> {
 
 /** The cluster as the output of a run holds it. */
 export function summarizeCluster({ instances, ...cluster }: Cluster): ClusterSummary {
-  const gpus = Object.fromEntries(instances.map(({ gpu: { key, c0, c1, c2, c3, c4, T0, c5, kvTokens } }) => [key, { c0, c1, c2, c3, c4, T0, c5, kvTokens }]));
+  const gpus = Object.fromEntries(
+    instances.map(({ gpu: { key, c0, c1, c2, c3, c4, T0, c5, kvTokens } }) => [
+      key,
+      { c0, c1, c2, c3, c4, T0, c5, kvTokens },
+    ]),
+  );
   return { gpus, instances: instances.map((one) => ({ ...one, gpu: one.gpu.key })), ...cluster };
 }

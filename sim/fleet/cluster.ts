@@ -26,7 +26,10 @@ export type ClusterEvent =
   | { atS: number; kind: 'join'; instance: number }
   /** Steps last `factor` times as long from now on; 1 ends it. */
   | { atS: number; kind: 'throttle'; instance: number; factor: number }
-  /** The engine dies with its requests, and at once one with another model or on another GPU takes its place: empty, with that GPU's step times and KV cache. */
+  /**
+   * The engine dies with its requests, and at once one with another model or on another GPU takes its place: empty,
+   * with that GPU's step times and KV cache.
+   */
   | { atS: number; kind: 'swap'; instance: number; gpu: GpuProfile }
   | { atS: number; kind: 'clear-cache'; instance: number };
 
@@ -60,14 +63,23 @@ const gpuSchema = z.strictObject({
   kvTokens: kvTokens.optional(),
   memoryGiB: positive.optional(),
   // An entry may be a copy of one of the catalogue's, which also says where it comes from.
-  ...Object.fromEntries(['gpu', 'model', 'tensorParallel', 'dtype', 'kvStatus', 'status', 'source', 'note', 'fitError', 'hardware'].map((name) => [name, z.unknown().optional()])),
+  ...Object.fromEntries(
+    ['gpu', 'model', 'tensorParallel', 'dtype', 'kvStatus', 'status', 'source', 'note', 'fitError', 'hardware'].map(
+      (name) => [name, z.unknown().optional()],
+    ),
+  ),
 });
 
 const instanceSchema = z.strictObject({
   gpu: z.string(),
   count: z.number().int().min(1).max(MAX_INSTANCES).default(1),
   maxNumSeqs: z.number().int().min(1).max(4096).default(256),
-  maxBatchedTokens: z.number().int().min(16).max(1 << 20).default(2048),
+  maxBatchedTokens: z
+    .number()
+    .int()
+    .min(16)
+    .max(1 << 20)
+    .default(2048),
   asyncScheduling: z.boolean().default(false),
   kvTokens: kvTokens.optional(),
 });
@@ -101,19 +113,26 @@ export function readCluster(file: string): Cluster {
   try {
     text = readFileSync(file, 'utf8');
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `cannot read the cluster file ${file}: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `cannot read the cluster file ${file}: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
   return parseCluster(text, file);
 }
 
-/** The cluster that a YAML or JSON text describes, with defaults filled in and counts expanded. Throws CONFIG_INVALID naming file, field and fix. */
+/**
+ * The cluster that a YAML or JSON text describes, with defaults filled in and counts expanded. Throws CONFIG_INVALID
+ * naming file, field and fix.
+ */
 export function parseCluster(text: string, name: string): Cluster {
   const parsed = clusterSchema.safeParse(parseTree(text, name));
   if (!parsed.success) throw invalid(name, explain(parsed.error.issues[0]!));
   const file = parsed.data;
   const gpus = mergeGpus(file.gpus, name);
   const instances = expandInstances(file.instances, gpus, name);
-  const events = file.events.map((event, index) => toEvent(event, index, instances.length, gpus, name)).toSorted((a, b) => a.atS - b.atS);
+  const events = file.events
+    .map((event, index) => toEvent(event, index, instances.length, gpus, name))
+    .toSorted((a, b) => a.atS - b.atS);
   return { instances, network: file.network, frontEndMs: file.frontEndMs, stepLaw: file.stepLaw, events };
 }
 
@@ -122,7 +141,9 @@ function parseTree(text: string, name: string): unknown {
     return parseYaml(text) ?? {};
   } catch (error) {
     const line = error instanceof YAMLParseError && error.linePos ? ` line ${error.linePos[0].line}` : '';
-    throw new LodestarError('CONFIG_INVALID', `cluster file ${name}${line}: is not YAML: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `cluster file ${name}${line}: is not YAML: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -133,9 +154,16 @@ function mergeGpus(given: ClusterFile['gpus'], name: string): Map<string, GpuPro
     const base = gpus.get(key);
     const missing = REQUIRED_OF_GPU.filter((field) => entry[field] === undefined);
     if (!base && missing.length > 0) {
-      throw invalid(name, `gpus.${key}: ${missing.join(', ')} missing; a GPU outside the catalogue (${[...gpus.keys()].join(', ')}) needs ${REQUIRED_OF_GPU.join(', ')}`);
+      throw invalid(
+        name,
+        `gpus.${key}: ${missing.join(', ')} missing; a GPU outside the catalogue (${[...gpus.keys()].join(', ')}) needs ${REQUIRED_OF_GPU.join(', ')}`,
+      );
     }
-    const set = Object.fromEntries(Object.entries({ c0, c1, c2, c3, c4, T0, c5, kvTokens: tokens, memoryGiB }).filter(([, value]) => value !== undefined));
+    const set = Object.fromEntries(
+      Object.entries({ c0, c1, c2, c3, c4, T0, c5, kvTokens: tokens, memoryGiB }).filter(
+        ([, value]) => value !== undefined,
+      ),
+    );
     gpus.set(key, { ...(base ?? newGpu(key, memoryGiB ?? 80)), ...set });
   }
   return gpus;
@@ -147,25 +175,54 @@ function newGpu(key: string, memoryGiB: number): GpuProfile {
   return { key, memoryGiB, status: 'given by the user', hardware, kvTokens: 0, c0: 0, c1: 0, c2: 0, c3: 0, c4: 0 };
 }
 
-function expandInstances(entries: ClusterFile['instances'], gpus: Map<string, GpuProfile>, name: string): ClusterInstance[] {
+function expandInstances(
+  entries: ClusterFile['instances'],
+  gpus: Map<string, GpuProfile>,
+  name: string,
+): ClusterInstance[] {
   const instances: ClusterInstance[] = [];
-  for (const [index, { gpu: key, count, maxNumSeqs, maxBatchedTokens, asyncScheduling, kvTokens: own }] of entries.entries()) {
+  for (const [
+    index,
+    { gpu: key, count, maxNumSeqs, maxBatchedTokens, asyncScheduling, kvTokens: own },
+  ] of entries.entries()) {
     const gpu = gpuOf(gpus, key, `instances[${index}].gpu`, name);
-    for (let copy = 0; copy < count; copy++) instances.push({ id: `i${instances.length}`, gpu, maxNumSeqs, maxBatchedTokens, asyncScheduling, kvTokens: own ?? gpu.kvTokens });
+    for (let copy = 0; copy < count; copy++)
+      instances.push({
+        id: `i${instances.length}`,
+        gpu,
+        maxNumSeqs,
+        maxBatchedTokens,
+        asyncScheduling,
+        kvTokens: own ?? gpu.kvTokens,
+      });
   }
-  if (instances.length > MAX_INSTANCES) throw invalid(name, `instances: ${instances.length} in all; at most ${MAX_INSTANCES} are simulated`);
+  if (instances.length > MAX_INSTANCES)
+    throw invalid(name, `instances: ${instances.length} in all; at most ${MAX_INSTANCES} are simulated`);
   return instances;
 }
 
 function gpuOf(gpus: Map<string, GpuProfile>, key: string, field: string, name: string): GpuProfile {
   const gpu = gpus.get(key);
-  if (!gpu) throw invalid(name, `${field}: unknown GPU '${key}'; known are ${[...gpus.keys()].join(', ')}, and \`gpus:\` adds others`);
+  if (!gpu)
+    throw invalid(
+      name,
+      `${field}: unknown GPU '${key}'; known are ${[...gpus.keys()].join(', ')}, and \`gpus:\` adds others`,
+    );
   return gpu;
 }
 
-function toEvent(event: ClusterFile['events'][number], index: number, instances: number, gpus: Map<string, GpuProfile>, name: string): ClusterEvent {
+function toEvent(
+  event: ClusterFile['events'][number],
+  index: number,
+  instances: number,
+  gpus: Map<string, GpuProfile>,
+  name: string,
+): ClusterEvent {
   if (event.instance >= instances) {
-    throw invalid(name, `events[${index}].instance: there is no instance ${event.instance}; the cluster has 0 to ${instances - 1}, counted in the order of \`instances:\``);
+    throw invalid(
+      name,
+      `events[${index}].instance: there is no instance ${event.instance}; the cluster has 0 to ${instances - 1}, counted in the order of \`instances:\``,
+    );
   }
   if (event.kind === 'die') return { ...event, restart: event.restart };
   if (event.kind === 'swap') return { ...event, gpu: gpuOf(gpus, event.gpu, `events[${index}].gpu`, name) };
@@ -174,10 +231,14 @@ function toEvent(event: ClusterFile['events'][number], index: number, instances:
 }
 
 function explain(issue: z.core.$ZodIssue): string {
-  const path = issue.path.map((part, depth) => (typeof part === 'number' ? `[${part}]` : `${depth === 0 ? '' : '.'}${String(part)}`)).join('');
+  const path = issue.path
+    .map((part, depth) => (typeof part === 'number' ? `[${part}]` : `${depth === 0 ? '' : '.'}${String(part)}`))
+    .join('');
   const where = path === '' ? '' : `${path}: `;
-  if (issue.code === 'unrecognized_keys') return `${where}unknown field ${issue.keys.map((key) => `\`${key}\``).join(', ')}; known here: ${knownFields(issue.path).join(', ')}`;
-  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'kind') return `${where}must be one of die, join, throttle, swap, clear-cache`;
+  if (issue.code === 'unrecognized_keys')
+    return `${where}unknown field ${issue.keys.map((key) => `\`${key}\``).join(', ')}; known here: ${knownFields(issue.path).join(', ')}`;
+  if (issue.code === 'invalid_union' && issue.path.at(-1) === 'kind')
+    return `${where}must be one of die, join, throttle, swap, clear-cache`;
   return `${where}${issue.message}`;
 }
 
@@ -185,7 +246,8 @@ function knownFields(path: readonly PropertyKey[]): string[] {
   if (path[0] === 'gpus') return [...REQUIRED_OF_GPU, 'T0', 'c5', 'memoryGiB'];
   if (path[0] === 'instances') return Object.keys(instanceSchema.shape);
   if (path[0] === 'network') return ['hopMs', 'brainMs'];
-  if (path[0] === 'events') return ['atS', 'kind', 'instance', '`factor` of a throttle', '`gpu` of a swap', '`restart` of a die'];
+  if (path[0] === 'events')
+    return ['atS', 'kind', 'instance', '`factor` of a throttle', '`gpu` of a swap', '`restart` of a die'];
   return Object.keys(clusterSchema.shape);
 }
 

@@ -44,7 +44,10 @@ export interface DoorOptions {
   cacheSource: CacheSourceName;
 }
 
-/** An agent on virtual time as the door of one simulated engine: the agent's own ledger, cache view, step clock and telemetry. */
+/**
+ * An agent on virtual time as the door of one simulated engine: the agent's own ledger, cache view, step clock and
+ * telemetry.
+ */
 export class SimDoor implements SimLink {
   readonly agent: string;
   readonly instance: DoorInstance;
@@ -141,14 +144,24 @@ export class SimDoor implements SimLink {
       return;
     }
     const entry = ledger.open(prompt);
-    const spec = { id: '', prompt: request.prompt, maxOutput: request.outputTokens, promptHashes: request.blockHashes, outputSeed: request.index };
+    const spec = {
+      id: '',
+      prompt: request.prompt,
+      maxOutput: request.outputTokens,
+      promptHashes: request.blockHashes,
+      outputSeed: request.index,
+    };
     engine.submit(spec, {
       onToken: (one) => {
         ledger.tokens(entry, 1);
         if (one.outputCount === 1) this.tellFirstToken(handler);
       },
       onFinish: (one) => {
-        const usage = { promptTokens: request.prompt.length, outputTokens: one.outputCount, cachedTokens: Math.max(0, one.hitTokens) };
+        const usage = {
+          promptTokens: request.prompt.length,
+          outputTokens: one.outputCount,
+          cachedTokens: Math.max(0, one.hitTokens),
+        };
         ledger.close(entry, usage);
         handler.onEnd(usage, entry.hitTokens);
       },
@@ -211,7 +224,12 @@ export class SimDoor implements SimLink {
 
   /** Of a rough law the part without noise, with the same traits drawn. */
   private stepTimeWithoutNoise(): StepTimeModel {
-    return makeStepTime(this.stepLaw === 'linear' ? 'linear' : 'roofline', this.spec.gpu, seededRng(this.seed), this.clock);
+    return makeStepTime(
+      this.stepLaw === 'linear' ? 'linear' : 'roofline',
+      this.spec.gpu,
+      seededRng(this.seed),
+      this.clock,
+    );
   }
 
   private startEngine(): Engine {
@@ -229,7 +247,8 @@ export class SimDoor implements SimLink {
       asyncScheduling,
       maxModelLen: kvTokens,
       sample: sampleToken,
-      onKvEvents: this.cacheSource === 'exact' ? (events) => this.instance.cache.events.apply(agentEvents(events)) : undefined,
+      onKvEvents:
+        this.cacheSource === 'exact' ? (events) => this.instance.cache.events.apply(agentEvents(events)) : undefined,
     });
   }
 }
@@ -265,7 +284,19 @@ class SimReadings {
     const { door } = this;
     const models = () => [{ id: SIM_MODEL, maxModelLen: door.spec.kvTokens, parent: undefined }];
     const isUp = (): boolean => this.up;
-    const inventory = () => ({ value: [{ index: 0, uuid: id, name: door.spec.gpu.key, memTotalMb: undefined, driverVersion: undefined, processIds: [] }], atMs: 0 });
+    const inventory = () => ({
+      value: [
+        {
+          index: 0,
+          uuid: id,
+          name: door.spec.gpu.key,
+          memTotalMb: undefined,
+          driverVersion: undefined,
+          processIds: [],
+        },
+      ],
+      atMs: 0,
+    });
     return {
       host: { latest: () => undefined },
       gpuInventory: { latest: inventory },
@@ -304,10 +335,22 @@ class SimReadings {
     if (engine.isDead) return;
     const { running, waiting, kvUsageRatio } = engine.gauges;
     const value: VllmMetrics = {
-      running, waiting, kvUsageRatio,
-      prefixQueries: 0, prefixHits: 0, promptTokens: 0, generationTokens: 0, preemptions: engine.scheduler.preemptionCount,
-      sleeping: false, numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS, blockSize: ENGINE_BLOCK_TOKENS, kvTokens: spec.kvTokens, prefixCaching: undefined,
-      processStartS: this.clock.wallMs() / 1000, engines: new Map(), engineStartKey: startKey,
+      running,
+      waiting,
+      kvUsageRatio,
+      prefixQueries: 0,
+      prefixHits: 0,
+      promptTokens: 0,
+      generationTokens: 0,
+      preemptions: engine.scheduler.preemptionCount,
+      sleeping: false,
+      numGpuBlocks: spec.kvTokens / ENGINE_BLOCK_TOKENS,
+      blockSize: ENGINE_BLOCK_TOKENS,
+      kvTokens: spec.kvTokens,
+      prefixCaching: undefined,
+      processStartS: this.clock.wallMs() / 1000,
+      engines: new Map(),
+      engineStartKey: startKey,
     };
     const nowMs = this.clock.nowMs();
     this.metrics = { value, atMs: nowMs, beganMs: nowMs };
@@ -323,6 +366,20 @@ class SimReadings {
     // Idle cards draw about a quarter of their limit.
     const powerRatio = 0.25 + 0.7 * utilRatio * smClockRatio;
     const unread = { memUtilRatio: undefined, memTotalMb: undefined, temperatureC: undefined };
-    this.gpu = { value: [{ index: 0, uuid: spec.id, name: spec.gpu.key, utilRatio, memUsedRatio: 0.9, smClockRatio, powerRatio, ...unread }], atMs: nowMs };
+    this.gpu = {
+      value: [
+        {
+          index: 0,
+          uuid: spec.id,
+          name: spec.gpu.key,
+          utilRatio,
+          memUsedRatio: 0.9,
+          smClockRatio,
+          powerRatio,
+          ...unread,
+        },
+      ],
+      atMs: nowMs,
+    };
   }
 }

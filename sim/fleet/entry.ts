@@ -46,7 +46,10 @@ export interface SimEntryOptions {
   hopMs: number;
 }
 
-/** An agent on virtual time as an entry without instances of its own: the request path of agent/entry/route.ts, with engines instead of sockets at its end. */
+/**
+ * An agent on virtual time as an entry without instances of its own: the request path of agent/entry/route.ts, with
+ * engines instead of sockets at its end.
+ */
 export class SimEntry implements SimLink {
   readonly agent: string;
   readonly context: AgentContext;
@@ -58,13 +61,25 @@ export class SimEntry implements SimLink {
   private readonly options: SimEntryOptions;
   private readonly read: (message: BrainMessage) => void;
 
-  constructor(agent: string, env: Env, clock: SimClock, hub: SimHub, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions) {
+  constructor(
+    agent: string,
+    env: Env,
+    clock: SimClock,
+    hub: SimHub,
+    doors: ReadonlyMap<string, SimDoor>,
+    options: SimEntryOptions,
+  ) {
     this.agent = agent;
     this.clock = clock;
     this.hub = hub;
     this.doors = doors;
     this.options = options;
-    const config: AgentConfig = { ...defaultConfig('token-of-a-simulation').agent, id: agent, policy: options.policy, objective: options.objective };
+    const config: AgentConfig = {
+      ...defaultConfig('token-of-a-simulation').agent,
+      id: agent,
+      policy: options.policy,
+      objective: options.objective,
+    };
     this.context = makeContext(config, 'token-of-a-simulation', env, EPOCH, []);
     this.context.salt = SIM_SALT;
     this.read = makeBrainReader(this.context, {
@@ -94,7 +109,8 @@ export class SimEntry implements SimLink {
 
   private flushSamples(): void {
     const { samples } = this.context;
-    for (let batch = samples.take(); batch; batch = samples.take()) this.hub.sendSamples(this.agent, { ...batch, dropped: samples.dropped });
+    for (let batch = samples.take(); batch; batch = samples.take())
+      this.hub.sendSamples(this.agent, { ...batch, dropped: samples.dropped });
   }
 }
 
@@ -111,7 +127,15 @@ class Routing {
   private readonly attempts: Attempts;
   private readonly arrivedMs: number;
 
-  constructor(entry: SimEntry, context: AgentContext, clock: SimClock, doors: ReadonlyMap<string, SimDoor>, options: SimEntryOptions, request: SimRequest, done: (outcome: ClientOutcome) => void) {
+  constructor(
+    entry: SimEntry,
+    context: AgentContext,
+    clock: SimClock,
+    doors: ReadonlyMap<string, SimDoor>,
+    options: SimEntryOptions,
+    request: SimRequest,
+    done: (outcome: ClientOutcome) => void,
+  ) {
     this.entry = entry;
     this.context = context;
     this.clock = clock;
@@ -121,9 +145,24 @@ class Routing {
     this.done = done;
     this.arrivedMs = clock.nowMs();
     this.client = {
-      method: 'POST', path: '/v1/completions', headers: {}, body: [], model: SIM_MODEL, stream: true, usageSplice: undefined,
-      prompt: request.bytes, promptBytes: request.bytes.length, promptEnd: 0, promptIsTokens: true, maxTokens: 0, sequences: 1, priority: 0, cacheSalt: '', client: request.client,
-      sloTtftMs: options.sloTtftMs, sloTpotMs: options.sloTpotMs,
+      method: 'POST',
+      path: '/v1/completions',
+      headers: {},
+      body: [],
+      model: SIM_MODEL,
+      stream: true,
+      usageSplice: undefined,
+      prompt: request.bytes,
+      promptBytes: request.bytes.length,
+      promptEnd: 0,
+      promptIsTokens: true,
+      maxTokens: 0,
+      sequences: 1,
+      priority: 0,
+      cacheSalt: '',
+      client: request.client,
+      sloTtftMs: options.sloTtftMs,
+      sloTpotMs: options.sloTpotMs,
     };
     this.attempts = new Attempts(context, this.client, request.print);
   }
@@ -142,32 +181,57 @@ class Routing {
 
   private deliver(door: SimDoor, started: StartedAttempt, startMs: number, regretMs: number): void {
     const { clock, hopMs, context, client, request } = this;
-    const observed: Observed = { ttftMs: undefined, lastTokenMs: undefined, tokens: 0, usage: undefined, inBandError: false };
+    const observed: Observed = {
+      ttftMs: undefined,
+      lastTokenMs: undefined,
+      tokens: 0,
+      usage: undefined,
+      inBandError: false,
+    };
     const prompt = ledgerPrompt(context, client, request.print);
-    door.deliver(request, prompt, { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq, watched: false }, {
-      onFirstToken: (report) => {
-        clock.after(hopMs, () => {
-          observed.ttftMs = clock.nowMs() - startMs;
-          context.instances.applyReport(report);
-        });
+    door.deliver(
+      request,
+      prompt,
+      { entry: this.entry.agent, epoch: EPOCH, seq: started.admission.seq, watched: false },
+      {
+        onFirstToken: (report) => {
+          clock.after(hopMs, () => {
+            observed.ttftMs = clock.nowMs() - startMs;
+            context.instances.applyReport(report);
+          });
+        },
+        onEnd: (usage, doorHitTokens) => {
+          clock.after(hopMs, () => {
+            observed.lastTokenMs = clock.nowMs() - startMs;
+            observed.tokens = usage.outputTokens;
+            observed.usage = { ...usage, engineTtftMs: undefined };
+            this.finish(started, observed, startMs, { regretMs, doorHitTokens });
+          });
+        },
+        onRefused: () => void clock.after(hopMs, () => this.refused(started, observed, startMs)),
+        onError: () => void clock.after(hopMs, () => this.broken(started, observed, startMs)),
       },
-      onEnd: (usage, doorHitTokens) => {
-        clock.after(hopMs, () => {
-          observed.lastTokenMs = clock.nowMs() - startMs;
-          observed.tokens = usage.outputTokens;
-          observed.usage = { ...usage, engineTtftMs: undefined };
-          this.finish(started, observed, startMs, { regretMs, doorHitTokens });
-        });
-      },
-      onRefused: () => void clock.after(hopMs, () => this.refused(started, observed, startMs)),
-      onError: () => void clock.after(hopMs, () => this.broken(started, observed, startMs)),
-    });
+    );
   }
 
-  private finish(started: StartedAttempt, observed: Observed, startMs: number, seen: { regretMs: number; doorHitTokens: number }): void {
+  private finish(
+    started: StartedAttempt,
+    observed: Observed,
+    startMs: number,
+    seen: { regretMs: number; doorHitTokens: number },
+  ): void {
     const { clock, arrivedMs } = this;
     const { decision } = started;
-    this.attempts.end(started, { ending: 'answered', begun: true, httpStatus: 200, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: clock.nowMs() - startMs });
+    this.attempts.end(started, {
+      ending: 'answered',
+      begun: true,
+      httpStatus: 200,
+      error: undefined,
+      refusal: undefined,
+      restMs: 0,
+      observed,
+      e2eMs: clock.nowMs() - startMs,
+    });
     this.done({
       request: this.request,
       ok: true,
@@ -186,7 +250,16 @@ class Routing {
 
   /** A client's error: another instance is not tried. */
   private refused(started: StartedAttempt, observed: Observed, startMs: number): void {
-    this.attempts.end(started, { ending: 'rejected', begun: true, httpStatus: 400, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: this.clock.nowMs() - startMs });
+    this.attempts.end(started, {
+      ending: 'rejected',
+      begun: true,
+      httpStatus: 400,
+      error: undefined,
+      refusal: undefined,
+      restMs: 0,
+      observed,
+      e2eMs: this.clock.nowMs() - startMs,
+    });
     this.fail();
   }
 
@@ -194,13 +267,34 @@ class Routing {
     const error = new LodestarError('UPSTREAM_FAILED', 'the simulated engine died');
     const begun = observed.ttftMs !== undefined;
     const httpStatus = begun ? 200 : undefined;
-    const goesOn = this.attempts.end(started, { ending: 'reset', begun, httpStatus, error, refusal: undefined, restMs: 0, observed, e2eMs: this.clock.nowMs() - startMs });
+    const goesOn = this.attempts.end(started, {
+      ending: 'reset',
+      begun,
+      httpStatus,
+      error,
+      refusal: undefined,
+      restMs: 0,
+      observed,
+      e2eMs: this.clock.nowMs() - startMs,
+    });
     if (goesOn) this.attempt();
     else this.fail();
   }
 
   private fail(): void {
-    const none = { ttftMs: NaN, e2eMs: NaN, outputTokens: 0, cachedTokens: 0, entryHitTokens: 0, doorHitTokens: 0, instance: '', policy: '', predictedTtftMs: NaN, predictedTtftP90Ms: NaN, regretMs: NaN };
+    const none = {
+      ttftMs: NaN,
+      e2eMs: NaN,
+      outputTokens: 0,
+      cachedTokens: 0,
+      entryHitTokens: 0,
+      doorHitTokens: 0,
+      instance: '',
+      policy: '',
+      predictedTtftMs: NaN,
+      predictedTtftP90Ms: NaN,
+      regretMs: NaN,
+    };
     this.done({ request: this.request, ok: false, ...none });
   }
 }

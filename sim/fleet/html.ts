@@ -11,8 +11,28 @@ export interface PageInput {
   runs: readonly RunDone[];
 }
 
-/** Colours that people with any colour vision can tell apart (Okabe and Ito), then darker or lighter ones of the same. */
-const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c6d31', '#7f7f7f', '#6a3d9a', '#b2182b', '#4d9221', '#c51b7d', '#01665e', '#8c510a', '#5e4fa2', '#878787', '#35978f'];
+/**
+ * Colours that people with any colour vision can tell apart (Okabe and Ito), then darker or lighter ones of the same.
+ */
+const COLOURS = [
+  '#0072b2',
+  '#d55e00',
+  '#009e73',
+  '#cc79a7',
+  '#e69f00',
+  '#56b4e9',
+  '#8c6d31',
+  '#7f7f7f',
+  '#6a3d9a',
+  '#b2182b',
+  '#4d9221',
+  '#c51b7d',
+  '#01665e',
+  '#8c510a',
+  '#5e4fa2',
+  '#878787',
+  '#35978f',
+];
 
 const STYLE = `
 :root{color-scheme:light dark;--ink:#1c1e21;--soft:#5f6670;--line:#dde1e6;--page:#fff;--card:#f7f8fa}
@@ -33,25 +53,89 @@ const timeAxis: Axis = { label: 'time of arrival (s)', tick: plain, min: 0 };
 const latencyAxis: Axis = { label: 'TTFT (ms, log scale)', tick: plain, log: true };
 const shareAxis: Axis = { label: 'share of requests', tick: asPercent, min: 0, max: 1 };
 
-/** The report of a simulation as one page that needs nothing else: a table, and plots as inline SVG. Everything that comes from input is escaped. */
+/**
+ * The report of a simulation as one page that needs nothing else: a table, and plots as inline SVG. Everything that
+ * comes from input is escaped.
+ */
 export function simPage({ facts, summary, runs }: PageInput): string {
   const names = Object.keys(summary);
   const index = new Map(names.map((name, at) => [name, at % COLOURS.length]));
-  const plotted = runs.flatMap(({ plots, result }) => (plots ? [{ plots, result, index: index.get(result.policy) ?? 0 }] : []));
+  const plotted = runs.flatMap(({ plots, result }) =>
+    plots ? [{ plots, result, index: index.get(result.policy) ?? 0 }] : [],
+  );
   const over = (take: (plots: RunPlots) => readonly (number | null)[]): Series[] =>
-    plotted.map(({ plots, result, index: at }) => ({ name: result.policy, index: at, points: plots.atS.map((x, bin) => ({ x, y: take(plots)[bin] ?? null })) }));
+    plotted.map(({ plots, result, index: at }) => ({
+      name: result.policy,
+      index: at,
+      points: plots.atS.map((x, bin) => ({ x, y: take(plots)[bin] ?? null })),
+    }));
   const cdf = (take: (plots: RunPlots) => readonly number[]): Series[] =>
-    plotted.map(({ plots, result, index: at }) => ({ name: result.policy, index: at, points: take(plots).map((x, i, all) => ({ x, y: i / Math.max(1, all.length - 1) })) }));
+    plotted.map(({ plots, result, index: at }) => ({
+      name: result.policy,
+      index: at,
+      points: take(plots).map((x, i, all) => ({ x, y: i / Math.max(1, all.length - 1) })),
+    }));
   const instances = plotted[0]?.result.perInstance.map(({ id, gpu }) => `${id} ${gpu}`) ?? [];
-  const shares = plotted.map(({ result, index: at }): Series => ({ name: result.policy, index: at, points: result.perInstance.map(({ share }, x) => ({ x, y: share })) }));
+  const shares = plotted.map(({ result, index: at }): Series => ({
+    name: result.policy,
+    index: at,
+    points: result.perInstance.map(({ share }, x) => ({ x, y: share })),
+  }));
   const plots = [
-    figure('TTFT over time', 'Mean of the requests that arrived in each fortieth of the run.', (title) => lineChart(title, timeAxis, latencyAxis, over((one) => one.ttftMeanMs))),
-    figure('TTFT over time, 99th percentile', 'Of the same requests.', (title) => lineChart(title, timeAxis, { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' }, over((one) => one.ttftP99Ms))),
-    figure('Distribution of TTFT', 'Share of requests with their first token within this time.', (title) => lineChart(title, latencyAxis, shareAxis, cdf((one) => one.ttftCdfMs))),
-    figure('Distribution of E2E', 'Share of requests that are done within this time.', (title) => lineChart(title, { ...latencyAxis, label: 'E2E (ms, log scale)' }, shareAxis, cdf((one) => one.e2eCdfMs))),
-    figure('Requests per instance', 'Share of all completed requests.', (title) => barChart(title, instances, { label: 'share of requests', tick: asPercent }, shares)),
-    figure('Prediction error over time', 'Median of |predicted − seen| / seen of TTFT, of requests that `learned` placed.', (title) => lineChart(title, timeAxis, { label: 'absolute error', tick: asPercent, min: 0 }, over((one) => one.medianApe))),
-    figure('Hit ratio over time', 'Prompt tokens found in a cache / all prompt tokens.', (title) => lineChart(title, timeAxis, { label: 'KV hit ratio', tick: asPercent, min: 0, max: 1 }, over((one) => one.kvHitRatio))),
+    figure('TTFT over time', 'Mean of the requests that arrived in each fortieth of the run.', (title) =>
+      lineChart(
+        title,
+        timeAxis,
+        latencyAxis,
+        over((one) => one.ttftMeanMs),
+      ),
+    ),
+    figure('TTFT over time, 99th percentile', 'Of the same requests.', (title) =>
+      lineChart(
+        title,
+        timeAxis,
+        { ...latencyAxis, label: 'P99 TTFT (ms, log scale)' },
+        over((one) => one.ttftP99Ms),
+      ),
+    ),
+    figure('Distribution of TTFT', 'Share of requests with their first token within this time.', (title) =>
+      lineChart(
+        title,
+        latencyAxis,
+        shareAxis,
+        cdf((one) => one.ttftCdfMs),
+      ),
+    ),
+    figure('Distribution of E2E', 'Share of requests that are done within this time.', (title) =>
+      lineChart(
+        title,
+        { ...latencyAxis, label: 'E2E (ms, log scale)' },
+        shareAxis,
+        cdf((one) => one.e2eCdfMs),
+      ),
+    ),
+    figure('Requests per instance', 'Share of all completed requests.', (title) =>
+      barChart(title, instances, { label: 'share of requests', tick: asPercent }, shares),
+    ),
+    figure(
+      'Prediction error over time',
+      'Median of |predicted − seen| / seen of TTFT, of requests that `learned` placed.',
+      (title) =>
+        lineChart(
+          title,
+          timeAxis,
+          { label: 'absolute error', tick: asPercent, min: 0 },
+          over((one) => one.medianApe),
+        ),
+    ),
+    figure('Hit ratio over time', 'Prompt tokens found in a cache / all prompt tokens.', (title) =>
+      lineChart(
+        title,
+        timeAxis,
+        { label: 'KV hit ratio', tick: asPercent, min: 0, max: 1 },
+        over((one) => one.kvHitRatio),
+      ),
+    ),
   ];
   return pageOf(facts, names, index, summaryTable(summary, index), plots);
 }
@@ -75,7 +159,12 @@ function pageOf(
 }
 
 function summaryTable(summary: Record<string, PolicySummary>, index: ReadonlyMap<string, number>): string {
-  const columns: readonly (readonly [string, (one: PolicySummary) => number | null, (value: number) => string, best: 'least' | 'most' | null])[] = [
+  const columns: readonly (readonly [
+    string,
+    (one: PolicySummary) => number | null,
+    (value: number) => string,
+    best: 'least' | 'most' | null,
+  ])[] = [
     ['TTFT mean (ms)', (one) => one.ttftMs.mean, plain, 'least'],
     ['± 95 %', (one) => one.ci95, plain, null],
     ['P50', (one) => one.ttftMs.p50, plain, 'least'],
@@ -93,7 +182,9 @@ function summaryTable(summary: Record<string, PolicySummary>, index: ReadonlyMap
   const rows = Object.entries(summary);
   // The oracle is a yardstick, not a rival.
   const bests = columns.map(([, value, , best]) => {
-    const values = rows.flatMap(([name, one]) => (name === 'oracle' ? [] : [value(one) ?? NaN])).filter(Number.isFinite);
+    const values = rows
+      .flatMap(([name, one]) => (name === 'oracle' ? [] : [value(one) ?? NaN]))
+      .filter(Number.isFinite);
     return best === null || values.length === 0 ? null : best === 'least' ? Math.min(...values) : Math.max(...values);
   });
   const body = rows.map(([name, one]) => {

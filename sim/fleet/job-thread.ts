@@ -7,7 +7,9 @@ import type { JobAnswer } from './jobs.ts';
 parentPort?.on('message', async (job: Job) => {
   const answer: JobAnswer = await runJob(job).then(
     (done) => ({ done }),
-    (error: unknown) => ({ error: { code: error instanceof LodestarError ? error.code : undefined, message: errorMessage(error) } }),
+    (error: unknown) => ({
+      error: { code: error instanceof LodestarError ? error.code : undefined, message: errorMessage(error) },
+    }),
   );
   parentPort?.postMessage(answer);
 });

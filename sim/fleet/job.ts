@@ -67,7 +67,8 @@ export async function runJob(job: Job): Promise<JobDone> {
     last = { key, scenario: makeScenario(trace, cluster, seed) };
   }
   const { requests, dropped } = last.scenario;
-  if (job.kind === 'capacity') return { kind: 'capacity', capacityRps: await capacityOf(cluster, requests, seed), requests: requests.length };
+  if (job.kind === 'capacity')
+    return { kind: 'capacity', capacityRps: await capacityOf(cluster, requests, seed), requests: requests.length };
   const { policy, entries, objective, sloTtftMs, sloTpotMs, sendSlo, warmupS, cacheSource } = job;
   const sent = sendSlo ? { sloTtftMs, sloTpotMs } : { sloTtftMs: undefined, sloTpotMs: undefined };
   const record = await runPolicy({ cluster, requests, policy, objective, ...sent, entries, seed, cacheSource });

@@ -1,6 +1,14 @@
 import { Worker } from 'node:worker_threads';
 import { LodestarError } from '../../shared/errors.ts';
-import { type CapacityDone, type CapacityJob, type Job, type JobDone, type RunDone, type RunJob, runJob } from './job.ts';
+import {
+  type CapacityDone,
+  type CapacityJob,
+  type Job,
+  type JobDone,
+  type RunDone,
+  type RunJob,
+  runJob,
+} from './job.ts';
 
 /** What a job thread answers; errors cross threads as their fields. */
 export type JobAnswer = { done: JobDone } | { error: { code: LodestarError['code'] | undefined; message: string } };
@@ -22,8 +30,9 @@ export async function runCapacities(jobs: readonly CapacityJob[], options: JobsO
 }
 
 /**
- * Does all jobs and gives their results in the order of the jobs, which depend neither on the number of threads nor on who ends first. The first error ends all
- * threads and is thrown. Threads end with the process, so an interrupt leaves nothing behind.
+ * Does all jobs and gives their results in the order of the jobs, which depend neither on the number of threads nor on
+ * who ends first. The first error ends all threads and is thrown. Threads end with the process, so an interrupt leaves
+ * nothing behind.
  */
 export async function runAllJobs(jobs: readonly Job[], options: JobsOptions): Promise<JobDone[]> {
   const threads = Math.min(options.threads, jobs.length);
@@ -70,10 +79,16 @@ function ask(worker: Worker, job: Job): Promise<JobDone> {
     const onMessage = (answer: JobAnswer): void =>
       settle(() => {
         if ('done' in answer) resolve(answer.done);
-        else reject(answer.error.code ? new LodestarError(answer.error.code, answer.error.message) : new Error(answer.error.message));
+        else
+          reject(
+            answer.error.code
+              ? new LodestarError(answer.error.code, answer.error.message)
+              : new Error(answer.error.message),
+          );
       });
     const onError = (error: Error): void => settle(() => reject(error));
-    const onExit = (code: number): void => settle(() => reject(new LodestarError('PROCESS_DIED', `a thread of the simulation ended with ${code}`)));
+    const onExit = (code: number): void =>
+      settle(() => reject(new LodestarError('PROCESS_DIED', `a thread of the simulation ended with ${code}`)));
     worker.on('message', onMessage).on('error', onError).on('exit', onExit);
     worker.postMessage(job);
   });

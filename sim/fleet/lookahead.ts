@@ -14,17 +14,36 @@ interface Sequence {
 const MAX_STEPS = 4000;
 
 /**
- * Time to first token of `request` if it went to the door's engine now and nothing came after it, in ms: the engine's running and waiting requests played
- * forward by vLLM's rules (running first, then waiting in order while they fit, chunked prefill) under its true step law, with their true output lengths. Blocks are
- * counted, not identified; nothing is preempted.
+ * Time to first token of `request` if it went to the door's engine now and nothing came after it, in ms: the engine's
+ * running and waiting requests played forward by vLLM's rules (running first, then waiting in order while they fit,
+ * chunked prefill) under its true step law, with their true output lengths. Blocks are counted, not identified; nothing
+ * is preempted.
  */
 export function lookaheadTtftMs(door: SimDoor, request: SimRequest, nowMs: number, frontEndMs: number): number {
   const { engine, spec } = door;
   const { running, waiting } = engine.scheduler;
-  const active: Sequence[] = running.map((one) => ({ computed: one.computed, prompt: one.promptLength, end: one.promptLength + one.maxOutput, own: false }));
-  const queue: Sequence[] = waiting.list().map((one) => ({ computed: engine.cachedTokens(one.hashes), prompt: one.promptLength, end: one.promptLength + one.maxOutput, own: false }));
-  const hit = Math.min(engine.cachedTokens(request.blockHashes), Math.floor((request.prompt.length - 1) / ENGINE_BLOCK_TOKENS) * ENGINE_BLOCK_TOKENS);
-  queue.push({ computed: hit, prompt: request.prompt.length, end: request.prompt.length + request.outputTokens, own: true });
+  const active: Sequence[] = running.map((one) => ({
+    computed: one.computed,
+    prompt: one.promptLength,
+    end: one.promptLength + one.maxOutput,
+    own: false,
+  }));
+  const queue: Sequence[] = waiting.list().map((one) => ({
+    computed: engine.cachedTokens(one.hashes),
+    prompt: one.promptLength,
+    end: one.promptLength + one.maxOutput,
+    own: false,
+  }));
+  const hit = Math.min(
+    engine.cachedTokens(request.blockHashes),
+    Math.floor((request.prompt.length - 1) / ENGINE_BLOCK_TOKENS) * ENGINE_BLOCK_TOKENS,
+  );
+  queue.push({
+    computed: hit,
+    prompt: request.prompt.length,
+    end: request.prompt.length + request.outputTokens,
+    own: true,
+  });
   let freeTokens = engine.scheduler.kv.pool.freeCount * ENGINE_BLOCK_TOKENS;
   let timeMs = Math.max(0, engine.stepEndsMs - nowMs);
   const batch: StepBatch = { prefillTokens: 0, chunks: 0, prefillPairs: 0, decodes: 0, decodeContext: 0 };

@@ -31,12 +31,26 @@ export interface Versus {
 }
 
 export interface MatrixSummary {
-  /** every policy against `prefix-load`, against the best of all baselines in each cell (itself left out), and against `lodestar-paper`; null where that did not run */
+  /**
+   * every policy against `prefix-load`, against the best of all baselines in each cell (itself left out), and against
+   * `lodestar-paper`; null where that did not run
+   */
   policies: Record<string, { prefixLoad: Versus | null; best: Versus | null; paper: Versus | null }>;
   /** the best baseline of each cell by mean TTFT, and `learned` against it */
-  bestOfCell: { number: number; cell: string; best: string; bestMs: number; learnedMs: number | null; versusBest: number | null; versusPrefixLoad: number | null }[];
+  bestOfCell: {
+    number: number;
+    cell: string;
+    best: string;
+    bestMs: number;
+    learnedMs: number | null;
+    versusBest: number | null;
+    versusPrefixLoad: number | null;
+  }[];
   /** `learned` by the values of each axis */
-  byAxis: Record<'cluster' | 'trace' | 'load' | 'entries', Record<string, { cells: number; prefixLoad: Ratio | null; best: Ratio | null }>>;
+  byAxis: Record<
+    'cluster' | 'trace' | 'load' | 'entries',
+    Record<string, { cells: number; prefixLoad: Ratio | null; best: Ratio | null }>
+  >;
   /** cells that differ in entries only: gain over prefix-load with the most entries / with the fewest */
   gainKept: { cells: string[]; geomean: number } | null;
 }
@@ -54,10 +68,18 @@ const ttftMean: Figure = (run) => run.ttftMs.mean;
 /** Sums a matrix up; ratios of a cell are geometric means over its paired seeds. */
 export function summarizeMatrix(cells: readonly CellRuns[]): MatrixSummary {
   const names = [...new Set(cells.flatMap(({ runs }) => runs.map((run) => run.policy)))];
-  const fixed = (policy: string, baseline: string): Versus | null => (policy === baseline ? null : versus(cells, policy, () => baseline));
+  const fixed = (policy: string, baseline: string): Versus | null =>
+    policy === baseline ? null : versus(cells, policy, () => baseline);
   return {
     policies: Object.fromEntries(
-      names.map((name) => [name, { prefixLoad: fixed(name, 'prefix-load'), best: versus(cells, name, bestBut(name)), paper: fixed(name, 'lodestar-paper') }]),
+      names.map((name) => [
+        name,
+        {
+          prefixLoad: fixed(name, 'prefix-load'),
+          best: versus(cells, name, bestBut(name)),
+          paper: fixed(name, 'lodestar-paper'),
+        },
+      ]),
     ),
     bestOfCell: cells.flatMap(bestOf),
     byAxis: Object.fromEntries(AXES.map((axis) => [axis, byAxis(cells, axis)])) as MatrixSummary['byAxis'],
@@ -68,7 +90,9 @@ export function summarizeMatrix(cells: readonly CellRuns[]): MatrixSummary {
 /** The baseline with the least mean TTFT among a cell's runs. Neither `learned` nor `oracle` is a baseline. */
 export function bestBut(policy: string): Baseline {
   return (runs) => {
-    const baselines = [...new Set(runs.map((run) => run.policy))].filter((name) => name !== policy && name !== 'learned' && name !== 'oracle');
+    const baselines = [...new Set(runs.map((run) => run.policy))].filter(
+      (name) => name !== policy && name !== 'learned' && name !== 'oracle',
+    );
     const lost = (name: string): number => over(runs, name, (run) => run.failed / run.requests);
     const leastLost = Math.min(...baselines.map(lost));
     const sound = baselines.filter((name) => lost(name) <= leastLost + MAX_LOST);
@@ -82,7 +106,7 @@ function ratioOf(runs: readonly RunResult[], policy: string, baseline: string, f
     .filter((run) => run.policy === policy)
     .map((own) => {
       const other = runs.find((run) => run.policy === baseline && run.seed === own.seed);
-      return Math.log((other ? figure(other) ?? NaN : NaN) / (figure(own) ?? NaN));
+      return Math.log((other ? (figure(other) ?? NaN) : NaN) / (figure(own) ?? NaN));
     });
   const centre = mean(logs);
   return centre === null ? null : Math.exp(centre);
@@ -130,10 +154,17 @@ function bestOf({ cell, runs }: CellRuns): MatrixSummary['bestOfCell'] {
   const best = bestBut('learned')(runs);
   if (best === undefined) return [];
   const learnedMs = over(runs, 'learned', ttftMean);
-  return [{
-    number: cell.number, cell: cell.name, best, bestMs: over(runs, best, ttftMean), learnedMs: Number.isNaN(learnedMs) ? null : learnedMs,
-    versusBest: ratioOf(runs, 'learned', best, ttftMean), versusPrefixLoad: ratioOf(runs, 'learned', 'prefix-load', ttftMean),
-  }];
+  return [
+    {
+      number: cell.number,
+      cell: cell.name,
+      best,
+      bestMs: over(runs, best, ttftMean),
+      learnedMs: Number.isNaN(learnedMs) ? null : learnedMs,
+      versusBest: ratioOf(runs, 'learned', best, ttftMean),
+      versusPrefixLoad: ratioOf(runs, 'learned', 'prefix-load', ttftMean),
+    },
+  ];
 }
 
 function byAxis(cells: readonly CellRuns[], axis: (typeof AXES)[number]): MatrixSummary['byAxis']['cluster'] {
@@ -142,7 +173,10 @@ function byAxis(cells: readonly CellRuns[], axis: (typeof AXES)[number]): Matrix
     values.map((value) => {
       const own = cells.filter(({ cell }) => cell[axis] === value);
       const prefixLoad = ratioOver(own, 'learned', () => 'prefix-load', ttftMean);
-      return [String(value), { cells: own.length, prefixLoad, best: ratioOver(own, 'learned', bestBut('learned'), ttftMean) }];
+      return [
+        String(value),
+        { cells: own.length, prefixLoad, best: ratioOver(own, 'learned', bestBut('learned'), ttftMean) },
+      ];
     }),
   );
 }
@@ -150,7 +184,10 @@ function byAxis(cells: readonly CellRuns[], axis: (typeof AXES)[number]): Matrix
 function gainKept(cells: readonly CellRuns[]): MatrixSummary['gainKept'] {
   const kept: { cell: string; log: number }[] = [];
   for (const { cell, runs } of cells) {
-    const alike = cells.filter((other) => other.cell.cluster === cell.cluster && other.cell.trace === cell.trace && other.cell.load === cell.load);
+    const alike = cells.filter(
+      (other) =>
+        other.cell.cluster === cell.cluster && other.cell.trace === cell.trace && other.cell.load === cell.load,
+    );
     const fewest = alike.toSorted((a, b) => a.cell.entries - b.cell.entries)[0];
     const most = Math.max(...alike.map((other) => other.cell.entries));
     if (!fewest || fewest.cell.entries === cell.entries || cell.entries !== most) continue;
@@ -158,7 +195,9 @@ function gainKept(cells: readonly CellRuns[]): MatrixSummary['gainKept'] {
     const few = ratioOf(fewest.runs, 'learned', 'prefix-load', ttftMean);
     if (many !== null && few !== null) kept.push({ cell: cell.name, log: Math.log(many / few) });
   }
-  return kept.length === 0 ? null : { cells: kept.map(({ cell }) => cell), geomean: geomean(kept.map(({ log }) => log)) };
+  return kept.length === 0
+    ? null
+    : { cells: kept.map(({ cell }) => cell), geomean: geomean(kept.map(({ log }) => log)) };
 }
 
 /** Mean of a figure over a policy's seeds; NaN where it did not run. */

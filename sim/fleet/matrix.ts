@@ -20,7 +20,10 @@ const positive = z.number().positive();
 
 /** An event of a cluster file, but its time is a share of the run's: runs last as long as the load makes them. */
 const eventSchema = z.looseObject({ at: z.number().min(0).max(1) });
-const clusterSchema = z.looseObject({ requests: z.number().int().min(2).optional(), events: z.array(eventSchema).default([]) });
+const clusterSchema = z.looseObject({
+  requests: z.number().int().min(2).optional(),
+  events: z.array(eventSchema).default([]),
+});
 const traceSchema = z.strictObject({
   file: z.string(),
   format: z.enum(TRACE_FORMATS).optional(),
@@ -28,7 +31,12 @@ const traceSchema = z.strictObject({
   outputScale: positive.default(1),
   maxPrompt: positive.optional(),
 });
-const cellSchema = z.strictObject({ cluster: z.string(), trace: z.string(), load: positive, entries: z.number().int().min(1).max(256) });
+const cellSchema = z.strictObject({
+  cluster: z.string(),
+  trace: z.string(),
+  load: positive,
+  entries: z.number().int().min(1).max(256),
+});
 const matrixSchema = z.strictObject({
   requests: z.number().int().min(2),
   warmupS: z.number().min(0).default(30),
@@ -74,10 +82,20 @@ export class Matrix {
     this.file = parseMatrix(text, path);
     this.warmupS = this.file.warmupS;
     this.requests = requests;
-    this.cells = this.file.cells.map((cell, index) => ({ ...cell, number: index + 1, name: `${cell.cluster}/${cell.trace}/${cell.load}/${cell.entries}` }));
+    this.cells = this.file.cells.map((cell, index) => ({
+      ...cell,
+      number: index + 1,
+      name: `${cell.cluster}/${cell.trace}/${cell.load}/${cell.entries}`,
+    }));
     for (const [index, { cluster, trace }] of this.cells.entries()) {
-      if (!this.file.clusters[cluster]) throw this.invalid(`cells[${index}].cluster: there is no ${cluster}; clusters are ${Object.keys(this.file.clusters).join(', ')}`);
-      if (!this.file.traces[trace]) throw this.invalid(`cells[${index}].trace: there is no ${trace}; traces are ${Object.keys(this.file.traces).join(', ')}`);
+      if (!this.file.clusters[cluster])
+        throw this.invalid(
+          `cells[${index}].cluster: there is no ${cluster}; clusters are ${Object.keys(this.file.clusters).join(', ')}`,
+        );
+      if (!this.file.traces[trace])
+        throw this.invalid(
+          `cells[${index}].trace: there is no ${trace}; traces are ${Object.keys(this.file.traces).join(', ')}`,
+        );
     }
     for (const name of Object.keys(this.file.clusters)) this.cluster(name, 1);
   }
@@ -87,9 +105,18 @@ export class Matrix {
     if (filter === undefined) return [...this.cells];
     const wanted = new Set<Cell>();
     for (const part of filter.split(',').map((one) => one.trim())) {
-      const pattern = new RegExp(`^${part.split('*').map((piece) => piece.replaceAll(/[.+?^${}()|[\]\\]/g, '\\$&')).join('.*')}$`);
+      const pattern = new RegExp(
+        `^${part
+          .split('*')
+          .map((piece) => piece.replaceAll(/[.+?^${}()|[\]\\]/g, '\\$&'))
+          .join('.*')}$`,
+      );
       const found = this.cells.filter((cell) => String(cell.number) === part || pattern.test(cell.name));
-      if (found.length === 0) throw new LodestarError('CONFIG_INVALID', `no cell is ${part}: cells are 1 to ${this.cells.length}, or names such as ${this.cells[0]?.name}, where * stands for anything`);
+      if (found.length === 0)
+        throw new LodestarError(
+          'CONFIG_INVALID',
+          `no cell is ${part}: cells are 1 to ${this.cells.length}, or names such as ${this.cells[0]?.name}, where * stands for anything`,
+        );
       for (const cell of found) wanted.add(cell);
     }
     return this.cells.filter((cell) => wanted.has(cell));
@@ -105,8 +132,14 @@ export class Matrix {
     const rate = cell.load * capacity.capacityRps;
     const slo = { sloTtftMs: DEFAULT_SLO.ttftMs, sloTpotMs: DEFAULT_SLO.tpotMs, sendSlo: run.objective === 'goodput' };
     return {
-      kind: 'run', cluster: this.cluster(cell.cluster, capacity.requests / rate), trace: this.trace(cell, { rate }), entries: cell.entries,
-      warmupS: this.warmupS, plots: false, ...slo, ...run,
+      kind: 'run',
+      cluster: this.cluster(cell.cluster, capacity.requests / rate),
+      trace: this.trace(cell, { rate }),
+      entries: cell.entries,
+      warmupS: this.warmupS,
+      plots: false,
+      ...slo,
+      ...run,
     };
   }
 
@@ -124,10 +157,22 @@ export class Matrix {
   }
 
   private trace(cell: Cell, pace: TraceSpec['pace']): TraceSpec {
-    const { file, format, lengthScale, outputScale, maxPrompt } = this.file.traces[cell.trace] as MatrixFile['traces'][string];
+    const { file, format, lengthScale, outputScale, maxPrompt } = this.file.traces[
+      cell.trace
+    ] as MatrixFile['traces'][string];
     const path = file.startsWith(SYNTHETIC_PREFIX) ? file : resolve(dirname(this.path), file);
     const maxRequests = this.requests ?? this.file.clusters[cell.cluster]?.requests ?? this.file.requests;
-    return { file: path, format, lengthScale, outputScale, startS: 0, durationS: undefined, maxPromptTokens: maxPrompt, maxRequests, pace };
+    return {
+      file: path,
+      format,
+      lengthScale,
+      outputScale,
+      startS: 0,
+      durationS: undefined,
+      maxPromptTokens: maxPrompt,
+      maxRequests,
+      pace,
+    };
   }
 
   private invalid(problem: string): LodestarError {
@@ -141,7 +186,9 @@ export function readMatrix(path: string, requests?: number): Matrix {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    throw new LodestarError('CONFIG_INVALID', `cannot read the matrix ${path}: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `cannot read the matrix ${path}: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
   return new Matrix(text, path, requests);
 }
@@ -152,7 +199,9 @@ function parseMatrix(text: string, path: string): MatrixFile {
     tree = parseYaml(text) ?? {};
   } catch (error) {
     const line = error instanceof YAMLParseError && error.linePos ? ` line ${error.linePos[0].line}` : '';
-    throw new LodestarError('CONFIG_INVALID', `matrix ${path}${line}: is not YAML: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('CONFIG_INVALID', `matrix ${path}${line}: is not YAML: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
   const parsed = matrixSchema.safeParse(tree);
   if (parsed.success) return parsed.data;

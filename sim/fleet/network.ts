@@ -2,7 +2,13 @@ import type { Peer } from '../../brain/connection.ts';
 import type { BrainHub, HubHandlers } from '../../brain/hub.ts';
 import { decode } from '../../shared/codec.ts';
 import { FEATURE_SCHEMA } from '../../shared/features.ts';
-import { type AgentMessage, type BrainMessage, type HelloMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../../shared/protocol.ts';
+import {
+  type AgentMessage,
+  type BrainMessage,
+  type HelloMessage,
+  PROTOCOL_OLDEST,
+  PROTOCOL_VERSION,
+} from '../../shared/protocol.ts';
 import type { Sample } from '../../shared/sample.ts';
 import { MAX_TABLE_BYTES, openTable, type RoutingTable, type SealedTable } from '../../shared/table.ts';
 import type { SimClock } from './clock.ts';
@@ -19,8 +25,9 @@ interface SimPeer extends Peer {
 }
 
 /**
- * The brain's hub on virtual time: messages are objects that arrive `delayMs` later, in order. Frames that the brain passes on unread stand
- * for the message that they came with, so that nothing is encoded and decoded once more for each receiver.
+ * The brain's hub on virtual time: messages are objects that arrive `delayMs` later, in order. Frames that the brain
+ * passes on unread stand for the message that they came with, so that nothing is encoded and decoded once more for each
+ * receiver.
  */
 export class SimHub implements BrainHub {
   private readonly clock: SimClock;
@@ -39,8 +46,16 @@ export class SimHub implements BrainHub {
   /** An agent connects; it is welcome at once. */
   join(link: SimLink, epoch: number): void {
     const hello: HelloMessage = {
-      t: 'hello', protocol: PROTOCOL_VERSION, protocolOldest: PROTOCOL_OLDEST, featureSchema: FEATURE_SCHEMA,
-      agent: link.agent, epoch, credential: link.agent, version: 'simulated', doorUrl: `http://${link.agent}:8080`, capabilities: [],
+      t: 'hello',
+      protocol: PROTOCOL_VERSION,
+      protocolOldest: PROTOCOL_OLDEST,
+      featureSchema: FEATURE_SCHEMA,
+      agent: link.agent,
+      epoch,
+      credential: link.agent,
+      version: 'simulated',
+      doorUrl: `http://${link.agent}:8080`,
+      capabilities: [],
     };
     const peer: SimPeer = {
       agent: link.agent,

@@ -6,8 +6,8 @@ import { lookaheadTtftMs } from './lookahead.ts';
 import type { SimRequest } from './plan.ts';
 
 /**
- * Knows each engine's state, its true step law and every output length: plays each candidate forward until the request has its first token, as if nothing came after it.
- * A yardstick for regret, not a baseline: no router can know these.
+ * Knows each engine's state, its true step law and every output length: plays each candidate forward until the request
+ * has its first token, as if nothing came after it. A yardstick for regret, not a baseline: no router can know these.
  */
 export class Oracle {
   private readonly clock: SimClock;

@@ -26,7 +26,13 @@ export interface SimRequest {
 }
 
 /** Makes a request of a trace ready for simulation: hashes of the agent and of the engine are computed once. */
-export function simRequest(index: number, arrivalMs: number, prompt: Int32Array, outputTokens: number, client: string): SimRequest {
+export function simRequest(
+  index: number,
+  arrivalMs: number,
+  prompt: Int32Array,
+  outputTokens: number,
+  client: string,
+): SimRequest {
   const bytes = Buffer.from(prompt.buffer, prompt.byteOffset, prompt.byteLength);
   return {
     index,

@@ -30,7 +30,12 @@ export function runPlots({ outcomes }: RunRecord, lastArrivalMs: number): RunPlo
   return {
     atS: bins.map((_, bin) => ((bin + 0.5) * widthMs) / 1000),
     ttftMeanMs: bins.map((bin) => mean(bin.map((one) => one.ttftMs))),
-    ttftP99Ms: bins.map((bin) => quantileOf(bin.map((one) => one.ttftMs), 0.99)),
+    ttftP99Ms: bins.map((bin) =>
+      quantileOf(
+        bin.map((one) => one.ttftMs),
+        0.99,
+      ),
+    ),
     kvHitRatio: bins.map((bin) => {
       const prompt = bin.reduce((sum, one) => sum + one.request.prompt.length, 0);
       return prompt === 0 ? null : bin.reduce((sum, one) => sum + one.cachedTokens, 0) / prompt;
@@ -48,5 +53,7 @@ function quantileOf(values: readonly number[], q: number): number | null {
 
 function cdf(values: readonly number[]): number[] {
   const ascending = Float64Array.from(values).toSorted();
-  return ascending.length === 0 ? [] : Array.from({ length: CDF_POINTS + 1 }, (_, at) => quantile(ascending, at / CDF_POINTS));
+  return ascending.length === 0
+    ? []
+    : Array.from({ length: CDF_POINTS + 1 }, (_, at) => quantile(ascending, at / CDF_POINTS));
 }

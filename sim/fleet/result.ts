@@ -25,7 +25,10 @@ export interface Figures {
   e2eMs: Latency;
   /** cached prompt tokens / prompt tokens */
   kvHitRatio: number | null;
-  /** share of completed requests whose cached tokens were told to within one block: when the entry chose, and when the door sent it on */
+  /**
+   * share of completed requests whose cached tokens were told to within one block: when the entry chose, and when the
+   * door sent it on
+   */
   cachePredicted: { entry: number | null; door: number | null };
   /** share of all requests that completed within both service levels */
   goodput: number | null;
@@ -82,9 +85,17 @@ export function runResult(record: RunRecord, requests: readonly SimRequest[], op
     policy,
     seed,
     ...figures,
-    afterWarmup: figuresOf(record.outcomes.filter(({ request }) => warm(request)), requests.filter(warm).length, options),
+    afterWarmup: figuresOf(
+      record.outcomes.filter(({ request }) => warm(request)),
+      requests.filter(warm).length,
+      options,
+    ),
     perInstance: perInstance(record),
-    predictor: { ...predictor, firstTrustedAtS: firstTrusted ? firstTrusted.atMs / 1000 : null, firstTrustedRequests: firstTrusted?.requests ?? null },
+    predictor: {
+      ...predictor,
+      firstTrustedAtS: firstTrusted ? firstTrusted.atMs / 1000 : null,
+      firstTrustedRequests: firstTrusted?.requests ?? null,
+    },
   };
 }
 
@@ -106,7 +117,10 @@ function figuresOf(outcomes: readonly ClientOutcome[], requests: number, options
     tpotMs: latency(done.map(tpotMs)),
     e2eMs: latency(done.map((one) => one.e2eMs)),
     kvHitRatio: hitRatio(done),
-    cachePredicted: { entry: withinBlock(done, (one) => one.entryHitTokens), door: withinBlock(done, (one) => one.doorHitTokens) },
+    cachePredicted: {
+      entry: withinBlock(done, (one) => one.entryHitTokens),
+      door: withinBlock(done, (one) => one.doorHitTokens),
+    },
     goodput: requests === 0 ? null : good.length / requests,
     regretMs: mean(done.map((one) => one.regretMs)),
     predictor: predictorFigures(done),
@@ -132,7 +146,16 @@ function perInstance({ instances, outcomes }: RunRecord): InstanceFigures[] {
   return instances.map(({ id, gpu, requests, busyRatio, preemptions }) => {
     const own = done.filter((one) => one.instance === id);
     const share = done.length === 0 ? 0 : own.length / done.length;
-    return { id, gpu, requests, share, ttftMeanMs: mean(own.map((one) => one.ttftMs)), kvHitRatio: hitRatio(own), busyRatio, preemptions };
+    return {
+      id,
+      gpu,
+      requests,
+      share,
+      ttftMeanMs: mean(own.map((one) => one.ttftMs)),
+      kvHitRatio: hitRatio(own),
+      busyRatio,
+      preemptions,
+    };
   });
 }
 
@@ -153,7 +176,12 @@ function withinBlock(done: readonly ClientOutcome[], predicted: (outcome: Client
 function latency(values: readonly number[]): Latency {
   const ascending = Float64Array.from(values.filter(Number.isFinite)).toSorted();
   if (ascending.length === 0) return { mean: null, p50: null, p90: null, p99: null };
-  return { mean: mean([...ascending]), p50: quantile(ascending, 0.5), p90: quantile(ascending, 0.9), p99: quantile(ascending, 0.99) };
+  return {
+    mean: mean([...ascending]),
+    p50: quantile(ascending, 0.5),
+    p90: quantile(ascending, 0.9),
+    p99: quantile(ascending, 0.99),
+  };
 }
 
 /** Mean of the finite values; null without any. */

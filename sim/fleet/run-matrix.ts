@@ -41,7 +41,9 @@ export async function runMatrix(matrix: Matrix, options: MatrixOptions): Promise
   const measured = await runCapacities([...pairs.values()], { threads, onDone: (ended) => onDone?.(ended, total) });
   const capacities = Object.fromEntries([...pairs.keys()].map((pair, at) => [pair, measured[at] as Capacity]));
   const capacity = (cell: Cell): Capacity => capacities[pairOf(cell)] as Capacity;
-  const jobs = cells.flatMap((cell) => seeds.flatMap((seed) => policies.map((policy) => matrix.runJob(cell, capacity(cell), { policy, seed, objective }))));
+  const jobs = cells.flatMap((cell) =>
+    seeds.flatMap((seed) => policies.map((policy) => matrix.runJob(cell, capacity(cell), { policy, seed, objective }))),
+  );
   const done = await runRuns(jobs, { threads, onDone: (ended) => onDone?.(pairs.size + ended, total) });
   const results = cells.map((cell, at): CellResult => {
     const own = done.slice(at * runsPerCell, (at + 1) * runsPerCell);
@@ -50,7 +52,9 @@ export async function runMatrix(matrix: Matrix, options: MatrixOptions): Promise
     return { cell, capacityRps: capacity(cell).capacityRps, offeredRps, dropped, runs, summary: summarizeRuns(runs) };
   });
   return {
-    capacities: Object.fromEntries(Object.entries(capacities).map(([pair, { capacityRps, requests }]) => [pair, { capacityRps, requests }])),
+    capacities: Object.fromEntries(
+      Object.entries(capacities).map(([pair, { capacityRps, requests }]) => [pair, { capacityRps, requests }]),
+    ),
     cells: results,
     summary: summarizeMatrix(results),
   };

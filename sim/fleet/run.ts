@@ -86,7 +86,13 @@ class World {
     this.brain = this.makeBrain();
     const { hub } = this.brain;
     cluster.instances.forEach((spec, i) => {
-      const door = { stepLaw: cluster.stepLaw, frontEndMs: cluster.frontEndMs, seed: seed * 104_729 + 31 * i, tamper: options.tamper, cacheSource: options.cacheSource ?? 'shadow' };
+      const door = {
+        stepLaw: cluster.stepLaw,
+        frontEndMs: cluster.frontEndMs,
+        seed: seed * 104_729 + 31 * i,
+        tamper: options.tamper,
+        cacheSource: options.cacheSource ?? 'shadow',
+      };
       this.doors.set(spec.id, new SimDoor(this.clock, hub, spec, door));
     });
     this.oracle = new Oracle(this.clock, [...this.doors.values()], cluster.frontEndMs);
@@ -95,7 +101,9 @@ class World {
 
   async run(): Promise<RunRecord> {
     const { clock, options } = this;
-    const late = new Set(options.cluster.events.filter((event) => event.kind === 'join').map((event) => event.instance));
+    const late = new Set(
+      options.cluster.events.filter((event) => event.kind === 'join').map((event) => event.instance),
+    );
     [...this.doors.values()].forEach((door, i) => {
       if (!late.has(i)) door.start();
     });
@@ -111,20 +119,28 @@ class World {
     const spanMs = clock.nowMs() - SETTLE_MS;
     await this.brain.stop();
     for (const entry of this.entries) entry.context.watchdog.close();
-    return { outcomes: this.outcomes, instances: this.instances(spanMs), firstTrusted: this.firstTrusted, spanMs, events: clock.events };
+    return {
+      outcomes: this.outcomes,
+      instances: this.instances(spanMs),
+      firstTrusted: this.firstTrusted,
+      spanMs,
+      events: clock.events,
+    };
   }
 
   private makeBrain(): BrainCore<SimHub> {
     const { options, clock } = this;
     const defaults = defaultConfig('token-of-a-simulation').brain;
     // Nothing is trained for a policy that reads no predictions.
-    const learn = options.policy === 'learned' ? defaults.learn : { ...defaults.learn, minNewSamples: Number.MAX_SAFE_INTEGER };
+    const learn =
+      options.policy === 'learned' ? defaults.learn : { ...defaults.learn, minNewSamples: Number.MAX_SAFE_INTEGER };
     const config = { ...defaults, learn, policy: 'learned' as const, objective: options.objective, ...options.brain };
     const env = this.env(3);
     return new BrainCore(config, env, {
       store: new MemoryStore(),
       trainer: new SimTrainer(clock, trainer),
-      hub: (_counters, _welcome, handlers) => new SimHub(clock, options.cluster.network.brainMs, tamperedHandlers(options.tamper, handlers, clock)),
+      hub: (_counters, _welcome, handlers) =>
+        new SimHub(clock, options.cluster.network.brainMs, tamperedHandlers(options.tamper, handlers, clock)),
     });
   }
 
@@ -183,7 +199,8 @@ class World {
       const death = (this.deaths.get(door) ?? 0) + 1;
       this.deaths.set(door, death);
       // Unless it was killed again meanwhile.
-      if (event.restart !== undefined) this.clock.after(event.restart * 1000, () => this.deaths.get(door) === death && door.restart());
+      if (event.restart !== undefined)
+        this.clock.after(event.restart * 1000, () => this.deaths.get(door) === death && door.restart());
     }
   }
 

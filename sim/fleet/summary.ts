@@ -24,15 +24,17 @@ export type PolicySummary = {
 
 /** Two-sided 95 % quantiles of Student's t for 1…30 degrees of freedom. */
 const STUDENT_T = [
-  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11, 2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064,
-  2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
+  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11,
+  2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
 ] as const;
 const NORMAL_95 = 1.96;
 
 /** Each policy's figures as means over its seeds, in the order in which the policies first appear. */
 export function summarizeRuns(runs: readonly RunResult[]): Record<string, PolicySummary> {
   const names = [...new Set(runs.map((run) => run.policy))];
-  return Object.fromEntries(names.map((policy) => [policy, summarizePolicy(runs.filter((run) => run.policy === policy))]));
+  return Object.fromEntries(
+    names.map((policy) => [policy, summarizePolicy(runs.filter((run) => run.policy === policy))]),
+  );
 }
 
 /** Half-width of the 95 % interval of the mean by Student's t; null below two values. */
@@ -46,7 +48,8 @@ export function halfWidth95(values: readonly (number | null)[]): number | null {
 }
 
 function summarizePolicy(runs: readonly RunResult[]): PolicySummary {
-  const over = (figure: (run: RunResult) => number | null): number | null => mean(runs.map((run) => figure(run) ?? NaN));
+  const over = (figure: (run: RunResult) => number | null): number | null =>
+    mean(runs.map((run) => figure(run) ?? NaN));
   const latency = (name: 'ttftMs' | 'tpotMs' | 'e2eMs'): Latency => ({
     mean: over((run) => run[name].mean),
     p50: over((run) => run[name].p50),
@@ -69,6 +72,9 @@ function summarizePolicy(runs: readonly RunResult[]): PolicySummary {
     firstTrustedAtS: over((run) => run.predictor.firstTrustedAtS),
     firstTrustedRequests: over((run) => run.predictor.firstTrustedRequests),
     ci95: halfWidth95(runs.map((run) => run.ttftMs.mean)),
-    ci95Of: { ttftP99Ms: halfWidth95(runs.map((run) => run.ttftMs.p99)), e2eMeanMs: halfWidth95(runs.map((run) => run.e2eMs.mean)) },
+    ci95Of: {
+      ttftP99Ms: halfWidth95(runs.map((run) => run.ttftMs.p99)),
+      e2eMeanMs: halfWidth95(runs.map((run) => run.e2eMs.mean)),
+    },
   };
 }

@@ -24,21 +24,47 @@ const BOTTOM = 44;
 const TICKS = 5;
 const MAX_LOG_TICKS = 9;
 /** 1, 2 and 5 × the powers of ten from 0.001 to 10⁹: where log axes begin, end and have ticks. */
-const LADDER: readonly number[] = Array.from({ length: 39 }, (_, at) => Number(`${[1, 2, 5][at % 3]}e${Math.floor(at / 3) - 3}`));
+const LADDER: readonly number[] = Array.from({ length: 39 }, (_, at) =>
+  Number(`${[1, 2, 5][at % 3]}e${Math.floor(at / 3) - 3}`),
+);
 
 /** Escapes text for HTML and SVG, in content and in quoted attributes. */
 export function escapeHtml(raw: string): string {
-  return raw.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;').replaceAll("'", '&#39;');
+  return raw
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;')
+    .replaceAll("'", '&#39;');
 }
 
 /** A line chart as SVG; `title` is read out by screen readers. Without a point: a note that there is none. */
 export function lineChart(title: string, x: Axis, y: Axis, series: readonly Series[]): string {
-  const shown = series.map((one) => ({ ...one, points: one.points.map((point) => ({ x: point.x, y: drawable(point.y, y) && drawable(point.x, x) ? point.y : null })) }));
+  const shown = series.map((one) => ({
+    ...one,
+    points: one.points.map((point) => ({
+      x: point.x,
+      y: drawable(point.y, y) && drawable(point.x, x) ? point.y : null,
+    })),
+  }));
   const points = shown.flatMap((one) => one.points.filter((point) => point.y !== null));
   if (points.length === 0) return '<p class="none">nothing to show</p>';
-  const xs = scale(points.map((point) => point.x), x, LEFT, WIDTH - RIGHT);
-  const ys = scale(points.map((point) => point.y as number), y, HEIGHT - BOTTOM, TOP);
-  const lines = shown.map((one) => `<path class="line s${one.index}" d="${path(one, xs.place, ys.place)}"><title>${escapeHtml(one.name)}</title></path>`);
+  const xs = scale(
+    points.map((point) => point.x),
+    x,
+    LEFT,
+    WIDTH - RIGHT,
+  );
+  const ys = scale(
+    points.map((point) => point.y as number),
+    y,
+    HEIGHT - BOTTOM,
+    TOP,
+  );
+  const lines = shown.map(
+    (one) =>
+      `<path class="line s${one.index}" d="${path(one, xs.place, ys.place)}"><title>${escapeHtml(one.name)}</title></path>`,
+  );
   return svg(title, frame(x, y, xs, ys) + lines.join(''));
 }
 
@@ -59,7 +85,9 @@ export function barChart(title: string, groups: readonly string[], y: Axis, seri
   );
   // Names that would run into each other are left out.
   const every = Math.ceil(groups.length / 16);
-  const names = groups.map((name, at) => (at % every === 0 ? text(LEFT + (at + 0.5) * groupWidth, HEIGHT - BOTTOM + 16, 'middle', name) : ''));
+  const names = groups.map((name, at) =>
+    at % every === 0 ? text(LEFT + (at + 0.5) * groupWidth, HEIGHT - BOTTOM + 16, 'middle', name) : '',
+  );
   return svg(title, yAxis(y, ys) + bars.join('') + names.join(''));
 }
 

@@ -6,7 +6,10 @@ import type { InstanceReport } from '../../shared/instance.ts';
 import { parseAgentMessage } from '../../shared/protocol.ts';
 import type { Sample } from '../../shared/sample.ts';
 
-/** Falsifies what agents tell, to see what becomes of the fleet. Clock ms. What it returns goes through the checks of the real wire. */
+/**
+ * Falsifies what agents tell, to see what becomes of the fleet. Clock ms. What it returns goes through the checks of
+ * the real wire.
+ */
 export interface Tamper {
   samples?(agent: string, samples: Sample[], nowMs: number): unknown[];
   report?(report: InstanceReport, nowMs: number): unknown;
@@ -31,7 +34,11 @@ export function tamperedHandlers(tamper: Tamper | undefined, handlers: HubHandle
 }
 
 /** A door's report as it comes out of an answer's header at the entry; undefined if it is refused there. */
-export function tamperedReport(tamper: Tamper | undefined, report: InstanceReport, nowMs: number): InstanceReport | undefined {
+export function tamperedReport(
+  tamper: Tamper | undefined,
+  report: InstanceReport,
+  nowMs: number,
+): InstanceReport | undefined {
   if (!tamper?.report) return report;
   const falsified = tamper.report(report, nowMs) as InstanceReport;
   return decodeReport(encodeReport([falsified]) ?? '')[0];

@@ -7,7 +7,10 @@ import type { SimClock } from './clock.ts';
 const ROUND_MS = 50;
 const ROW_MS = 0.02;
 
-/** Trains for real, on a pinned backend, while virtual time stands still; the result comes when a core would have had it. */
+/**
+ * Trains for real, on a pinned backend, while virtual time stands still; the result comes when a core would have had
+ * it.
+ */
 export class SimTrainer implements Trainer {
   private readonly inner: InThreadTrainer;
   private readonly clock: SimClock;

@@ -4,5 +4,13 @@ export { quantile } from '../../shared/quantile.ts';
 export { summarize, type Summary } from './percentiles.ts';
 export { planRequests, promptText } from './prompt-text.ts';
 export { simPrompt } from './prompts.ts';
-export { bundledTrace, pace, readMooncake, readTrace, TRACE_FORMATS, type TraceFormatName, type TraceOptions } from './trace.ts';
+export {
+  bundledTrace,
+  pace,
+  readMooncake,
+  readTrace,
+  TRACE_FORMATS,
+  type TraceFormatName,
+  type TraceOptions,
+} from './trace.ts';
 export type { Trace, TraceRequest } from './trace-format.ts';

@@ -7,7 +7,10 @@ const BYTES_PER_TOKEN = 4;
 const BLOCK_TOKENS = 16;
 /** Sessions begin this far apart on average: with runs of 7 s to some minutes, half a dozen at once. */
 const MEAN_SESSION_GAP_MS = 10_000;
-/** A longer pause within a session is a wait for a person or a slow tool; a few such sessions would be all that is left at the end. */
+/**
+ * A longer pause within a session is a wait for a person or a slow tool; a few such sessions would be all that is left
+ * at the end.
+ */
 const MAX_PAUSE_MS = 10_000;
 
 interface Call {
@@ -16,10 +19,11 @@ interface Call {
 }
 
 /**
- * LMCache's agent traces: JSON lines of `timestamp` (µs), `input` and `output` (text) and `session_id`, one line a model call. Text counts a token for each four
- * bytes of UTF-8; a prompt's blocks of 16 tokens are named by what they hold and the block before, so a prompt that extends another shares its full
- * blocks. Sessions were recorded one after the other, days apart: here they begin at random, in random order, as a Poisson process, and keep the
- * times between their own calls up to 10 s. The folder that holds a session is its client. Calls without a prompt are left out.
+ * LMCache's agent traces: JSON lines of `timestamp` (µs), `input` and `output` (text) and `session_id`, one line a
+ * model call. Text counts a token for each four bytes of UTF-8; a prompt's blocks of 16 tokens are named by what they
+ * hold and the block before, so a prompt that extends another shares its full blocks. Sessions were recorded one after
+ * the other, days apart: here they begin at random, in random order, as a Poisson process, and keep the times between
+ * their own calls up to 10 s. The folder that holds a session is its client. Calls without a prompt are left out.
  */
 export const lmcache: TraceFormat = {
   recognises: (line) => line.startsWith('{') && line.includes('"input"') && line.includes('"session_id"'),
@@ -34,7 +38,14 @@ export const lmcache: TraceFormat = {
         const outputTokens = tokensOf(Buffer.byteLength(textOf(line, 'output')));
         const session = `${client ?? ''}/${textOf(line, 'session_id')}`;
         if (prompt.length === 0) continue;
-        const row = { arrivalMs: 0, inputTokens: tokensOf(prompt.length), outputTokens, hashIds: nameBlocks(prompt), blockTokens: BLOCK_TOKENS, client };
+        const row = {
+          arrivalMs: 0,
+          inputTokens: tokensOf(prompt.length),
+          outputTokens,
+          hashIds: nameBlocks(prompt),
+          blockTokens: BLOCK_TOKENS,
+          client,
+        };
         const calls = sessions.get(session);
         if (calls) calls.push({ atMs, row });
         else sessions.set(session, [{ atMs, row }]);
@@ -48,7 +59,10 @@ function tokensOf(bytes: number): number {
   return Math.ceil(bytes / BYTES_PER_TOKEN);
 }
 
-/** Numbers blocks in order of appearance, by their bytes and the number of the block before: exact, where a hash could collide. */
+/**
+ * Numbers blocks in order of appearance, by their bytes and the number of the block before: exact, where a hash could
+ * collide.
+ */
 function blockNames(): (prompt: Buffer) => number[] {
   const known = new Map<string, number>();
   const size = BLOCK_TOKENS * BYTES_PER_TOKEN;

@@ -44,8 +44,8 @@ const DEFAULT_MAX_IN_FLIGHT = 4096;
 const PROGRESS_PERIOD_MS = 200;
 
 /**
- * Sends every request at its time, whether or not earlier ones have been answered (open loop), with streaming and exact answer lengths
- * (`ignore_eos`), and settles when all have ended. Failures are outcomes; it rejects only on a bug.
+ * Sends every request at its time, whether or not earlier ones have been answered (open loop), with streaming and exact
+ * answer lengths (`ignore_eos`), and settles when all have ended. Failures are outcomes; it rejects only on a bug.
  */
 export function runLoad(options: LoadOptions, onProgress?: (progress: LoadProgress) => void): Promise<LoadResult> {
   return new LoadRun(options, onProgress).run();
@@ -101,7 +101,8 @@ class LoadRun {
   private sendDue(): void {
     const { clock, requests } = this.options;
     const elapsedMs = clock.nowMs() - this.startMs;
-    for (let due = requests[this.next]; due && due.arrivalMs <= elapsedMs; due = requests[this.next]) this.send(due, elapsedMs - due.arrivalMs);
+    for (let due = requests[this.next]; due && due.arrivalMs <= elapsedMs; due = requests[this.next])
+      this.send(due, elapsedMs - due.arrivalMs);
     const following = requests[this.next];
     if (following) this.timer = clock.after(following.arrivalMs - elapsedMs, () => this.sendDue());
     else this.allSent();
@@ -114,12 +115,30 @@ class LoadRun {
     const target = this.targets[urlIndex];
     const plan = { index, urlIndex, arrivalMs: planned.arrivalMs, lateMs };
     if (!target || this.pending.size >= (maxInFlight ?? DEFAULT_MAX_IN_FLIGHT)) {
-      const none = { status: undefined, ttftMs: undefined, tpotMs: undefined, promptTokens: undefined, cachedTokens: undefined, completionTokens: undefined };
+      const none = {
+        status: undefined,
+        ttftMs: undefined,
+        tpotMs: undefined,
+        promptTokens: undefined,
+        cachedTokens: undefined,
+        completionTokens: undefined,
+      };
       this.take({ kind: 'overload', ...plan, ...none, e2eMs: 0, detail: `${this.pending.size} requests in flight` });
       return;
     }
-    const headers = { 'content-type': 'application/json', ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }) };
-    const sending = sendRequest({ dispatcher: this.dispatcher, clock, ...target, headers, body: this.bodyOf(planned), timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS, plan });
+    const headers = {
+      'content-type': 'application/json',
+      ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
+    };
+    const sending = sendRequest({
+      dispatcher: this.dispatcher,
+      clock,
+      ...target,
+      headers,
+      body: this.bodyOf(planned),
+      timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      plan,
+    });
     this.aborts.add(sending.abort);
     const ended = sending.outcome.then((outcome) => {
       this.aborts.delete(sending.abort);
@@ -133,7 +152,14 @@ class LoadRun {
     const { api, model } = this.options;
     const text = prompt();
     const input = api === 'chat' ? { messages: [{ role: 'user', content: text }] } : { prompt: text };
-    return JSON.stringify({ model, ...input, max_tokens: maxTokens, ignore_eos: true, stream: true, stream_options: { include_usage: true } });
+    return JSON.stringify({
+      model,
+      ...input,
+      max_tokens: maxTokens,
+      ignore_eos: true,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
   }
 
   private take(outcome: LoadOutcome): void {

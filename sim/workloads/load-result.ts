@@ -1,6 +1,9 @@
 import { summarize, type Summary } from './percentiles.ts';
 
-/** How a request can end: well, or by failing to connect, by its HTTP status, by an error inside the stream, cut off midway, too slow, or stopped by us. */
+/**
+ * How a request can end: well, or by failing to connect, by its HTTP status, by an error inside the stream, cut off
+ * midway, too slow, or stopped by us.
+ */
 export type OutcomeKind = 'ok' | 'connect' | 'status' | 'in-band-error' | 'cut' | 'timeout' | 'overload' | 'aborted';
 
 /** One request as the client saw it. Times in ms; those of a failed request are what was seen until then. */
@@ -40,7 +43,9 @@ export interface LoadResult {
   ttftMs: Summary;
   tpotMs: Summary;
   e2eMs: Summary;
-  /** How much later than planned requests were sent: large values mean that the generator, not the fleet, was the limit. */
+  /**
+   * How much later than planned requests were sent: large values mean that the generator, not the fleet, was the limit.
+   */
   lateMs: Summary;
   /** Cached share of all prompt tokens; undefined where the servers do not report it. */
   kvHitRatio: number | undefined;
@@ -76,7 +81,10 @@ export function summarizeLoad(outcomes: readonly LoadOutcome[], durationMs: numb
     tpotMs: summarize(known(succeeded, (outcome) => outcome.tpotMs)),
     e2eMs: summarize(succeeded.map((outcome) => outcome.e2eMs)),
     lateMs: summarize(outcomes.map((outcome) => outcome.lateMs)),
-    kvHitRatio: reporting.length === 0 ? undefined : sum(reporting, (outcome) => outcome.cachedTokens) / sum(reporting, (outcome) => outcome.promptTokens),
+    kvHitRatio:
+      reporting.length === 0
+        ? undefined
+        : sum(reporting, (outcome) => outcome.cachedTokens) / sum(reporting, (outcome) => outcome.promptTokens),
     promptTokens: sum(succeeded, (outcome) => outcome.promptTokens),
     completionTokens,
   };

@@ -8,8 +8,9 @@ const GRID_MS = 3000;
 const GRID_ERROR_MS = 1;
 
 /**
- * Mooncake's traces: JSON lines of `timestamp` (ms), `input_length`, `output_length` (tokens) and `hash_ids`, one for each 512 tokens. Timestamps that all
- * lie on a 3 s grid are spread uniformly over their cell, since replayed as they are they arrive in bursts that never happened.
+ * Mooncake's traces: JSON lines of `timestamp` (ms), `input_length`, `output_length` (tokens) and `hash_ids`, one for
+ * each 512 tokens. Timestamps that all lie on a 3 s grid are spread uniformly over their cell, since replayed as they
+ * are they arrive in bursts that never happened.
  */
 export const mooncake: TraceFormat = {
   recognises: (line) => line.startsWith('{') && line.includes('"hash_ids"'),
@@ -30,5 +31,11 @@ function readRow(line: TraceLine): TraceRow {
   if (!Array.isArray(hashIds) || !hashIds.every((id) => Number.isSafeInteger(id)) || hashIds.length !== blocks) {
     throw badField(line, 'hash_ids', `${blocks} integers, one for each ${BLOCK_TOKENS} tokens of input_length`);
   }
-  return { arrivalMs: numberOf(line, 'timestamp', 0), inputTokens, outputTokens: numberOf(line, 'output_length', 0), hashIds: hashIds as number[], blockTokens: BLOCK_TOKENS };
+  return {
+    arrivalMs: numberOf(line, 'timestamp', 0),
+    inputTokens,
+    outputTokens: numberOf(line, 'output_length', 0),
+    hashIds: hashIds as number[],
+    blockTokens: BLOCK_TOKENS,
+  };
 }

@@ -10,9 +10,9 @@ const WORDS = (
 ).split(' ');
 
 /**
- * The prompt of a trace request: each hash id becomes its own block of words, so requests that share ids share exactly that much text. A block of
- * 512 tokens becomes 512 · lengthScale words (at least one); the last block is cut to the request's length. Depends on ids and
- * prompt length only.
+ * The prompt of a trace request: each hash id becomes its own block of words, so requests that share ids share exactly
+ * that much text. A block of 512 tokens becomes 512 · lengthScale words (at least one); the last block is cut to the
+ * request's length. Depends on ids and prompt length only.
  */
 export function promptText(request: Pick<TraceRequest, 'hashIds' | 'inputTokens'>, lengthScale: number): string {
   const blockWords = Math.max(1, Math.round(BLOCK_TOKENS * lengthScale));
@@ -35,5 +35,9 @@ function blockText(id: number, words: number): string {
 
 /** What the load generator sends for trace requests: their text, made when sent, and their answer length. */
 export function planRequests(requests: readonly TraceRequest[], lengthScale: number): PlannedRequest[] {
-  return requests.map((request) => ({ arrivalMs: request.arrivalMs, maxTokens: request.outputTokens, prompt: () => promptText(request, lengthScale) }));
+  return requests.map((request) => ({
+    arrivalMs: request.arrivalMs,
+    maxTokens: request.outputTokens,
+    prompt: () => promptText(request, lengthScale),
+  }));
 }

@@ -5,10 +5,14 @@ const MASK = 0x7fffffff;
 const GOLDEN = 0x9e3779b1;
 
 /**
- * Token ids (0 to 2³¹ − 1) of a trace request's prompt, exactly `inputTokens` of them. Blocks with the same id hold the same tokens; blocks
- * with different ids (below 2³¹) differ in every token. Another seed gives other tokens. Depends on nothing else; some ns a token.
+ * Token ids (0 to 2³¹ − 1) of a trace request's prompt, exactly `inputTokens` of them. Blocks with the same id hold the
+ * same tokens; blocks with different ids (below 2³¹) differ in every token. Another seed gives other tokens. Depends on
+ * nothing else; some ns a token.
  */
-export function simPrompt(request: Pick<TraceRequest, 'hashIds' | 'inputTokens' | 'blockTokens'>, seedOfTrace: number): Int32Array {
+export function simPrompt(
+  request: Pick<TraceRequest, 'hashIds' | 'inputTokens' | 'blockTokens'>,
+  seedOfTrace: number,
+): Int32Array {
   const { hashIds, inputTokens, blockTokens } = request;
   const tokens = new Int32Array(inputTokens);
   const last = hashIds.length - 1;
@@ -25,7 +29,10 @@ export function simPrompt(request: Pick<TraceRequest, 'hashIds' | 'inputTokens' 
   return tokens;
 }
 
-/** A permutation of the 31-bit numbers that scatters neighbours: xor with shifts, odd multipliers (the finaliser of MurmurHash3, 31 bits wide). */
+/**
+ * A permutation of the 31-bit numbers that scatters neighbours: xor with shifts, odd multipliers (the finaliser of
+ * MurmurHash3, 31 bits wide).
+ */
 function mix(value: number): number {
   let x = value ^ (value >>> 15);
   x = Math.imul(x, 0x85ebca6b) & MASK;

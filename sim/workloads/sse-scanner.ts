@@ -24,8 +24,8 @@ const NO_CHOICES = Buffer.from('"choices":[]');
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
 
 /**
- * Reads an OpenAI event stream at the price of a few byte searches per event: only the usage event is parsed as JSON. Times are whatever clock
- * the caller reads.
+ * Reads an OpenAI event stream at the price of a few byte searches per event: only the usage event is parsed as JSON.
+ * Times are whatever clock the caller reads.
  */
 export class SseScanner {
   /** Arrival of the first event and of the last one that carried choices. */
@@ -63,7 +63,11 @@ export class SseScanner {
   private readUsage(text: string): void {
     try {
       const { usage } = usageEvent.parse(JSON.parse(text));
-      this.usage = { promptTokens: usage.prompt_tokens, completionTokens: usage.completion_tokens ?? 0, cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? undefined };
+      this.usage = {
+        promptTokens: usage.prompt_tokens,
+        completionTokens: usage.completion_tokens ?? 0,
+        cachedTokens: usage.prompt_tokens_details?.cached_tokens ?? undefined,
+      };
     } catch {
       this.error = `an unreadable usage event: ${text.slice(0, 200)}`;
     }

@@ -35,22 +35,28 @@ const TOOL_SIGMA = 1;
 const MAX_DRAWN_TOKENS = 4000;
 
 /**
- * A made-up trace by its full name, seeded, of `durationMs` at its own nominal rate (about 10 requests/s for both kinds); lengths unscaled, arrivals from 0.
- * Throws TRACE_INVALID for an unknown kind or more than an hour.
+ * A made-up trace by its full name, seeded, of `durationMs` at its own nominal rate (about 10 requests/s for both
+ * kinds); lengths unscaled, arrivals from 0. Throws TRACE_INVALID for an unknown kind or more than an hour.
  */
 export function synthesize(name: string, seed: number, durationMs: number): TraceRow[] {
-  const generator = Object.hasOwn(GENERATORS, name.slice(SYNTHETIC_PREFIX.length)) ? GENERATORS[name.slice(SYNTHETIC_PREFIX.length)] : undefined;
+  const generator = Object.hasOwn(GENERATORS, name.slice(SYNTHETIC_PREFIX.length))
+    ? GENERATORS[name.slice(SYNTHETIC_PREFIX.length)]
+    : undefined;
   if (!generator) {
     const known = Object.keys(GENERATORS).map((kind) => SYNTHETIC_PREFIX + kind);
     throw new LodestarError('TRACE_INVALID', `there is no trace ${name}; made-up ones are ${known.join(', ')}`);
   }
-  if (durationMs > MAX_DURATION_MS) throw new LodestarError('TRACE_INVALID', `${name} is made up for at most ${MAX_DURATION_MS / 1000} s, not ${durationMs / 1000}: shorten start and duration`);
+  if (durationMs > MAX_DURATION_MS)
+    throw new LodestarError(
+      'TRACE_INVALID',
+      `${name} is made up for at most ${MAX_DURATION_MS / 1000} s, not ${durationMs / 1000}: shorten start and duration`,
+    );
   return generator(seededRng(seed), durationMs);
 }
 
 /**
- * Applications that each put their own long system prompt before a question: 40 prompts of 2,000-4,000 tokens, chosen by Zipf's law (exponent 1), a suffix of
- * 100-800 tokens of its own, Poisson arrivals.
+ * Applications that each put their own long system prompt before a question: 40 prompts of 2,000-4,000 tokens, chosen
+ * by Zipf's law (exponent 1), a suffix of 100-800 tokens of its own, Poisson arrivals.
  */
 function sharedPrompts(rng: Rng, durationMs: number): TraceRow[] {
   const newIds = idSource();
@@ -74,9 +80,9 @@ function sharedPrompts(rng: Rng, durationMs: number): TraceRow[] {
 }
 
 /**
- * Agents at work: sessions of 5-20 turns begin as a Poisson process; a turn's prompt is the one before, its answer and a tool's output (300 tokens on average,
- * heavy-tailed), sent when that answer would be done and an exponential think time has passed (mean 2-10 s, by session). Four kinds of agent
- * with a system prompt each.
+ * Agents at work: sessions of 5-20 turns begin as a Poisson process; a turn's prompt is the one before, its answer and
+ * a tool's output (300 tokens on average, heavy-tailed), sent when that answer would be done and an exponential think
+ * time has passed (mean 2-10 s, by session). Four kinds of agent with a system prompt each.
  */
 function agents(rng: Rng, durationMs: number): TraceRow[] {
   const newIds = idSource();
@@ -93,7 +99,15 @@ function agents(rng: Rng, durationMs: number): TraceRow[] {
       const outputTokens = lognormal(rng, MEAN_OUTPUT_TOKENS, OUTPUT_SIGMA);
       blocks.push(...newIds((Math.floor(tokens / BLOCK_TOKENS) - blocks.length) * BLOCK_TOKENS));
       const hashIds = [...blocks, ...newIds(tokens % BLOCK_TOKENS)];
-      if (atMs >= 0) rows.push({ arrivalMs: atMs, inputTokens: tokens, outputTokens, hashIds, blockTokens: BLOCK_TOKENS, client: `agent${kind}` });
+      if (atMs >= 0)
+        rows.push({
+          arrivalMs: atMs,
+          inputTokens: tokens,
+          outputTokens,
+          hashIds,
+          blockTokens: BLOCK_TOKENS,
+          client: `agent${kind}`,
+        });
       tokens += outputTokens + lognormal(rng, MEAN_TOOL_TOKENS, TOOL_SIGMA);
       atMs += outputTokens * ANSWER_MS_PER_TOKEN + exponential(rng, thinkMs);
     }
@@ -115,7 +129,9 @@ function exponential(rng: Rng, mean: number): number {
   return -mean * Math.log(1 - rng());
 }
 
-/** Whole tokens, at least one, of a lognormal law with this mean; `sigma` is the standard deviation of the logarithm. */
+/**
+ * Whole tokens, at least one, of a lognormal law with this mean; `sigma` is the standard deviation of the logarithm.
+ */
 function lognormal(rng: Rng, mean: number, sigma: number): number {
   const gauss = Math.sqrt(-2 * Math.log(1 - rng())) * Math.cos(2 * Math.PI * rng());
   return Math.min(MAX_DRAWN_TOKENS, Math.max(1, Math.round(mean * Math.exp(sigma * gauss - (sigma * sigma) / 2))));

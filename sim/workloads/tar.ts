@@ -15,12 +15,13 @@ export function isTar(bytes: Buffer): boolean {
 }
 
 /**
- * Regular files of a tar archive held in memory (POSIX.1-1988 ustar: header blocks of 512 bytes, sizes in octal); links, folders and extended headers
- * are passed over. Nothing is written to disk. Throws TRACE_INVALID where the archive is cut or broken.
+ * Regular files of a tar archive held in memory (POSIX.1-1988 ustar: header blocks of 512 bytes, sizes in octal);
+ * links, folders and extended headers are passed over. Nothing is written to disk. Throws TRACE_INVALID where the
+ * archive is cut or broken.
  */
 export function readTar(archive: Buffer, name: string): TarEntry[] {
   const entries: TarEntry[] = [];
-  for (let at = 0; at + BLOCK <= archive.length && archive[at] !== 0; ) {
+  for (let at = 0; at + BLOCK <= archive.length && archive[at] !== 0;) {
     const header = archive.subarray(at, at + BLOCK);
     const size = octal(header, 124, 12);
     const start = at + BLOCK;
@@ -30,9 +31,13 @@ export function readTar(archive: Buffer, name: string): TarEntry[] {
     const type = header[156];
     if (type === 0x30 || type === 0) {
       const prefix = field(header, 345, 155);
-      entries.push({ name: (prefix === '' ? '' : `${prefix}/`) + field(header, 0, 100), bytes: archive.subarray(start, start + size) });
+      entries.push({
+        name: (prefix === '' ? '' : `${prefix}/`) + field(header, 0, 100),
+        bytes: archive.subarray(start, start + size),
+      });
     }
-    if (entries.length > MAX_ENTRIES) throw new LodestarError('TRACE_INVALID', `${name}: more than ${MAX_ENTRIES} files in the archive`);
+    if (entries.length > MAX_ENTRIES)
+      throw new LodestarError('TRACE_INVALID', `${name}: more than ${MAX_ENTRIES} files in the archive`);
     at = start + Math.ceil(size / BLOCK) * BLOCK;
   }
   return entries;

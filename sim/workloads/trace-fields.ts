@@ -16,13 +16,17 @@ export function* jsonLines(file: TraceFile): Generator<TraceLine> {
     } catch (error) {
       throw new LodestarError('TRACE_INVALID', `${where}: is not JSON: ${errorMessage(error)}`, { cause: error });
     }
-    if (typeof row !== 'object' || row === null || Array.isArray(row)) throw new LodestarError('TRACE_INVALID', `${where}: is not an object`);
+    if (typeof row !== 'object' || row === null || Array.isArray(row))
+      throw new LodestarError('TRACE_INVALID', `${where}: is not an object`);
     const fields = row as Record<string, unknown>;
     yield { where, field: (name) => fields[name] };
   }
 }
 
-/** The rows of a CSV file with a header (RFC 4180, but no line breaks within quotes). TRACE_INVALID if one of `columns` is absent or a row is short. */
+/**
+ * The rows of a CSV file with a header (RFC 4180, but no line breaks within quotes). TRACE_INVALID if one of `columns`
+ * is absent or a row is short.
+ */
 export function* csvLines(file: TraceFile, columns: readonly string[]): Generator<TraceLine> {
   let header: Map<string, number> | undefined;
   for (const [line, where] of linesOf(file)) {
@@ -31,10 +35,15 @@ export function* csvLines(file: TraceFile, columns: readonly string[]): Generato
       header = new Map(cells.map((name, at) => [name.trim(), at]));
       const names = header;
       const missing = columns.filter((name) => !names.has(name));
-      if (missing.length > 0) throw new LodestarError('TRACE_INVALID', `${where}: the header has no column ${missing.join(', ')}`);
+      if (missing.length > 0)
+        throw new LodestarError('TRACE_INVALID', `${where}: the header has no column ${missing.join(', ')}`);
       continue;
     }
-    if (cells.length < header.size) throw new LodestarError('TRACE_INVALID', `${where}: has ${cells.length} columns where the header has ${header.size}`);
+    if (cells.length < header.size)
+      throw new LodestarError(
+        'TRACE_INVALID',
+        `${where}: has ${cells.length} columns where the header has ${header.size}`,
+      );
     const names = header;
     yield { where, field: (name) => cells[names.get(name) ?? -1] };
   }
@@ -58,7 +67,10 @@ export function textOf(line: TraceLine, name: string): string {
 /** TRACE_INVALID that names file, line, field and what was found. */
 export function badField(line: TraceLine, name: string, expected: string): LodestarError {
   const found = JSON.stringify(line.field(name)) ?? 'nothing';
-  return new LodestarError('TRACE_INVALID', `${line.where}: ${name} must be ${expected}, found ${found.length > 80 ? `${found.slice(0, 80)}…` : found}`);
+  return new LodestarError(
+    'TRACE_INVALID',
+    `${line.where}: ${name} must be ${expected}, found ${found.length > 80 ? `${found.slice(0, 80)}…` : found}`,
+  );
 }
 
 /** First line that is not blank. */
@@ -69,7 +81,7 @@ export function firstLineOf(text: string): string {
 function* linesOf(file: TraceFile): Generator<[line: string, where: string]> {
   const { name, text } = file;
   let number = 0;
-  for (let at = 0; at < text.length; ) {
+  for (let at = 0; at < text.length;) {
     const feed = text.indexOf('\n', at);
     const end = feed < 0 ? text.length : feed;
     const line = text.slice(at, end).trimEnd();
@@ -82,6 +94,7 @@ function* linesOf(file: TraceFile): Generator<[line: string, where: string]> {
 function splitCsv(line: string): string[] {
   if (!line.includes('"')) return line.split(',');
   const cells: string[] = [];
-  for (const [, quoted, bare] of line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g)) cells.push(quoted === undefined ? (bare ?? '') : quoted.replaceAll('""', '"'));
+  for (const [, quoted, bare] of line.matchAll(/(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/g))
+    cells.push(quoted === undefined ? (bare ?? '') : quoted.replaceAll('""', '"'));
   return cells;
 }

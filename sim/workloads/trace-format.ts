@@ -8,9 +8,15 @@ export interface TraceRequest {
   inputTokens: number;
   /** Length of the answer: only for `max_tokens`, never for a router to see. */
   outputTokens: number;
-  /** Ids of the prompt's blocks, chained over the prefix: the same id means the same tokens after the same beginning. The last one stands for the rest. */
+  /**
+   * Ids of the prompt's blocks, chained over the prefix: the same id means the same tokens after the same beginning.
+   * The last one stands for the rest.
+   */
   hashIds: readonly number[];
-  /** Scaled tokens in one block; not always a whole number. Block b covers tokens round(b · blockTokens) to round((b + 1) · blockTokens). */
+  /**
+   * Scaled tokens in one block; not always a whole number. Block b covers tokens round(b · blockTokens) to round((b +
+   * 1) · blockTokens).
+   */
   blockTokens: number;
   /** Who sent it, where the trace says. */
   client?: string | undefined;

@@ -17,8 +17,8 @@ const MAX_BYTES = 384 << 20;
 const MAX_FILES = 10_000;
 
 /**
- * The text files behind a path: the file itself, gzip or plain; the JSON lines in a tar archive, gzip or plain; or those in a folder and its
- * folders, by name. Throws TRACE_INVALID if it cannot be read or is too large.
+ * The text files behind a path: the file itself, gzip or plain; the JSON lines in a tar archive, gzip or plain; or
+ * those in a folder and its folders, by name. Throws TRACE_INVALID if it cannot be read or is too large.
  */
 export function readSource(path: string): TraceFile[] {
   try {
@@ -36,12 +36,17 @@ function readOne(path: string, name: string, maxBytes: number): TraceFile[] {
   if (!isTar(bytes)) return [{ name, text: bytes.toString('utf8') }];
   return readTar(bytes, name)
     .filter((entry) => isJsonLines(entry.name))
-    .map((entry) => ({ name: `${name}:${entry.name}`, text: entry.bytes.toString('utf8'), folder: folderOf(entry.name) }));
+    .map((entry) => ({
+      name: `${name}:${entry.name}`,
+      text: entry.bytes.toString('utf8'),
+      folder: folderOf(entry.name),
+    }));
 }
 
 function readFolder(folder: string): TraceFile[] {
   const paths = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(isJsonLines).toSorted();
-  if (paths.length > MAX_FILES) throw new LodestarError('TRACE_INVALID', `${folder} holds ${paths.length} files; at most ${MAX_FILES} are read`);
+  if (paths.length > MAX_FILES)
+    throw new LodestarError('TRACE_INVALID', `${folder} holds ${paths.length} files; at most ${MAX_FILES} are read`);
   const files: TraceFile[] = [];
   let left = MAX_BYTES;
   for (const path of paths) {
@@ -62,5 +67,8 @@ function isJsonLines(path: string): boolean {
 }
 
 function tooLarge(name: string): LodestarError {
-  return new LodestarError('TRACE_INVALID', `${name} is larger than ${MAX_BYTES >> 20} MiB: cut it, for example with \`head\``);
+  return new LodestarError(
+    'TRACE_INVALID',
+    `${name} is larger than ${MAX_BYTES >> 20} MiB: cut it, for example with \`head\``,
+  );
 }

@@ -38,8 +38,9 @@ export const bundledTrace: string = join(packageRoot, 'sim/data/traces/mooncake-
 const SYNTHETIC_MS = 600_000;
 
 /**
- * Reads a trace in order of arrival: a file, plain or gzip, a tar archive or folder of JSON lines, or `synthetic:KIND`, which needs no file. The format is
- * recognised by the first line unless given. Prompt lengths and blocks scale alike, so what prompts share stays shared. Throws TRACE_INVALID with file, line and field.
+ * Reads a trace in order of arrival: a file, plain or gzip, a tar archive or folder of JSON lines, or `synthetic:KIND`,
+ * which needs no file. The format is recognised by the first line unless given. Prompt lengths and blocks scale alike,
+ * so what prompts share stays shared. Throws TRACE_INVALID with file, line and field.
  */
 export function readTrace(file: string, options: TraceOptions & { format?: TraceFormatName | undefined }): Trace {
   if (file.startsWith(SYNTHETIC_PREFIX)) {
@@ -63,7 +64,9 @@ export function selectRequests(rows: readonly TraceRow[], options: TraceOptions)
   const { lengthScale, outputScale } = options;
   const startMs = options.startMs ?? 0;
   const endMs = startMs + (options.durationMs ?? Infinity);
-  const selected = rows.filter((row) => row.arrivalMs >= startMs && row.arrivalMs < endMs).toSorted((a, b) => a.arrivalMs - b.arrivalMs);
+  const selected = rows
+    .filter((row) => row.arrivalMs >= startMs && row.arrivalMs < endMs)
+    .toSorted((a, b) => a.arrivalMs - b.arrivalMs);
   const scaled = selected.map((row) => ({
     ...row,
     arrivalMs: row.arrivalMs - startMs,
@@ -75,8 +78,14 @@ export function selectRequests(rows: readonly TraceRow[], options: TraceOptions)
   return { requests: fitting.slice(0, options.maxRequests), droppedTooLong: scaled.length - fitting.length };
 }
 
-/** The same arrivals at another pace: `speed` divides the times, `rate` (requests/s) chooses the speed that gives this mean rate. */
-export function pace<Request extends Pick<TraceRequest, 'arrivalMs'>>(requests: readonly Request[], by: { speed: number } | { rate: number }): Request[] {
+/**
+ * The same arrivals at another pace: `speed` divides the times, `rate` (requests/s) chooses the speed that gives this
+ * mean rate.
+ */
+export function pace<Request extends Pick<TraceRequest, 'arrivalMs'>>(
+  requests: readonly Request[],
+  by: { speed: number } | { rate: number },
+): Request[] {
   const first = requests[0]?.arrivalMs ?? 0;
   const spanMs = (requests.at(-1)?.arrivalMs ?? 0) - first;
   const speed = 'speed' in by ? by.speed : (by.rate * spanMs) / (1000 * Math.max(1, requests.length - 1)) || 1;
@@ -88,5 +97,8 @@ function recognise(path: string, files: readonly TraceFile[]): TraceFormat {
   if (first === undefined) throw new LodestarError('TRACE_INVALID', `${path} holds no request`);
   const format = Object.values(FORMATS).find((one) => one.recognises(first));
   if (format) return format;
-  throw new LodestarError('TRACE_INVALID', `${path}: its first line is that of no known format; say which with --format ${TRACE_FORMATS.join('|')}`);
+  throw new LodestarError(
+    'TRACE_INVALID',
+    `${path}: its first line is that of no known format; say which with --format ${TRACE_FORMATS.join('|')}`,
+  );
 }

@@ -40,7 +40,8 @@ function begin(agent: RunningAgent, bytes: number, first: string, headers: Recor
 
 const answered = (client: RawClient): Promise<void> => fleet.until('the answer', () => client.received.endsWith('}}'));
 const errorOf = ({ json }: RawClient) => (json as { error: { type: string; message: string; code: number } }).error;
-const hopTo = (agent: RunningAgent): string => signHop({ instance: instanceOf(agent), entry: 'x', epoch: 1, seq: 0, watched: true }, TOKEN);
+const hopTo = (agent: RunningAgent): string =>
+  signHop({ instance: instanceOf(agent), entry: 'x', epoch: 1, seq: 0, watched: true }, TOKEN);
 
 describe('limits', () => {
   beforeEach(() => start({ 'agent.maxInFlight': 2, 'agent.bodyTimeoutMs': 5000, 'agent.bodyBudgetBytes': 20_000 }));
@@ -51,11 +52,16 @@ describe('limits', () => {
     await fleet.until('both are here', () => entry.context.inFlight === 2);
     const third = begin(entry, 1000, '');
     await answered(third);
-    expect(errorOf(third)).toMatchObject({ code: 503, message: expect.stringContaining('agent.maxInFlight') as string });
+    expect(errorOf(third)).toMatchObject({
+      code: 503,
+      message: expect.stringContaining('agent.maxInFlight') as string,
+    });
     await fleet.until('they are cut', () => half.every((client) => client.status === 408), 5500);
     expect(entry.context).toMatchObject({ inFlight: 0, bodies: { heldBytes: 0 } });
     await fleet.until('and closed', () => half.every((client) => client.closed), 1500);
-    const answer = await fleet.call(urlOf(entry) + COMPLETIONS, { body: JSON.stringify({ model: MODEL, prompt: 'x' }) });
+    const answer = await fleet.call(urlOf(entry) + COMPLETIONS, {
+      body: JSON.stringify({ model: MODEL, prompt: 'x' }),
+    });
     expect(answer.status).toBe(200);
   });
 
@@ -75,10 +81,16 @@ describe('limits', () => {
     const first = fleet.open(entry, JSON.parse(body) as object);
     await fleet.until('the engine has it', () => stub.requests.length === 1);
     for (const agent of [entry, door]) expect(agent.context.bodies.heldBytes).toBeGreaterThan(15_000);
-    for (const [agent, headers] of [[entry, {}], [door, { 'x-lodestar-hop': hopTo(door) }]] as const) {
+    for (const [agent, headers] of [
+      [entry, {}],
+      [door, { 'x-lodestar-hop': hopTo(door) }],
+    ] as const) {
       const second = begin(agent, 15_000, '', headers);
       await answered(second);
-      expect(errorOf(second)).toMatchObject({ code: 503, message: expect.stringContaining('agent.bodyBudgetBytes') as string });
+      expect(errorOf(second)).toMatchObject({
+        code: 503,
+        message: expect.stringContaining('agent.bodyBudgetBytes') as string,
+      });
     }
     finish();
     await fleet.during(first);
@@ -112,23 +124,44 @@ describe('through the door and over a hop', () => {
     for (const { local } of door.context.instances.views.values()) if (local) local.usageForced = false;
   });
 
-  const WAYS = [['by function call', () => door], ['over a hop', () => entry]] as const;
-  const post = (agent: RunningAgent, body: string, headers: Record<string, string> = {}, path = COMPLETIONS) => fleet.call(urlOf(agent) + path, { body, headers });
+  const WAYS = [
+    ['by function call', () => door],
+    ['over a hop', () => entry],
+  ] as const;
+  const post = (agent: RunningAgent, body: string, headers: Record<string, string> = {}, path = COMPLETIONS) =>
+    fleet.call(urlOf(agent) + path, { body, headers });
 
   test.each(WAYS)('%s: a body of many pieces arrives whole, with the usage asked for', async (_name, agentOf) => {
     const body = `{"model":"${MODEL}","prompt":"${'word '.repeat(100_000)}","stream":true}`;
     expect((await post(agentOf(), body)).status).toBe(200);
     expect(stub.requests[0]?.body).toBe(`{"stream_options":{"include_usage":true},${body.slice(1)}`);
     expect(Number(stub.requests[0]?.headers['content-length'])).toBe(stub.requests[0]?.body.length);
-    expect(Object.keys(stub.requests[0]?.headers ?? {}).filter((name) => name.startsWith('x-lodestar') || name === 'transfer-encoding')).toEqual([]);
+    expect(
+      Object.keys(stub.requests[0]?.headers ?? {}).filter(
+        (name) => name.startsWith('x-lodestar') || name === 'transfer-encoding',
+      ),
+    ).toEqual([]);
   });
 
-  test.each(WAYS)('%s: odd bodies get the engine\'s answer, never an error of ours', async (_name, agentOf) => {
+  test.each(WAYS)("%s: odd bodies get the engine's answer, never an error of ours", async (_name, agentOf) => {
     const odd = '{"toString":1,"valueOf":"x"}';
     const deep = `${'['.repeat(30_000)}${']'.repeat(30_000)}`;
     const bodies = [
-      `{"messages":[{"role":${odd},"content":"x"}]}`, `{"prompt":${odd}}`, `{"prompt":[${odd}]}`, `{"prompt":[[${odd}]]}`, `{"priority":${odd}}`, `{"stream":true,"stream_options":{"x":${deep}}}`, `{"stream":true,"stream_options":${deep}}`,
-      `{"model":${odd}}`, `{"n":${deep}}`, `{"user":${odd}}`, '{"model":"x', '[', '', '\u0000', `{"messages":${deep}}`,
+      `{"messages":[{"role":${odd},"content":"x"}]}`,
+      `{"prompt":${odd}}`,
+      `{"prompt":[${odd}]}`,
+      `{"prompt":[[${odd}]]}`,
+      `{"priority":${odd}}`,
+      `{"stream":true,"stream_options":{"x":${deep}}}`,
+      `{"stream":true,"stream_options":${deep}}`,
+      `{"model":${odd}}`,
+      `{"n":${deep}}`,
+      `{"user":${odd}}`,
+      '{"model":"x',
+      '[',
+      '',
+      '\u0000',
+      `{"messages":${deep}}`,
     ];
     for (const body of bodies) {
       const answer = await post(agentOf(), body, {}, CHAT);
@@ -136,11 +169,14 @@ describe('through the door and over a hop', () => {
     }
   });
 
-  test.each(['', 'application', 'text/plain; charset', ';', 'application/json; x', 'a/b/c'])('a content type of %j is the engine\'s to judge', async (type) => {
-    const answer = await post(entry, `{"model":"${MODEL}","prompt":"x"}`, { 'content-type': type });
-    expect(answer.status).toBe(200);
-    expect(stub.requests[0]?.headers['content-type'] ?? '').toBe(type);
-  });
+  test.each(['', 'application', 'text/plain; charset', ';', 'application/json; x', 'a/b/c'])(
+    "a content type of %j is the engine's to judge",
+    async (type) => {
+      const answer = await post(entry, `{"model":"${MODEL}","prompt":"x"}`, { 'content-type': type });
+      expect(answer.status).toBe(200);
+      expect(stub.requests[0]?.headers['content-type'] ?? '').toBe(type);
+    },
+  );
 
   test('a form passes byte for byte', async () => {
     const form = `--x\r\ncontent-disposition: form-data; name="model"\r\n\r\n${MODEL}\r\n--x--\r\n`;

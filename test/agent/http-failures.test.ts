@@ -2,7 +2,16 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { FAULTS_PATH } from '../../sim/engine/http/faults.ts';
 import type { RunningEmulator } from '../../sim/engine/server.ts';
 import { type HttpAnswer, send } from '../helpers/http.ts';
-import { completion, COMPLETIONS, instanceOf, ledgerOf, LinkedFleet, type Pair, upCount, urlOf } from '../helpers/linked-fleet.ts';
+import {
+  completion,
+  COMPLETIONS,
+  instanceOf,
+  ledgerOf,
+  LinkedFleet,
+  type Pair,
+  upCount,
+  urlOf,
+} from '../helpers/linked-fleet.ts';
 
 let fleet: LinkedFleet;
 beforeEach(() => {
@@ -20,7 +29,10 @@ function errorOf(answer: HttpAnswer): { type: string; code: number; message: str
   return (JSON.parse(answer.body) as { error: { type: string; code: number; message: string } }).error;
 }
 
-/** Opens one completion on each instance of the pair, which the entry takes in turn; resolves once both engines have them. */
+/**
+ * Opens one completion on each instance of the pair, which the entry takes in turn; resolves once both engines have
+ * them.
+ */
 async function onePerInstance({ near, far, entry }: Pair, changes: object): Promise<Promise<HttpAnswer>[]> {
   const open = [fleet.open(entry, changes), fleet.open(entry, changes)];
   await fleet.until('one request on each engine', () => near.engine.inFlight === 1 && far.engine.inFlight === 1);
@@ -28,20 +40,41 @@ async function onePerInstance({ near, far, entry }: Pair, changes: object): Prom
 }
 
 describe('a client that leaves', () => {
-  test.each([['a stream', LONG], ['a plain answer', { max_tokens: 2000 }]])('%s: its request leaves the engine at once, through the door and over a hop, and frees the ledger', async (_name, changes) => {
-    const pair = await fleet.startPair();
-    const abort = new AbortController();
-    const open = [0, 1].map(() => fleet.open(pair.entry, changes, { signal: abort.signal }));
-    await fleet.until('both run', () => pair.near.engine.gauges.running === 1 && pair.far.engine.gauges.running === 1);
-    expect([ledgerOf(pair.entry).inFlight, ledgerOf(pair.door).inFlight]).toEqual([1, 1]);
-    abort.abort();
-    await fleet.until('both are gone', () => pair.near.engine.gauges.running === 0 && pair.far.engine.gauges.running === 0, 50);
-    await fleet.until('the ledgers are free', () => pair.entry.context.inFlight === 0 && ledgerOf(pair.entry).inFlight === 0 && ledgerOf(pair.door).inFlight === 0, 50);
-    await Promise.all(open);
-    expect([ledgerOf(pair.entry).totals().usedTokens, ledgerOf(pair.door).totals().usedTokens]).toEqual([0, 0]);
-    for (const view of pair.entry.context.instances.views.values()) expect(view).toMatchObject({ reservations: [], breaker: { state: 'closed' } });
-    expect(pair.entry.context.receipts.newest(2).map((one) => one.status)).toEqual(['aborted', 'aborted']);
-  });
+  test.each([
+    ['a stream', LONG],
+    ['a plain answer', { max_tokens: 2000 }],
+  ])(
+    '%s: its request leaves the engine at once, through the door and over a hop, and frees the ledger',
+    async (_name, changes) => {
+      const pair = await fleet.startPair();
+      const abort = new AbortController();
+      const open = [0, 1].map(() => fleet.open(pair.entry, changes, { signal: abort.signal }));
+      await fleet.until(
+        'both run',
+        () => pair.near.engine.gauges.running === 1 && pair.far.engine.gauges.running === 1,
+      );
+      expect([ledgerOf(pair.entry).inFlight, ledgerOf(pair.door).inFlight]).toEqual([1, 1]);
+      abort.abort();
+      await fleet.until(
+        'both are gone',
+        () => pair.near.engine.gauges.running === 0 && pair.far.engine.gauges.running === 0,
+        50,
+      );
+      await fleet.until(
+        'the ledgers are free',
+        () =>
+          pair.entry.context.inFlight === 0 &&
+          ledgerOf(pair.entry).inFlight === 0 &&
+          ledgerOf(pair.door).inFlight === 0,
+        50,
+      );
+      await Promise.all(open);
+      expect([ledgerOf(pair.entry).totals().usedTokens, ledgerOf(pair.door).totals().usedTokens]).toEqual([0, 0]);
+      for (const view of pair.entry.context.instances.views.values())
+        expect(view).toMatchObject({ reservations: [], breaker: { state: 'closed' } });
+      expect(pair.entry.context.receipts.newest(2).map((one) => one.status)).toEqual(['aborted', 'aborted']);
+    },
+  );
 });
 
 describe('an engine that fails', () => {
@@ -59,33 +92,47 @@ describe('an engine that fails', () => {
     await fleet.until('the dead one has left', () => upCount(pair.entry) === 1, 1000);
   });
 
-  test.each(['near', 'far'] as const)('its core dies before the first token (%s): the error event inside the 200 is not passed on, another answers', async (which) => {
-    const pair = await fleet.startPair();
-    pair[which].engine.setHung(true);
-    const open = await onePerInstance(pair, { stream: true });
-    await fault(pair[which], { kind: 'engine-death' });
-    for (const answer of await fleet.during(Promise.all(open), 200_000)) {
-      expect(answer.status).toBe(200);
-      expect(answer.body).not.toContain('error');
-      expect(answer.body).toContain('[DONE]');
-    }
-  });
+  test.each(['near', 'far'] as const)(
+    'its core dies before the first token (%s): the error event inside the 200 is not passed on, another answers',
+    async (which) => {
+      const pair = await fleet.startPair();
+      pair[which].engine.setHung(true);
+      const open = await onePerInstance(pair, { stream: true });
+      await fault(pair[which], { kind: 'engine-death' });
+      for (const answer of await fleet.during(Promise.all(open), 200_000)) {
+        expect(answer.status).toBe(200);
+        expect(answer.body).not.toContain('error');
+        expect(answer.body).toContain('[DONE]');
+      }
+    },
+  );
 
-  test.each(['near', 'far'] as const)('cut in the middle of a stream (%s): the client gets an error event', async (which) => {
-    const pair = await fleet.startPair();
-    await fault(pair[which], { kind: 'drop-after-chunks', chunks: 3 });
-    const answers = await fleet.during(Promise.all(await onePerInstance(pair, { stream: true, max_tokens: 50 })), 200_000);
-    const broken = answers.filter((answer) => answer.body.includes('"error"'));
-    expect(broken).toHaveLength(1);
-    expect(broken[0]).toMatchObject({ status: 200, cut: false });
-    expect(broken[0]?.body).toMatch(/data: \{"error":\{"message":"[^"]+","type":"BadGatewayError","param":null,"code":502\}\}\n\ndata: \[DONE\]\n\n$/);
-    expect(ledgerOf(pair.entry).inFlight + ledgerOf(pair.door).inFlight).toBe(0);
-  });
+  test.each(['near', 'far'] as const)(
+    'cut in the middle of a stream (%s): the client gets an error event',
+    async (which) => {
+      const pair = await fleet.startPair();
+      await fault(pair[which], { kind: 'drop-after-chunks', chunks: 3 });
+      const answers = await fleet.during(
+        Promise.all(await onePerInstance(pair, { stream: true, max_tokens: 50 })),
+        200_000,
+      );
+      const broken = answers.filter((answer) => answer.body.includes('"error"'));
+      expect(broken).toHaveLength(1);
+      expect(broken[0]).toMatchObject({ status: 200, cut: false });
+      expect(broken[0]?.body).toMatch(
+        /data: \{"error":\{"message":"[^"]+","type":"BadGatewayError","param":null,"code":502\}\}\n\ndata: \[DONE\]\n\n$/,
+      );
+      expect(ledgerOf(pair.entry).inFlight + ledgerOf(pair.door).inFlight).toBe(0);
+    },
+  );
 
   test('its own 500 or 503 is tried elsewhere, and passed on when it is the last word', async () => {
     const pair = await fleet.startPair();
     await fault(pair.near, { kind: 'status', status: 500 });
-    for (let i = 0; i < 2; i++) expect((await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion()) })).status).toBe(200);
+    for (let i = 0; i < 2; i++)
+      expect((await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion()) })).status).toBe(
+        200,
+      );
     await fault(pair.far, { kind: 'status', status: 503 });
     const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion()) });
     expect(answer.status).toBe(503);
@@ -104,7 +151,10 @@ describe('an engine that fails', () => {
     expect(refused.headers['x-emulated']).toBe('lodestar');
     await fault(engine, { kind: 'clear' });
     await fault(engine, { kind: 'hang', scope: 'engine' });
-    const hung = await fleet.during(fleet.call(urlOf(agent) + COMPLETIONS, { body: JSON.stringify(completion()) }), 10_000);
+    const hung = await fleet.during(
+      fleet.call(urlOf(agent) + COMPLETIONS, { body: JSON.stringify(completion()) }),
+      10_000,
+    );
     expect(hung.status).toBe(504);
   });
 
@@ -137,13 +187,21 @@ describe('an engine that hangs', () => {
     pair.far.engine.setHung(true);
     for (let i = 0; i < 2; i++) {
       const startMs = fleet.clock.nowMs();
-      const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion({ stream: true })) });
+      const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, {
+        body: JSON.stringify(completion({ stream: true })),
+      });
       expect(answer).toMatchObject({ status: 200, headers: { 'x-lodestar-instance': instanceOf(pair.entry) } });
       expect(fleet.clock.nowMs() - startMs).toBeLessThan(2500);
     }
-    await fleet.until('what hung was aborted', () => pair.far.engine.inFlight <= PROBE && ledgerOf(pair.door).inFlight === 0, 1000);
+    await fleet.until(
+      'what hung was aborted',
+      () => pair.far.engine.inFlight <= PROBE && ledgerOf(pair.door).inFlight === 0,
+      1000,
+    );
     pair.near.engine.setHung(true);
-    const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion({ stream: true })) });
+    const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, {
+      body: JSON.stringify(completion({ stream: true })),
+    });
     expect([503, 504]).toContain(answer.status);
     await fleet.until('all was aborted', () => pair.near.engine.inFlight + pair.far.engine.inFlight <= 2 * PROBE, 1000);
   });
@@ -198,7 +256,11 @@ describe('draining', () => {
     const pair = await fleet.startPair();
     const open = await onePerInstance(pair, { stream: true, max_tokens: 300 });
     const drained = pair.door.drain();
-    await fleet.until('the entry knows', () => [...pair.entry.context.instances.views.values()].some((view) => view.report?.draining === true), 2000);
+    await fleet.until(
+      'the entry knows',
+      () => [...pair.entry.context.instances.views.values()].some((view) => view.report?.draining === true),
+      2000,
+    );
     for (let i = 0; i < 3; i++) {
       const answer = await fleet.call(urlOf(pair.entry) + COMPLETIONS, { body: JSON.stringify(completion()) });
       expect(answer).toMatchObject({ status: 200, headers: { 'x-lodestar-instance': instanceOf(pair.entry) } });

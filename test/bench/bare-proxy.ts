@@ -1,5 +1,5 @@
-// A proxy that does nothing but pass bytes (node:http and undici, as the agent uses): the floor that the agent's added time is held against.
-// Usage: node bare-proxy.js TARGET_URL; prints {"listening": url}.
+// A proxy that does nothing but pass bytes (node:http and undici, as the agent uses): the floor that the agent's added
+// time is held against. Usage: node bare-proxy.js TARGET_URL; prints {"listening": url}.
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { Pool } from 'undici';
@@ -10,7 +10,12 @@ const server = createServer((request, response) => {
   request.on('data', (chunk: Buffer) => chunks.push(chunk));
   request.on('end', () => {
     pool.dispatch(
-      { method: 'POST', path: request.url ?? '/', headers: { 'content-type': 'application/json' }, body: Buffer.concat(chunks) },
+      {
+        method: 'POST',
+        path: request.url ?? '/',
+        headers: { 'content-type': 'application/json' },
+        body: Buffer.concat(chunks),
+      },
       {
         onRequestStart: () => undefined,
         onResponseStart: (_controller, status, headers) => {

@@ -15,10 +15,12 @@ const P99_US = 300;
 const BYTES = 40;
 
 /**
- * The index of all caches at 2 million blocks: look-ups of prompts of 32k tokens, what changes cost and how long the longest of them takes, bytes a block.
+ * The index of all caches at 2 million blocks: look-ups of prompts of 32k tokens, what changes cost and how long the
+ * longest of them takes, bytes a block.
  *
- * The fleet: conversations of 2048 blocks, each at one to three instances, behind system prompts of up to 100 blocks that many instances share; then ends of conversations
- * are evicted and others take their room, until all memory has been used again and again.
+ * The fleet: conversations of 2048 blocks, each at one to three instances, behind system prompts of up to 100 blocks
+ * that many instances share; then ends of conversations are evicted and others take their room, until all memory has
+ * been used again and again.
  */
 export function cacheIndexFigures(): Figure[] {
   const fleet = new CachedFleet(64, seededRng(1));
@@ -27,16 +29,33 @@ export function cacheIndexFigures(): Figure[] {
   const churn = fleet.turnOver();
   figures.push(...lookups('the same after 20,000 evictions', fleet.index, () => fleet.someConversation()));
   const everywhere = fleet.share(200);
-  figures.push(...lookups('all instances hold all of it', fleet.index, (i) => everywhere[i % everywhere.length] as Float64Array));
+  figures.push(
+    ...lookups('all instances hold all of it', fleet.index, (i) => everywhere[i % everywhere.length] as Float64Array),
+  );
   const unknown = Array.from({ length: 200 }, () => fleet.newBlocks(PROMPT_BLOCKS));
-  figures.push(...lookups('no instance holds any of it', fleet.index, (i) => unknown[i % unknown.length] as Float64Array));
+  figures.push(
+    ...lookups('no instance holds any of it', fleet.index, (i) => unknown[i % unknown.length] as Float64Array),
+  );
   figures.push({ name: 'growth from 1 to 2 million: longest 2048 blocks added', value: growth.longestMs, unit: 'ms' });
-  figures.push({ name: 'full: block added', value: churn.addNs, unit: 'ns' }, { name: 'full: block removed', value: churn.removeNs, unit: 'ns' });
+  figures.push(
+    { name: 'full: block added', value: churn.addNs, unit: 'ns' },
+    { name: 'full: block removed', value: churn.removeNs, unit: 'ns' },
+  );
   figures.push(...resets(fleet), admission(fleet));
-  figures.push({ name: 'bytes a block, 64 instances, most from 1 to 2 million', value: growth.mostBytes, unit: 'B', target: `<= ${BYTES} B`, ok: growth.mostBytes <= BYTES });
+  figures.push({
+    name: 'bytes a block, 64 instances, most from 1 to 2 million',
+    value: growth.mostBytes,
+    unit: 'B',
+    target: `<= ${BYTES} B`,
+    ok: growth.mostBytes <= BYTES,
+  });
   const wide = new CachedFleet(256, seededRng(2));
   const wideGrowth = wide.fill();
-  figures.push({ name: 'bytes a block, 256 instances, most from 1 to 2 million', value: wideGrowth.mostBytes, unit: 'B' });
+  figures.push({
+    name: 'bytes a block, 256 instances, most from 1 to 2 million',
+    value: wideGrowth.mostBytes,
+    unit: 'B',
+  });
   figures.push(...lookups('256 instances, long prompts at few', wide.index, () => wide.someConversation()));
   figures.push(...scattered(fleet));
   return figures;
@@ -58,7 +77,10 @@ function lookups(name: string, index: BlockIndex, prompt: (i: number) => Float64
   ];
 }
 
-/** The worst for the memory: blocks that came in no order, so that none lies where the one before it lets guess. No fleet does this; there is no target. */
+/**
+ * The worst for the memory: blocks that came in no order, so that none lies where the one before it lets guess. No
+ * fleet does this; there is no target.
+ */
 function scattered(fleet: CachedFleet): Figure[] {
   const { conversations } = fleet;
   const order = Float64Array.from({ length: conversations.length * PROMPT_BLOCKS }, (_, i) => i);
@@ -68,7 +90,9 @@ function scattered(fleet: CachedFleet): Figure[] {
     const { hashes, holders } = conversations[Math.floor(at / PROMPT_BLOCKS)] as Conversation;
     index.add(holders[0] as string, hashes[at % PROMPT_BLOCKS] as number);
   }
-  return lookups('blocks that came in no order', index, () => fleet.someConversation()).map(({ name, value, unit }) => ({ name, value, unit }));
+  return lookups('blocks that came in no order', index, () => fleet.someConversation()).map(
+    ({ name, value, unit }) => ({ name, value, unit }),
+  );
 }
 
 /** All doors send their whole views again, one after the other, as when the brain is back. */
@@ -88,7 +112,10 @@ function resets({ index, ids, conversations }: CachedFleet): Figure[] {
   return [{ name: 'all doors reset: longest pause', value: longestMs, unit: 'ms' }];
 }
 
-/** What an admitted prompt of 2048 blocks costs: expected, asked for by the next request, and taken back, among 100 siblings. */
+/**
+ * What an admitted prompt of 2048 blocks costs: expected, asked for by the next request, and taken back, among 100
+ * siblings.
+ */
 function admission(fleet: CachedFleet): Figure {
   const expectations = new Expectations(realClock);
   const head = fleet.newBlocks(1000);
@@ -103,7 +130,13 @@ function admission(fleet: CachedFleet): Figure {
     return (performance.now() - startMs) * 1000;
   });
   const p99 = quantileOf(samples, 0.99);
-  return { name: 'expecting a prompt of 2048 blocks, p99', value: p99, unit: 'µs', target: '<= 100 µs', ok: p99 <= 100 };
+  return {
+    name: 'expecting a prompt of 2048 blocks, p99',
+    value: p99,
+    unit: 'µs',
+    target: '<= 100 µs',
+    ok: p99 <= 100,
+  };
 }
 
 interface Conversation {
@@ -133,7 +166,10 @@ class CachedFleet {
     while (this.index.blockCount < BLOCKS) {
       const head = this.systemPrompts[this.below(SYSTEM_PROMPTS)] as Float64Array;
       const hashes = joined(head, this.newBlocks(PROMPT_BLOCKS - head.length));
-      const holders = Array.from({ length: 1 + (this.rng() < 0.2 ? this.below(3) : 0) }, () => this.ids[this.below(this.ids.length)] as string);
+      const holders = Array.from(
+        { length: 1 + (this.rng() < 0.2 ? this.below(3) : 0) },
+        () => this.ids[this.below(this.ids.length)] as string,
+      );
       const conversation = { hashes, tokens: hashes.map((_, i) => 16 * (i + 1)), holders };
       this.conversations.push(conversation);
       for (const holder of holders) {

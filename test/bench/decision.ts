@@ -15,13 +15,21 @@ const ROUNDS = 4000;
 const WARM_UP = 1000;
 const PROMPT_BLOCKS = 64;
 
-/** One decision (snapshot with prefix lookup, features, prior, net, choice) with a trained-size net, in microseconds. */
+/**
+ * One decision (snapshot with prefix lookup, features, prior, net, choice) with a trained-size net, in microseconds.
+ */
 export function decisionFigures(): Figure[] {
   return [8, 64].flatMap((n) => {
     const samples = measure(n);
     const target = n === 8 ? 50 : 200;
     return [
-      { name: `decision, ${n} instances, p50`, value: quantileOf(samples, 0.5), unit: 'µs', target: `<= ${target} µs`, ok: quantileOf(samples, 0.5) <= target },
+      {
+        name: `decision, ${n} instances, p50`,
+        value: quantileOf(samples, 0.5),
+        unit: 'µs',
+        target: `<= ${target} µs`,
+        ok: quantileOf(samples, 0.5) <= target,
+      },
       { name: `decision, ${n} instances, p99`, value: quantileOf(samples, 0.99), unit: 'µs' },
     ];
   });
@@ -37,7 +45,13 @@ function measure(n: number): number[] {
   const hashes = Float64Array.from({ length: PROMPT_BLOCKS }, (_, i) => 1e9 + i);
   for (let i = 0; i < n; i++) {
     const id = `i${i}`;
-    instances.applyReport(reportOf(id, { seq: 1 }, { inFlight: i % 20, decoding: i % 16, prefilling: i % 4, pendingTokens: 500 * (i % 4), usedTokens: 20_000 }));
+    instances.applyReport(
+      reportOf(
+        id,
+        { seq: 1 },
+        { inFlight: i % 20, decoding: i % 16, prefilling: i % 4, pendingTokens: 500 * (i % 4), usedTokens: 20_000 },
+      ),
+    );
     for (let block = 0; block < (i * 7) % PROMPT_BLOCKS; block++) instances.index.add(id, hashes[block] as number);
     const view = instances.views.get(id);
     view?.reservations.push({ seq: 1e6, promptTokens: 1000, ownTokens: 700 });
@@ -65,7 +79,12 @@ function randomNet(rng: () => number): ResidualNet {
     scale: new Float32Array(FEATURE_COUNT).fill(0.3),
     layers: widths.slice(1).map((outputs, i) => {
       const inputs = widths[i] as number;
-      return { inputs, outputs, weights: Float32Array.from({ length: inputs * outputs }, () => (rng() - 0.5) / Math.sqrt(inputs)), bias: new Float32Array(outputs) };
+      return {
+        inputs,
+        outputs,
+        weights: Float32Array.from({ length: inputs * outputs }, () => (rng() - 0.5) / Math.sqrt(inputs)),
+        bias: new Float32Array(outputs),
+      };
     }),
   };
 }
@@ -85,6 +104,13 @@ function tableWith(net: ResidualNet): RoutingTable {
     laws: { fleet: GENERIC_LAW, kinds: {} },
     meanOutputTokens: { fleet: 200, models: {} },
     bytesPerToken: {},
-    trust: { verdict: 'trusted', reason: 'bench', samples: 100, medianApe: 0.2, p90Coverage: 0.9, regimes: { idle: 'trusted', queued: 'trusted', full: 'trusted' } },
+    trust: {
+      verdict: 'trusted',
+      reason: 'bench',
+      samples: 100,
+      medianApe: 0.2,
+      p90Coverage: 0.9,
+      regimes: { idle: 'trusted', queued: 'trusted', full: 'trusted' },
+    },
   };
 }

@@ -11,7 +11,10 @@ export interface Figure {
 
 /** Quantile of values in any order. */
 export function quantileOf(values: readonly number[], q: number): number {
-  return quantile(values.toSorted((x, y) => x - y), q);
+  return quantile(
+    values.toSorted((x, y) => x - y),
+    q,
+  );
 }
 
 export function printFigures(title: string, figures: readonly Figure[]): void {

@@ -18,16 +18,26 @@ const MAX_RSS_MB = 500;
 const SENT_MS = /"content":"(\d+)"/g;
 
 /**
- * Four hostile bodies of 32 MB at once beside 50 streams, over an entry and the door of another agent, one form after the other: how late events reach
- * the streams' client, how long the loops of entry and door were held, and the most memory that each had. All are processes of their own; on fewer
- * cores than these six, they wait for each other, too: see the first line.
+ * Four hostile bodies of 32 MB at once beside 50 streams, over an entry and the door of another agent, one form after
+ * the other: how late events reach the streams' client, how long the loops of entry and door were held, and the most
+ * memory that each had. All are processes of their own; on fewer cores than these six, they wait for each other, too:
+ * see the first line.
  */
 export async function hostileBodyFigures(): Promise<Figure[]> {
   const dir = mkdtempSync(join(tmpdir(), 'lodestar-bench-'));
   const children: ChildProcess[] = [];
   try {
     const engine = await start(children, [PEERS, 'engine']);
-    const brain = await start(children, [LODESTAR, 'brain', '--host', '127.0.0.1', '--port', '0', '--state-dir', join(dir, 'brain')]);
+    const brain = await start(children, [
+      LODESTAR,
+      'brain',
+      '--host',
+      '127.0.0.1',
+      '--port',
+      '0',
+      '--state-dir',
+      join(dir, 'brain'),
+    ]);
     const brainUrl = brain.replace('http', 'ws');
     const door = await start(children, [...agentArgs('door', dir, brainUrl), '--vllm', engine]);
     const doorPid = children.at(-1)?.pid as number;
@@ -49,7 +59,8 @@ export async function hostileBodyFigures(): Promise<Figure[]> {
       sender.send(order);
       const [statuses] = (await once(sender, 'message')) as [number[]];
       figures.push(...(await figuresOf(form, lateMs, { entry, door })));
-      if (statuses.some((status) => status !== 200)) figures.push({ name: `${form}: an answer of the agent`, value: Math.max(...statuses), unit: 'status' });
+      if (statuses.some((status) => status !== 200))
+        figures.push({ name: `${form}: an answer of the agent`, value: Math.max(...statuses), unit: 'status' });
     }
     return [...figures, memoryOf('entry', entryPid), memoryOf('door', doorPid)];
   } finally {
@@ -77,13 +88,25 @@ async function figuresOf(what: string, lateMs: number[], agents: Record<string, 
   const late = lateMs.splice(0);
   const most = Math.max(...late);
   const figures: Figure[] = [
-    { name: `${what}: event late by at most`, value: most, unit: 'ms', target: `<= ${MAX_LATE_MS} ms`, ok: most <= MAX_LATE_MS },
+    {
+      name: `${what}: event late by at most`,
+      value: most,
+      unit: 'ms',
+      target: `<= ${MAX_LATE_MS} ms`,
+      ok: most <= MAX_LATE_MS,
+    },
     { name: `${what}: event late, p99`, value: quantileOf(late, 0.99), unit: 'ms' },
   ];
   for (const [name, url] of Object.entries(agents)) {
     const page = await (await fetch(`${url}/metrics`)).text();
     const ms = 1000 * Number(/^lodestar_agent_nodejs_eventloop_lag_max_seconds (\S+)$/m.exec(page)?.[1]);
-    figures.push({ name: `${what}: longest loop delay, ${name}`, value: ms, unit: 'ms', target: `<= ${MAX_LOOP_MS} ms`, ok: ms <= MAX_LOOP_MS });
+    figures.push({
+      name: `${what}: longest loop delay, ${name}`,
+      value: ms,
+      unit: 'ms',
+      target: `<= ${MAX_LOOP_MS} ms`,
+      ok: ms <= MAX_LOOP_MS,
+    });
   }
   return figures;
 }

@@ -16,8 +16,12 @@ export const EVENTS_PER_STEP = 2 * PER_STEP * RUN;
 const WORDS = 4000;
 const FIRST_ID = 1000;
 
-/** What the bench tells its publisher. `paced`: steps at a rate from a time on; `granted`: as fast as it can up to that step. */
-export type Order = { kind: 'paced'; fromWallMs: number; stepMs: number; steps: number } | { kind: 'granted'; steps: number };
+/**
+ * What the bench tells its publisher. `paced`: steps at a rate from a time on; `granted`: as fast as it can up to that
+ * step.
+ */
+export type Order =
+  { kind: 'paced'; fromWallMs: number; stepMs: number; steps: number } | { kind: 'granted'; steps: number };
 
 /** Token ids of a prompt; the same in both processes. */
 export function tokensOf(prompt: number): number[] {
@@ -38,12 +42,27 @@ export function promptsOf(step: number): number[] {
   return Array.from({ length: PER_STEP }, (_, at) => (step * PER_STEP + at) % PROMPTS);
 }
 
-/** What a step publishes as vLLM does: an event for each block that is evicted, from the end of its prompt, and one for the blocks of each prompt. */
+/**
+ * What a step publishes as vLLM does: an event for each block that is evicted, from the end of its prompt, and one for
+ * the blocks of each prompt.
+ */
 export function eventsOf(step: number, tokens: readonly (readonly number[])[]): KvEvent[] {
   const evicted = step * PER_STEP - HELD;
-  const removed = evicted < 0 ? [] : promptsOf(evicted / PER_STEP).flatMap((prompt) => hashesOf(prompt).toReversed().map((hash): KvEvent => ({ type: 'removed', hash })));
+  const removed =
+    evicted < 0
+      ? []
+      : promptsOf(evicted / PER_STEP).flatMap((prompt) =>
+          hashesOf(prompt)
+            .toReversed()
+            .map((hash): KvEvent => ({ type: 'removed', hash })),
+        );
   const stored = promptsOf(step).map((prompt): KvEvent => ({
-    type: 'stored', hashes: hashesOf(prompt), parent: null, tokenIds: tokens[prompt] as number[], lora: null, extraKeys: Array.from({ length: RUN }, () => null),
+    type: 'stored',
+    hashes: hashesOf(prompt),
+    parent: null,
+    tokenIds: tokens[prompt] as number[],
+    lora: null,
+    extraKeys: Array.from({ length: RUN }, () => null),
   }));
   return [...removed, ...stored];
 }

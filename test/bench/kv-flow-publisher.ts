@@ -1,10 +1,19 @@
 import { KvPublisher } from '../../sim/engine/kv-publisher.ts';
 import { BLOCK_TOKENS, eventsOf, type Order, PROMPTS, tokensOf } from './kv-flow-load.ts';
 
-/** The engine's side of `kv-flow`, a process of its own: publishes steps by order of its parent, and tells it the endpoints first. */
+/**
+ * The engine's side of `kv-flow`, a process of its own: publishes steps by order of its parent, and tells it the
+ * endpoints first.
+ */
 const TICK_MS = 1;
 const tokens = Array.from({ length: PROMPTS }, (_, prompt) => tokensOf(prompt));
-const publisher = await KvPublisher.start({ host: '127.0.0.1', port: 0, replayPort: 0, blockSize: BLOCK_TOKENS, wallMs: () => Date.now() });
+const publisher = await KvPublisher.start({
+  host: '127.0.0.1',
+  port: 0,
+  replayPort: 0,
+  blockSize: BLOCK_TOKENS,
+  wallMs: () => Date.now(),
+});
 let order: Order = { kind: 'granted', steps: 0 };
 let step = 0;
 

@@ -8,7 +8,19 @@ import type { CacheLook, Sequence } from '../../agent/door/cache/records.ts';
 import type { TokenProbe } from '../../agent/door/cache/token-probe.ts';
 import { realClock, silentLog } from '../../shared/env.ts';
 import type { Figure } from './figure.ts';
-import { BLOCK_TOKENS, EVENTS_PER_STEP, HELD, type Order, PER_STEP, PROMPTS, promptsOf, RUN, tokensOf, VOCABULARY, wordOf } from './kv-flow-load.ts';
+import {
+  BLOCK_TOKENS,
+  EVENTS_PER_STEP,
+  HELD,
+  type Order,
+  PER_STEP,
+  PROMPTS,
+  promptsOf,
+  RUN,
+  tokensOf,
+  VOCABULARY,
+  wordOf,
+} from './kv-flow-load.ts';
 
 const EVENTS_PER_S = 50_000;
 const SECONDS = 10;
@@ -25,8 +37,10 @@ const SCOPE = { salt: '00', model: 'm', cacheSalt: '' };
 const PROMPT_TOKENS = RUN * BLOCK_TOKENS;
 
 /**
- * KV events of an engine whose cache is full, from a publisher in another process over ZeroMQ through the agent's subscriber into the door's view: as many blocks go as come,
- * each run is found in the text or tokens of a request in flight, and what has changed is taken out each 20 ms. At 50,000 block events a second, then as many as one core takes.
+ * KV events of an engine whose cache is full, from a publisher in another process over ZeroMQ through the agent's
+ * subscriber into the door's view: as many blocks go as come, each run is found in the text or tokens of a request in
+ * flight, and what has changed is taken out each 20 ms. At 50,000 block events a second, then as many as one core
+ * takes.
  */
 export async function kvFlowFigures(): Promise<Figure[]> {
   const flow = await KvFlow.start();
@@ -64,7 +78,13 @@ class KvFlow {
         this.step();
       },
     };
-    this.subscriber = new KvEventSubscriber({ instance: 'bench', ...endpoints, rank: undefined, sink, env: { clock: realClock, log: silentLog } });
+    this.subscriber = new KvEventSubscriber({
+      instance: 'bench',
+      ...endpoints,
+      rank: undefined,
+      sink,
+      env: { clock: realClock, log: silentLog },
+    });
     this.subscriber.start();
     this.ticks = setInterval(() => {
       const { add, remove } = this.view.drainDelta();
@@ -74,7 +94,9 @@ class KvFlow {
 
   /** With its cache full. */
   static async start(): Promise<KvFlow> {
-    const child = fork(new URL(`./kv-flow-publisher.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url));
+    const child = fork(
+      new URL(`./kv-flow-publisher.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url),
+    );
     const [endpoints] = (await once(child, 'message')) as [{ endpoint: string; replayEndpoint: string }];
     const flow = new KvFlow(child, endpoints);
     await until('the subscriber is connected', () => flow.subscriber.latest().value.connected);
@@ -108,10 +130,28 @@ class KvFlow {
     const share = shareOf(cpu, tookMs);
     const rate = ((end - first) * EVENTS_PER_STEP * 1000) / tookMs;
     return [
-      { name: 'block events a second', value: rate, unit: '/s', target: `>= ${0.98 * EVENTS_PER_S} /s`, ok: rate >= 0.98 * EVENTS_PER_S },
-      { name: 'of one core: subscriber, view, its requests, deltas', value: 100 * share, unit: '%', target: '<= 100 %', ok: share <= 1 },
+      {
+        name: 'block events a second',
+        value: rate,
+        unit: '/s',
+        target: `>= ${0.98 * EVENTS_PER_S} /s`,
+        ok: rate >= 0.98 * EVENTS_PER_S,
+      },
+      {
+        name: 'of one core: subscriber, view, its requests, deltas',
+        value: 100 * share,
+        unit: '%',
+        target: '<= 100 %',
+        ok: share <= 1,
+      },
       { name: 'events not applied yet, most', value: most, unit: 'ms' },
-      { name: 'events not applied yet, most in the last second', value: late, unit: 'ms', target: `<= ${BACKLOG_MS} ms`, ok: late <= BACKLOG_MS },
+      {
+        name: 'events not applied yet, most in the last second',
+        value: late,
+        unit: 'ms',
+        target: `<= ${BACKLOG_MS} ms`,
+        ok: late <= BACKLOG_MS,
+      },
     ];
   }
 
@@ -127,7 +167,10 @@ class KvFlow {
     ];
   }
 
-  /** Prefix blocks that the view knows by events, of those that the engine holds: the text of one block is known by its request alone. */
+  /**
+   * Prefix blocks that the view knows by events, of those that the engine holds: the text of one block is known by its
+   * request alone.
+   */
   attributed(): Figure {
     const held = Array.from({ length: HELD / PER_STEP }, (_, at) => promptsOf(this.applied - 1 - at)).flat();
     const right = held.filter((prompt) => {
@@ -136,7 +179,13 @@ class KvFlow {
     }).length;
     const { source } = this.view.figures();
     const share = source === 'events' ? right / held.length : 0;
-    return { name: 'cached prompts that the view tells by events', value: 100 * share, unit: '%', target: '>= 99 %', ok: share >= 0.99 };
+    return {
+      name: 'cached prompts that the view tells by events',
+      value: 100 * share,
+      unit: '%',
+      target: '>= 99 %',
+      ok: share >= 0.99,
+    };
   }
 
   /** So many steps more, never more than a window of them under way. */
@@ -155,7 +204,11 @@ class KvFlow {
   private step(): void {
     for (const { sequence, look } of this.live.shift() ?? []) {
       const source = sequence.prompt.exactTokens ? undefined : { path: '', headers: {}, body: [] };
-      this.view.finish(sequence, { promptTokens: PROMPT_TOKENS, outputTokens: 1, cachedTokens: look.hitTokens, answer: undefined, source }, look);
+      this.view.finish(
+        sequence,
+        { promptTokens: PROMPT_TOKENS, outputTokens: 1, cachedTokens: look.hitTokens, answer: undefined, source },
+        look,
+      );
     }
     this.admit(this.applied + AHEAD);
     this.applied += 1;
@@ -183,7 +236,16 @@ function promptOf(at: number): CachePrompt {
   const exactTokens = at % 2 === 0;
   const text = exactTokens ? Buffer.from(Int32Array.from(ids).buffer) : Buffer.from(ids.map(wordOf).join(''));
   const { hashes, end } = fingerprint(text, SCOPE);
-  return { hashes, end, text, model: SCOPE.model, cacheSalt: '', promptTokens: ids.length, tokensPerBlock: (64 * ids.length) / text.length, exactTokens };
+  return {
+    hashes,
+    end,
+    text,
+    model: SCOPE.model,
+    cacheSalt: '',
+    promptTokens: ids.length,
+    tokensPerBlock: (64 * ids.length) / text.length,
+    exactTokens,
+  };
 }
 
 /** Tells the text of every token at the first question. */

@@ -15,13 +15,30 @@ export function start(children: ChildProcess[], args: string[]): Promise<string>
   children.push(child);
   return new Promise((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`${args.slice(0, 2).join(' ')} exited with ${code}`)));
-    createInterface({ input: child.stdout }).once('line', (line) => resolve((JSON.parse(line) as { listening: string }).listening));
+    createInterface({ input: child.stdout }).once('line', (line) =>
+      resolve((JSON.parse(line) as { listening: string }).listening),
+    );
   });
 }
 
 /** Arguments of an agent on a free port of this machine. */
 export function agentArgs(id: string, dir: string, brainUrl: string): string[] {
-  return [LODESTAR, 'agent', '--id', id, '--host', '127.0.0.1', '--port', '0', '--set', 'agent.advertiseUrl=http://127.0.0.1:0', '--brain-url', brainUrl, '--state-dir', join(dir, id)];
+  return [
+    LODESTAR,
+    'agent',
+    '--id',
+    id,
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '0',
+    '--set',
+    'agent.advertiseUrl=http://127.0.0.1:0',
+    '--brain-url',
+    brainUrl,
+    '--state-dir',
+    join(dir, id),
+  ];
 }
 
 export async function until(ready: () => Promise<boolean>): Promise<void> {

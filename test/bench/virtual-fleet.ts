@@ -10,7 +10,12 @@ const GPUS = ['A30', 'A30', 'L20', 'A100'];
 const LENGTH_SCALE = 0.125;
 const STEP_MS = 2;
 /** Batches at which a law is judged: decodes (sequences, context tokens) and prefill chunks over nothing cached. */
-const DECODES = [[1, 500], [8, 8000], [16, 16_000], [32, 24_000]] as const;
+const DECODES = [
+  [1, 500],
+  [8, 8000],
+  [16, 16_000],
+  [32, 24_000],
+] as const;
 const CHUNKS = [256, 512, 1024, 2048] as const;
 
 interface Run {
@@ -21,7 +26,9 @@ interface Run {
   lawError: number;
 }
 
-/** Agents, brain and emulated engines on virtual time under a trace: figures that do not depend on this machine's speed. */
+/**
+ * Agents, brain and emulated engines on virtual time under a trace: figures that do not depend on this machine's speed.
+ */
 async function run(rate: number, seconds: number, policy: PolicyName | undefined): Promise<Run> {
   const fleet = new TestFleet();
   try {
@@ -30,7 +37,11 @@ async function run(rate: number, seconds: number, policy: PolicyName | undefined
     await fleet.startBrain();
     for (const [i, gpu] of gpus.entries()) {
       const engine = await fleet.startEngine(0, gpu);
-      await fleet.startAgent(`a${i}`, [{ url: engine.url, kind: { gpu: gpu.key } }], policy ? { 'agent.policy': policy } : {});
+      await fleet.startAgent(
+        `a${i}`,
+        [{ url: engine.url, kind: { gpu: gpu.key } }],
+        policy ? { 'agent.policy': policy } : {},
+      );
     }
     await fleet.ready(gpus.length);
     return await drive(fleet, gpus, rate, seconds);
@@ -41,17 +52,29 @@ async function run(rate: number, seconds: number, policy: PolicyName | undefined
 
 async function drive(fleet: TestFleet, gpus: readonly GpuProfile[], rate: number, seconds: number): Promise<Run> {
   const agents = [...fleet.agents.values()];
-  const trace = pace(readMooncake(bundledTrace, { seed: 1, lengthScale: LENGTH_SCALE, outputScale: 0.25 }).requests, { rate });
-  const requests = planRequests(trace.filter((one) => one.arrivalMs < seconds * 1000), LENGTH_SCALE);
+  const trace = pace(readMooncake(bundledTrace, { seed: 1, lengthScale: LENGTH_SCALE, outputScale: 0.25 }).requests, {
+    rate,
+  });
+  const requests = planRequests(
+    trace.filter((one) => one.arrivalMs < seconds * 1000),
+    LENGTH_SCALE,
+  );
   const state = { done: false };
   const startMs = fleet.clock.nowMs();
-  const load = runLoad({ urls: agents.map((agent) => `http://127.0.0.1:${agent.port}`), requests, api: 'completions', model: MODEL, clock: fleet.clock }).finally(() => (state.done = true));
+  const load = runLoad({
+    urls: agents.map((agent) => `http://127.0.0.1:${agent.port}`),
+    requests,
+    api: 'completions',
+    model: MODEL,
+    clock: fleet.clock,
+  }).finally(() => (state.done = true));
   let trustedAfterMs: number | undefined;
   let lawError: number | undefined;
   while (!state.done) {
     await fleet.advance(20, STEP_MS);
     const afterMs = fleet.clock.nowMs() - startMs;
-    if (trustedAfterMs === undefined && agents.some((agent) => agent.context.tables.table?.trust.verdict === 'trusted')) trustedAfterMs = afterMs;
+    if (trustedAfterMs === undefined && agents.some((agent) => agent.context.tables.table?.trust.verdict === 'trusted'))
+      trustedAfterMs = afterMs;
     if (lawError === undefined && afterMs >= 30_000) lawError = worstLawError(fleet, gpus);
   }
   return { result: await load, trustedAfterMs, lawError: lawError ?? NaN };
@@ -65,8 +88,13 @@ function worstLawError(fleet: TestFleet, gpus: readonly GpuProfile[]): number {
     const gpu = gpus[i];
     if (!law || !gpu) return;
     const truth = { ...gpu, c5: gpu.c5 ?? 0, t0: gpu.T0 ?? 0 };
-    for (const [n, context] of DECODES) worst = Math.max(worst, Math.abs(decodeStepMs(law, n, context) / decodeStepMs(truth, n, context) - 1));
-    for (const tokens of CHUNKS) worst = Math.max(worst, Math.abs((law.c0 + prefillWorkMs(law, tokens, 0, 0)) / (truth.c0 + prefillWorkMs(truth, tokens, 0, 0)) - 1));
+    for (const [n, context] of DECODES)
+      worst = Math.max(worst, Math.abs(decodeStepMs(law, n, context) / decodeStepMs(truth, n, context) - 1));
+    for (const tokens of CHUNKS)
+      worst = Math.max(
+        worst,
+        Math.abs((law.c0 + prefillWorkMs(law, tokens, 0, 0)) / (truth.c0 + prefillWorkMs(truth, tokens, 0, 0)) - 1),
+      );
   });
   return worst;
 }
@@ -76,12 +104,26 @@ export async function coldStartFigures(): Promise<Figure[]> {
   const { trustedAfterMs, lawError } = await run(5, 32, undefined);
   const seconds = (trustedAfterMs ?? Infinity) / 1000;
   return [
-    { name: 'cold brain to first trusted table, 5 requests/s', value: seconds, unit: 's', target: '<= 30 s', ok: seconds <= 30 },
-    { name: 'step-time law after 30 s, largest error of 32 steps', value: lawError * 100, unit: '%', target: '<= 10 %', ok: lawError <= 0.1 },
+    {
+      name: 'cold brain to first trusted table, 5 requests/s',
+      value: seconds,
+      unit: 's',
+      target: '<= 30 s',
+      ok: seconds <= 30,
+    },
+    {
+      name: 'step-time law after 30 s, largest error of 32 steps',
+      value: lawError * 100,
+      unit: '%',
+      target: '<= 10 %',
+      ok: lawError <= 0.1,
+    },
   ];
 }
 
-/** The demo's load on virtual time, each policy from cold: what routing alone is worth, without this machine's noise. */
+/**
+ * The demo's load on virtual time, each policy from cold: what routing alone is worth, without this machine's noise.
+ */
 export async function mixedFleetFigures(): Promise<Figure[]> {
   const figures: Figure[] = [];
   const learned = (await run(10, 65, undefined)).result;
@@ -91,7 +133,8 @@ export async function mixedFleetFigures(): Promise<Figure[]> {
   );
   for (const policy of ['prefix-load', 'lmetric', 'least-request'] as const) {
     const other = (await run(10, 65, policy)).result;
-    const ratio = (pick: (result: LoadResult) => number | null | undefined): number => (pick(other) ?? NaN) / (pick(learned) ?? NaN);
+    const ratio = (pick: (result: LoadResult) => number | null | undefined): number =>
+      (pick(other) ?? NaN) / (pick(learned) ?? NaN);
     figures.push(
       { name: `${policy} / learned, mean TTFT`, value: ratio((one) => one.ttftMs.mean), unit: 'x' },
       { name: `${policy} / learned, p99 TTFT`, value: ratio((one) => one.ttftMs.p99), unit: 'x' },

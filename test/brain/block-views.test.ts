@@ -25,7 +25,10 @@ beforeEach(() => {
 });
 
 function makeViews(max?: number): BlockViews {
-  const source = { peers: () => peers, askDoor: (instance: string, message: BrainMessage) => void asked.push(`${message.t} ${instance}`) };
+  const source = {
+    peers: () => peers,
+    askDoor: (instance: string, message: BrainMessage) => void asked.push(`${message.t} ${instance}`),
+  };
   return new BlockViews(clock, counters, source, max);
 }
 
@@ -88,10 +91,16 @@ describe('block deltas', () => {
   it('are replayed in frames of bounded size whose last has the present sequence number', () => {
     const total = 2 * MAX_HASHES_PER_FRAME + 10;
     const hashes = Array.from({ length: total }, (_, i) => i + 1);
-    for (let i = 0; i < 3; i++) apply(blocks('i', i, hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME), { reset: i === 0 }));
+    for (let i = 0; i < 3; i++)
+      apply(blocks('i', i, hashes.slice(i * MAX_HASHES_PER_FRAME, (i + 1) * MAX_HASHES_PER_FRAME), { reset: i === 0 }));
     const joiner = join();
     apply(blocks('i', 3, [total + 1]));
-    expect(frames(joiner).map(({ seq, reset }) => `${seq} ${reset}`)).toEqual(['0 true', '1 false', '2 false', '3 false']);
+    expect(frames(joiner).map(({ seq, reset }) => `${seq} ${reset}`)).toEqual([
+      '0 true',
+      '1 false',
+      '2 false',
+      '3 false',
+    ]);
     expect(mirror(frames(joiner)).hashes).toHaveLength(total + 1);
   });
 
@@ -140,7 +149,14 @@ describe('block deltas', () => {
   it('beyond the bound are passed on but not kept, and the door is asked when somebody joins', () => {
     views = makeViews(10);
     apply(blocks('i', 0, [1, 2, 3], { reset: true }));
-    apply(blocks('j', 0, Array.from({ length: 20 }, (_, i) => i + 1), { reset: true }));
+    apply(
+      blocks(
+        'j',
+        0,
+        Array.from({ length: 20 }, (_, i) => i + 1),
+        { reset: true },
+      ),
+    );
     expect(views.totals()).toEqual({ views: 2, hashes: 3 });
     const joiner = join();
     expect(frames(joiner).map(({ instance }) => instance)).toEqual(['i']);

@@ -36,34 +36,101 @@ export function brainConfig(stateDir: string, brain: Partial<Config['brain']> = 
 
 export function hello(agent: string, more: Partial<HelloMessage> = {}): HelloMessage {
   return {
-    t: 'hello', protocol: 1, protocolOldest: 1, featureSchema: 1, agent, epoch: 1, credential: `credential-of-${agent}-`.padEnd(32, 'x'),
-    version: '0.0.0', doorUrl: `http://${agent}:8080`, capabilities: [], ...more,
+    t: 'hello',
+    protocol: 1,
+    protocolOldest: 1,
+    featureSchema: 1,
+    agent,
+    epoch: 1,
+    credential: `credential-of-${agent}-`.padEnd(32, 'x'),
+    version: '0.0.0',
+    doorUrl: `http://${agent}:8080`,
+    capabilities: [],
+    ...more,
   };
 }
 
 export function report(instance: string, agent: string, more: Partial<InstanceReport> = {}): InstanceReport {
   return {
-    instance, agent, doorUrl: `http://${agent}:8080`, incarnation: 1, seq: 1, ageMs: 0, health: 'up', draining: false, models: ['m'], kind: 'm A30',
+    instance,
+    agent,
+    doorUrl: `http://${agent}:8080`,
+    incarnation: 1,
+    seq: 1,
+    ageMs: 0,
+    health: 'up',
+    draining: false,
+    models: ['m'],
+    kind: 'm A30',
     limits: { kvTokens: 100_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 },
     ledger: {
-      inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, pendingPromptTokens: 0, decodeContextTokens: 0,
-      usedTokens: 0, workRatio: 0, meanOutputTokens: 0, stepAgeMs: -1,
+      inFlight: 0,
+      waiting: 0,
+      prefilling: 0,
+      decoding: 0,
+      pendingTokens: 0,
+      waitingTokens: 0,
+      pendingPromptTokens: 0,
+      decodeContextTokens: 0,
+      usedTokens: 0,
+      workRatio: 0,
+      meanOutputTokens: 0,
+      stepAgeMs: -1,
     },
-    law: { ...GENERIC_LAW }, cache: null, engine: null, gpu: null, host: null, seen: [], ...more,
+    law: { ...GENERIC_LAW },
+    cache: null,
+    engine: null,
+    gpu: null,
+    host: null,
+    seen: [],
+    ...more,
   };
 }
 
 export function blocks(instance: string, seq: number, add: number[], more: Partial<BlocksMessage> = {}): BlocksMessage {
-  return { t: 'blocks', instance, incarnation: 1, seq, reset: false, add: packHashes(add), remove: packHashes([]), tokens: packTokens(add.map(() => 0)), ...more };
+  return {
+    t: 'blocks',
+    instance,
+    incarnation: 1,
+    seq,
+    reset: false,
+    add: packHashes(add),
+    remove: packHashes([]),
+    tokens: packTokens(add.map(() => 0)),
+    ...more,
+  };
 }
 
 /** A sample whose TTFT and TPOT are the prior's times e^ttft and e^tpot. */
 export function sample(row: Float32Array, ttft: number, tpot: number, more: Partial<Sample> = {}): Sample {
   return {
-    instance: 'i', kind: 'm A30', model: 'm', atWallMs: 0, row: toBytes(row), priorTtftMs: 200, priorTpotMs: 25, predictedTtftMs: 200,
-    predictedTtftP90Ms: 300, regime: 'idle', policy: 'prefix-load', reason: 'exploit', propensity: 1, tableVersion: 1, stream: true, promptBytes: 4000,
-    promptTokens: 1000, hitTokens: 0,
-    outcome: { status: 'ok', ttftMs: 200 * Math.exp(ttft), tpotMs: 25 * Math.exp(tpot), e2eMs: 3000, outputTokens: 100, promptTokens: 1000, cachedTokens: 0 },
+    instance: 'i',
+    kind: 'm A30',
+    model: 'm',
+    atWallMs: 0,
+    row: toBytes(row),
+    priorTtftMs: 200,
+    priorTpotMs: 25,
+    predictedTtftMs: 200,
+    predictedTtftP90Ms: 300,
+    regime: 'idle',
+    policy: 'prefix-load',
+    reason: 'exploit',
+    propensity: 1,
+    tableVersion: 1,
+    stream: true,
+    promptBytes: 4000,
+    promptTokens: 1000,
+    hitTokens: 0,
+    outcome: {
+      status: 'ok',
+      ttftMs: 200 * Math.exp(ttft),
+      tpotMs: 25 * Math.exp(tpot),
+      e2eMs: 3000,
+      outputTokens: 100,
+      promptTokens: 1000,
+      cachedTokens: 0,
+    },
     ...more,
   };
 }

@@ -38,16 +38,27 @@ beforeEach(async () => {
   wakes = [];
   spy = logSpy();
   const welcome = { brainEpoch: 7, salt: 'ab'.repeat(32), table: () => null };
-  hub = new Hub({ token: TOKEN, maxAgents: 3, maxFrameBytes: 65_536, bufferMaxBytes: 256 * 1024 }, { ...testEnv(clock), log: spy.log }, store, counters, welcome, {
-    joined: (peer) => note(joined, peer),
-    left: (peer) => note(left, peer),
-    message: (peer, message) => note(received, { agent: peer.agent, message }),
-    samples: (peer, batch) => note(received, { agent: peer.agent, message: { t: 'samples', invalid: batch.invalid, count: batch.samples.length } }),
-    caughtUp: (peer) => {
-      peer.owed.state = false;
-      peer.send(encode({ t: 'state', seq: 9, full: true, reports: [], gone: [] }));
+  hub = new Hub(
+    { token: TOKEN, maxAgents: 3, maxFrameBytes: 65_536, bufferMaxBytes: 256 * 1024 },
+    { ...testEnv(clock), log: spy.log },
+    store,
+    counters,
+    welcome,
+    {
+      joined: (peer) => note(joined, peer),
+      left: (peer) => note(left, peer),
+      message: (peer, message) => note(received, { agent: peer.agent, message }),
+      samples: (peer, batch) =>
+        note(received, {
+          agent: peer.agent,
+          message: { t: 'samples', invalid: batch.invalid, count: batch.samples.length },
+        }),
+      caughtUp: (peer) => {
+        peer.owed.state = false;
+        peer.send(encode({ t: 'state', seq: 9, full: true, reports: [], gone: [] }));
+      },
     },
-  });
+  );
   server = createServer();
   hub.attach(server);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -75,7 +86,13 @@ describe('admission', () => {
   it('welcomes an agent with the token, a hello and a common protocol', async () => {
     const agent = await TestAgent.connect(url);
     agent.send(hello('a', { protocol: 99, protocolOldest: 1 }));
-    expect(await agent.next('welcome')).toEqual({ t: 'welcome', protocol: PROTOCOL_VERSION, brainEpoch: 7, salt: 'ab'.repeat(32), table: null });
+    expect(await agent.next('welcome')).toEqual({
+      t: 'welcome',
+      protocol: PROTOCOL_VERSION,
+      brainEpoch: 7,
+      salt: 'ab'.repeat(32),
+      table: null,
+    });
     expect(hub.peer('a')?.hello.doorUrl).toBe('http://a:8080');
   });
 
@@ -219,7 +236,13 @@ describe('liveness', () => {
     const reader = await TestAgent.join(url, hello('slow'));
     const peer = joined[0] as Peer;
     reader.socket.pause();
-    const chunk = encode({ t: 'state', seq: 1, full: false, reports: [], gone: Array.from({ length: 4000 }, () => 'x'.repeat(250)) });
+    const chunk = encode({
+      t: 'state',
+      seq: 1,
+      full: false,
+      reports: [],
+      gone: Array.from({ length: 4000 }, () => 'x'.repeat(250)),
+    });
     while (!peer.slow()) peer.send(chunk);
     hub.broadcast({ t: 'ack', batch: 1 }, (one) => (one.owed.state = true));
     expect(peer.owed.state).toBe(true);
@@ -242,7 +265,8 @@ describe('liveness', () => {
 
 it('warns of connections without the token at most each 10 s, with their count', async () => {
   const refused = (): Promise<void> => expect(TestAgent.connect(url, 'wrong')).rejects.toThrow('401');
-  const counts = (): unknown[] => spy.lines.filter(({ msg }) => msg.includes('without the fleet token')).map((line) => ({ ...line }) as unknown);
+  const counts = (): unknown[] =>
+    spy.lines.filter(({ msg }) => msg.includes('without the fleet token')).map((line) => ({ ...line }) as unknown);
   for (let i = 0; i < 3; i++) await refused();
   expect(counts()).toMatchObject([{ level: 40, count: 1, from: expect.stringContaining('127.0.0.1') as string }]);
   clock.advance(10_000);

@@ -33,11 +33,19 @@ function acks(peer: FakePeer): unknown[] {
 
 it('takes a batch once, stores it, and acknowledges it every time', async () => {
   const peer = new FakePeer('a');
-  const batch = { batch: 3, dropped: 0, samples: [sample(featureRow(), 0.1, 0), sample(featureRow(), 0.2, 0)], invalid: 1 };
+  const batch = {
+    batch: 3,
+    dropped: 0,
+    samples: [sample(featureRow(), 0.1, 0), sample(featureRow(), 0.2, 0)],
+    invalid: 1,
+  };
   await ingest.accept(peer, batch);
   await ingest.accept(peer, batch);
   await ingest.accept(new FakePeer('b'), batch);
-  expect(acks(peer)).toEqual([{ t: 'ack', batch: 3 }, { t: 'ack', batch: 3 }]);
+  expect(acks(peer)).toEqual([
+    { t: 'ack', batch: 3 },
+    { t: 'ack', batch: 3 },
+  ]);
   expect(taken).toHaveLength(4);
   expect([...store.samplesSince(0)].map((stored) => stored.sample.priorTtftMs)).toEqual([200, 200, 200, 200]);
   expect(counters).toMatchObject({ samplesReceived: 4, samplesInvalid: 2, batchesDuplicate: 1 });
@@ -61,7 +69,13 @@ it('forgets old batch numbers but never takes one of them again', async () => {
 
 it('counts what agents say they lost, which is a total of theirs', async () => {
   const peer = new FakePeer('a');
-  for (const [batch, dropped] of [[0, 0], [1, 7], [2, 7], [3, 9]] as const) await ingest.accept(peer, { batch, dropped, samples: [], invalid: 0 });
+  for (const [batch, dropped] of [
+    [0, 0],
+    [1, 7],
+    [2, 7],
+    [3, 9],
+  ] as const)
+    await ingest.accept(peer, { batch, dropped, samples: [], invalid: 0 });
   expect(counters.samplesLost).toBe(9);
 });
 
@@ -78,7 +92,11 @@ it('keeps mean answer length and bytes per token of each model, with forgetting'
   const stats = new ModelStats();
   expect(stats.figures()).toEqual({ meanOutputTokens: { fleet: 200, models: {} }, bytesPerToken: {} });
   const base = sample(featureRow(), 0, 0);
-  const of = (outputTokens: number, more: Partial<Sample> = {}): Sample => ({ ...base, ...more, outcome: { ...base.outcome, outputTokens, status: 'ok' } });
+  const of = (outputTokens: number, more: Partial<Sample> = {}): Sample => ({
+    ...base,
+    ...more,
+    outcome: { ...base.outcome, outputTokens, status: 'ok' },
+  });
   for (let i = 0; i < 4000; i++) stats.note(of(1000));
   for (let i = 0; i < 4000; i++) stats.note(of(50, { promptBytes: 3000 }));
   stats.note({ ...base, outcome: { ...base.outcome, status: 'failed', outputTokens: 1e6 } });

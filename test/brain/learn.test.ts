@@ -12,21 +12,29 @@ import { VirtualClock } from '../helpers/virtual-clock.ts';
 import { FakeTrainer, featureRow, sample, testEnv } from './fixtures.ts';
 
 const OPTIONS: LearnerOptions = {
-  recencySize: 2048, diversitySize: 512, maxAgeMs: 3_600_000, minNewSamples: 32, hidden: [32, 32], trust: { minSamples: 40, maxMedianApe: 0.35 },
+  recencySize: 2048,
+  diversitySize: 512,
+  maxAgeMs: 3_600_000,
+  minNewSamples: 32,
+  hidden: [32, 32],
+  trust: { minSamples: 40, maxMedianApe: 0.35 },
 };
 
 function learnerWith(trainer: Trainer, start = { champion: null, trusted: false }) {
   const clock = new VirtualClock();
   const counters = newCounters();
   const champions: number[] = [];
-  const learner = new Learner(OPTIONS, testEnv(clock), trainer, counters, start, () => champions.push(counters.challengersAccepted));
+  const learner = new Learner(OPTIONS, testEnv(clock), trainer, counters, start, () =>
+    champions.push(counters.challengersAccepted),
+  );
   return { clock, counters, champions, learner };
 }
 
 /** Traffic whose TTFT departs from the prior by a function of two features, and its TPOT by a third, with noise. */
 function drawSample(rng: Rng, sign = 1): Sample {
   const row = featureRow({ 0: 6 + 3 * rng(), 6: 4 * rng(), 22: rng() });
-  const ttft = sign * (0.35 * (row[6] as number) - 0.5) + 0.4 * Math.max(0, (row[0] as number) - 7.5) + 0.1 * (rng() - 0.5);
+  const ttft =
+    sign * (0.35 * (row[6] as number) - 0.5) + 0.4 * Math.max(0, (row[0] as number) - 7.5) + 0.1 * (rng() - 0.5);
   const tpot = 0.6 * (row[22] as number) + 0.05 * (rng() - 0.5);
   return sample(row, ttft, tpot);
 }
@@ -35,14 +43,22 @@ function drawSample(rng: Rng, sign = 1): Sample {
 function constantTrainer(value: number): FakeTrainer {
   return new FakeTrainer(async ({ hidden }: FitRequest): Promise<FitResult> => {
     const ones = new Float32Array(FEATURE_COUNT).fill(1);
-    const net = initialNet(hidden, new Float32Array(FEATURE_COUNT), ones, [value, value + 0.3, value, value + 0.3], seededRng(1));
+    const net = initialNet(
+      hidden,
+      new Float32Array(FEATURE_COUNT),
+      ones,
+      [value, value + 0.3, value, value + 0.3],
+      seededRng(1),
+    );
     return { net, steps: 1, lossBefore: 1, lossAfter: 1 };
   });
 }
 
 describe('the learner', () => {
   it('learns a residual, beats the prior on outcomes it has not seen, and earns trust', async () => {
-    const { clock, counters, champions, learner } = learnerWith(new InThreadTrainer({ backend: 'wasm', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }));
+    const { clock, counters, champions, learner } = learnerWith(
+      new InThreadTrainer({ backend: 'wasm', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }),
+    );
     const rng = seededRng(11);
     expect(learner.verdict().verdict).toBe('learning');
     for (let second = 0; second < 160; second++) {
@@ -62,7 +78,9 @@ describe('the learner', () => {
   it('repeats to the byte with the same seed', async () => {
     const nets = [];
     for (let run = 0; run < 2; run++) {
-      const { learner } = learnerWith(new InThreadTrainer({ backend: 'wasm', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }));
+      const { learner } = learnerWith(
+        new InThreadTrainer({ backend: 'wasm', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }),
+      );
       const rng = seededRng(5);
       for (let i = 0; i < 64; i++) learner.observe(drawSample(rng));
       await learner.turn();
@@ -107,7 +125,8 @@ describe('the learner', () => {
   it('neither judges nor learns by a law that has been refitted since', async () => {
     const trainer = new FakeTrainer();
     const { learner } = learnerWith(trainer);
-    const seenSteps = (steps: number): Sample => sample(featureRow({ [FEATURES.indexOf('lawSamples')]: Math.log1p(steps) }), 1, 1, { atWallMs: 10 * steps });
+    const seenSteps = (steps: number): Sample =>
+      sample(featureRow({ [FEATURES.indexOf('lawSamples')]: Math.log1p(steps) }), 1, 1, { atWallMs: 10 * steps });
     for (let i = 0; i < 40; i++) learner.observe(seenSteps(20));
     for (let i = 0; i < 40; i++) learner.observe(seenSteps(100));
     learner.observe(seenSteps(30));
@@ -123,14 +142,19 @@ describe('the learner', () => {
     for (let i = 0; i < 100; i++) learner.observe(drawSample(rng));
     await learner.turn();
     expect(counters.roundsFailed).toBe(1);
-    expect(learner.status()).toMatchObject({ challenger: null, alarm: { reason: expect.stringContaining('not finite') } });
+    expect(learner.status()).toMatchObject({
+      challenger: null,
+      alarm: { reason: expect.stringContaining('not finite') },
+    });
     for (let i = 0; i < 40; i++) learner.observe(drawSample(rng));
     await learner.turn();
     expect(trainer.requests).toHaveLength(2);
   });
 
   it('counts a training thread that ended', async () => {
-    const { counters, learner } = learnerWith(new FakeTrainer(() => Promise.reject(new LodestarError('TRAINER_STALLED', 'no answer'))));
+    const { counters, learner } = learnerWith(
+      new FakeTrainer(() => Promise.reject(new LodestarError('TRAINER_STALLED', 'no answer'))),
+    );
     const rng = seededRng(2);
     for (let i = 0; i < 40; i++) learner.observe(drawSample(rng));
     await learner.turn();

@@ -10,7 +10,18 @@ import { FEATURE_COUNT } from '../../shared/features.ts';
 import { GENERIC_LAW } from '../../shared/predictor/step-law.ts';
 import { openTable, type RoutingTable, tableNet } from '../../shared/table.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
-import { blocks, brainConfig, FakeTrainer, featureRow, hello, report, sample, tempDir, testEnv, TOKEN } from './fixtures.ts';
+import {
+  blocks,
+  brainConfig,
+  FakeTrainer,
+  featureRow,
+  hello,
+  report,
+  sample,
+  tempDir,
+  testEnv,
+  TOKEN,
+} from './fixtures.ts';
 import { TestAgent } from './test-agent.ts';
 
 let dir: ReturnType<typeof tempDir>;
@@ -49,13 +60,23 @@ function get(path: string, token: string = TOKEN): Promise<Response> {
 }
 
 function put(body: unknown): Promise<Response> {
-  return fetch(`${brain.url}/lodestar/policy`, { method: 'PUT', headers: { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' }, body: JSON.stringify(body) });
+  return fetch(`${brain.url}/lodestar/policy`, {
+    method: 'PUT',
+    headers: { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  });
 }
 
 /** A trainer whose net says log ratio 0.8 for everything. */
 function fixedTrainer(): FakeTrainer {
   return new FakeTrainer(async ({ hidden }) => {
-    const net = initialNet(hidden, new Float32Array(FEATURE_COUNT), new Float32Array(FEATURE_COUNT).fill(1), [0.8, 0.9, 0.8, 0.9], seededRng(1));
+    const net = initialNet(
+      hidden,
+      new Float32Array(FEATURE_COUNT),
+      new Float32Array(FEATURE_COUNT).fill(1),
+      [0.8, 0.9, 0.8, 0.9],
+      seededRng(1),
+    );
     return { net, steps: 1, lossBefore: 1, lossAfter: 1 };
   });
 }
@@ -77,7 +98,13 @@ describe('a brain', () => {
     a.send(blocks('i', 0, [1, 2, 3], { reset: true }));
     expect([...unpackHashes((await b.next('blocks')).add)]).toEqual([1, 2, 3]);
     const table = await nextTable(b);
-    expect(table).toMatchObject({ version: 1, policy: 'learned', objective: 'ttft', net: null, roster: [{ instance: 'i', agent: 'a', doorUrl: 'http://a:8080' }] });
+    expect(table).toMatchObject({
+      version: 1,
+      policy: 'learned',
+      objective: 'ttft',
+      net: null,
+      roster: [{ instance: 'i', agent: 'a', doorUrl: 'http://a:8080' }],
+    });
     expect(table.trust.verdict).toBe('learning');
     expect((await b.next('state', ({ reports }) => reports.length > 0)).reports[0]?.instance).toBe('i');
     const later = await nextTable(b);
@@ -120,10 +147,18 @@ describe('a brain', () => {
     }
     expect(table.net).not.toBeNull();
     const choice = await put({ policy: 'learned', objective: 'e2e' });
-    expect(await choice.json()).toMatchObject({ policy: 'learned', objective: 'e2e', source: 'operator', inForce: 'learned' });
+    expect(await choice.json()).toMatchObject({
+      policy: 'learned',
+      objective: 'e2e',
+      source: 'operator',
+      inForce: 'learned',
+    });
     table = await nextTable(a);
     expect(table.weights.decode).toBe(1);
-    const before = (await (await get('/lodestar/status')).json()) as { learner: { samples: { recency: number } }; brainEpoch: number };
+    const before = (await (await get('/lodestar/status')).json()) as {
+      learner: { samples: { recency: number } };
+      brainEpoch: number;
+    };
     await brain.close();
     expect((await a.closed).code).toBe(1001);
 
@@ -134,7 +169,10 @@ describe('a brain', () => {
     salts.push(welcome.salt);
     expect(salts[0]).toBe(salts[1]);
     expect(openTable(welcome.table as NonNullable<typeof welcome.table>)).toEqual(table);
-    const after = (await (await get('/lodestar/status')).json()) as typeof before & { trust: { verdict: string; samples: number }; policy: object };
+    const after = (await (await get('/lodestar/status')).json()) as typeof before & {
+      trust: { verdict: string; samples: number };
+      policy: object;
+    };
     expect(after.brainEpoch).toBeGreaterThan(before.brainEpoch);
     expect(after.learner).toMatchObject({ champion: 'net', samples: { recency: before.learner.samples.recency } });
     expect(after.trust).toMatchObject({ verdict: 'trusted', samples: 0 });
@@ -158,8 +196,12 @@ describe('a brain', () => {
     await start();
     const { port } = new URL(brain.url);
     const other = tempDir();
-    await expect(startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer())).rejects.toThrow('brain.port');
-    await expect(startBrain(brainConfig(fileURLToPath(import.meta.url)), testEnv(), new FakeTrainer())).rejects.toThrow('brain.stateDir');
+    await expect(
+      startBrain(brainConfig(other.dir, { port: Number(port) }), testEnv(), new FakeTrainer()),
+    ).rejects.toThrow('brain.port');
+    await expect(startBrain(brainConfig(fileURLToPath(import.meta.url)), testEnv(), new FakeTrainer())).rejects.toThrow(
+      'brain.stateDir',
+    );
     other.remove();
   });
 });
@@ -179,31 +221,54 @@ describe('its routes', () => {
       table: { version: 1 },
     });
     const metrics = await (await fetch(`${brain.url}/metrics`)).text();
-    for (const line of ['lodestar_brain_agents 1', 'lodestar_brain_instances{health="up"} 1', 'lodestar_brain_table_version 1', 'lodestar_brain_trusted 0', 'lodestar_brain_backend_info{name="cpu",gpu="false"} 1', 'lodestar_brain_tables_published_total 1']) {
+    for (const line of [
+      'lodestar_brain_agents 1',
+      'lodestar_brain_instances{health="up"} 1',
+      'lodestar_brain_table_version 1',
+      'lodestar_brain_trusted 0',
+      'lodestar_brain_backend_info{name="cpu",gpu="false"} 1',
+      'lodestar_brain_tables_published_total 1',
+    ]) {
       expect(metrics).toContain(line);
     }
     expect((await put({ policy: 'lmetric' })).status).toBe(200);
-    expect(openTable((await a.next('table')).table)).toMatchObject({ version: 2, policy: 'lmetric', objective: 'ttft' });
+    expect(openTable((await a.next('table')).table)).toMatchObject({
+      version: 2,
+      policy: 'lmetric',
+      objective: 'ttft',
+    });
   });
 
   it('need the token, but for health, ready and metrics', async () => {
     await start();
     for (const path of ['/health', '/ready', '/metrics']) expect((await fetch(brain.url + path)).status).toBe(200);
     expect((await get('/lodestar/status', 'the-wrong-token-here')).status).toBe(401);
-    const refused = await fetch(`${brain.url}/lodestar/policy`, { method: 'PUT', body: '{}', headers: { 'content-type': 'application/json' } });
+    const refused = await fetch(`${brain.url}/lodestar/policy`, {
+      method: 'PUT',
+      body: '{}',
+      headers: { 'content-type': 'application/json' },
+    });
     expect(refused.status).toBe(401);
     expect(await refused.text()).toContain('authorization: Bearer');
   });
 
   it('answer bad input with what is wrong, and no stack', async () => {
     await start();
-    const cases: [unknown, string][] = [[{ policy: 'fastest' }, 'policy: choose one of learned'], [{ policy: 'learned', objective: 'x' }, 'objective: choose one of'], [{ policy: 'learned', colour: 1 }, 'colour']];
+    const cases: [unknown, string][] = [
+      [{ policy: 'fastest' }, 'policy: choose one of learned'],
+      [{ policy: 'learned', objective: 'x' }, 'objective: choose one of'],
+      [{ policy: 'learned', colour: 1 }, 'colour'],
+    ];
     for (const [body, message] of cases) {
       const response = await put(body);
       expect(response.status).toBe(400);
       expect(await response.text()).toContain(message);
     }
-    const broken = await fetch(`${brain.url}/lodestar/policy`, { method: 'PUT', body: '{', headers: { 'content-type': 'application/json', authorization: `Bearer ${TOKEN}` } });
+    const broken = await fetch(`${brain.url}/lodestar/policy`, {
+      method: 'PUT',
+      body: '{',
+      headers: { 'content-type': 'application/json', authorization: `Bearer ${TOKEN}` },
+    });
     expect(broken.status).toBe(400);
     expect(await broken.text()).not.toContain('at ');
     expect((await get('/nothing')).status).toBe(404);

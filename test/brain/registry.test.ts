@@ -30,7 +30,8 @@ beforeEach(() => {
     report: (instance) => registry.report(instance),
     reports: () => registry.reports(),
     broadcast(message, owe) {
-      for (const peer of peers) if (peer.slow()) owe(peer);
+      for (const peer of peers)
+        if (peer.slow()) owe(peer);
         else peer.send(encode(message));
     },
   });
@@ -44,14 +45,28 @@ describe('state', () => {
   it('reaches every agent at once after a pause, then in batches, aged by the time it was held', () => {
     registry.update('a', 1, [report('h', 'a')]);
     clock.advance(0);
-    for (const peer of peers) expect(states(peer)).toMatchObject([{ t: 'state', seq: 1, full: false, gone: [], reports: [{ instance: 'h', ageMs: 0 }] }]);
+    for (const peer of peers)
+      expect(states(peer)).toMatchObject([
+        { t: 'state', seq: 1, full: false, gone: [], reports: [{ instance: 'h', ageMs: 0 }] },
+      ]);
     clock.advance(5);
     registry.update('a', 1, [report('i', 'a', { ageMs: 3 })]);
     clock.advance(5);
     registry.update('b', 1, [report('j', 'b')]);
     clock.advance(BATCH_MS - 10);
     for (const peer of peers) {
-      expect(states(peer).slice(1)).toMatchObject([{ t: 'state', seq: 2, full: false, gone: [], reports: [{ instance: 'i', ageMs: 3 + BATCH_MS - 5 }, { instance: 'j', ageMs: BATCH_MS - 10 }] }]);
+      expect(states(peer).slice(1)).toMatchObject([
+        {
+          t: 'state',
+          seq: 2,
+          full: false,
+          gone: [],
+          reports: [
+            { instance: 'i', ageMs: 3 + BATCH_MS - 5 },
+            { instance: 'j', ageMs: BATCH_MS - 10 },
+          ],
+        },
+      ]);
     }
   });
 
@@ -63,19 +78,28 @@ describe('state', () => {
     fanOut.sendAll(late);
     peers.push(late);
     clock.advance(50);
-    expect(states(late)).toMatchObject([{ full: true, seq: 1, reports: [{ health: 'down' }] }, { full: false, seq: 2 }]);
+    expect(states(late)).toMatchObject([
+      { full: true, seq: 1, reports: [{ health: 'down' }] },
+      { full: false, seq: 2 },
+    ]);
   });
 
   it('is owed to a slow agent', () => {
     (peers[1] as FakePeer).isSlow = true;
     registry.update('a', 1, [report('i', 'a')]);
     clock.advance(50);
-    expect(peers.map((peer) => [peer.frames.length, peer.owed.state])).toEqual([[1, false], [0, true]]);
+    expect(peers.map((peer) => [peer.frames.length, peer.owed.state])).toEqual([
+      [1, false],
+      [0, true],
+    ]);
   });
 
   it('ignores a report that is not newer, but believes an agent that has started anew', () => {
     registry.update('a', 1, [report('i', 'a', { incarnation: 2, seq: 5 })]);
-    registry.update('a', 1, [report('i', 'a', { incarnation: 2, seq: 5, health: 'down' }), report('i', 'a', { incarnation: 1, seq: 9, health: 'down' })]);
+    registry.update('a', 1, [
+      report('i', 'a', { incarnation: 2, seq: 5, health: 'down' }),
+      report('i', 'a', { incarnation: 1, seq: 9, health: 'down' }),
+    ]);
     expect(registry.report('i')?.health).toBe('up');
     expect(registry.fromEarlierBoot('a', 2)).toEqual(['i']);
     registry.update('a', 2, [report('i', 'a', { incarnation: 1, seq: 0, health: 'starting' })]);

@@ -5,7 +5,15 @@ import { seededRng } from '../../shared/env.ts';
 import { FEATURE_COUNT } from '../../shared/features.ts';
 
 function experience(value: number, arrivedMs: number, stratum = 'common'): Experience {
-  return { row: new Float32Array(FEATURE_COUNT).fill(value), ttft: value, tpot: Number.NaN, arrivedMs, stratum, instance: 'i', lawSamples: 0 };
+  return {
+    row: new Float32Array(FEATURE_COUNT).fill(value),
+    ttft: value,
+    tpot: Number.NaN,
+    arrivedMs,
+    stratum,
+    instance: 'i',
+    lawSamples: 0,
+  };
 }
 
 function values(buffer: ReplayBuffer, max: number): number[] {
@@ -20,7 +28,11 @@ describe('the replay buffer', () => {
     for (let i = 0; i < 500; i++) buffer.add(experience(i, 10 + i));
     expect(buffer.sizes()).toEqual({ recency: 10, diversity: 20 });
     expect(buffer.newest(3).map(({ ttft }) => ttft)).toEqual([497, 498, 499]);
-    expect(values(buffer, 1000).filter((value) => value >= 1000).toSorted((a, b) => a - b)).toEqual([1000, 1001, 1002, 1003, 1004]);
+    expect(
+      values(buffer, 1000)
+        .filter((value) => value >= 1000)
+        .toSorted((a, b) => a - b),
+    ).toEqual([1000, 1001, 1002, 1003, 1004]);
   });
 
   it('gives a quarter of a round to what is spread over the state space, every stratum in turn', () => {

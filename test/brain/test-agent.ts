@@ -15,7 +15,9 @@ export class TestAgent {
 
   private constructor(socket: WebSocket) {
     this.socket = socket;
-    this.closed = new Promise((resolve) => socket.on('close', (code, reason) => resolve({ code, reason: reason.toString() })));
+    this.closed = new Promise((resolve) =>
+      socket.on('close', (code, reason) => resolve({ code, reason: reason.toString() })),
+    );
     socket.on('message', (data: Buffer) => {
       this.messages.push(parseBrainMessage(decode(data, MAX_FRAME_BYTES)));
       for (const wake of this.waiting) wake();
@@ -25,7 +27,10 @@ export class TestAgent {
 
   /** Opens a connection to a brain at an http:// URL. Rejects with the HTTP status when the upgrade is refused. */
   static connect(url: string, token: string = TOKEN): Promise<TestAgent> {
-    const socket = new WebSocket(`${url.replace('http', 'ws')}/lodestar/agent`, { headers: { authorization: `Bearer ${token}` }, perMessageDeflate: false });
+    const socket = new WebSocket(`${url.replace('http', 'ws')}/lodestar/agent`, {
+      headers: { authorization: `Bearer ${token}` },
+      perMessageDeflate: false,
+    });
     const agent = new TestAgent(socket);
     return new Promise((resolve, reject) => {
       socket.on('open', () => resolve(agent));
@@ -51,7 +56,9 @@ export class TestAgent {
   /** The next message of a type that was not returned yet and fits; waits for it. */
   async next<T extends BrainMessage['t']>(type: T, fits: (message: Of<T>) => boolean = () => true): Promise<Of<T>> {
     for (;;) {
-      const found = this.messages.find((message): message is Of<T> => message.t === type && !this.taken.has(message) && fits(message as Of<T>));
+      const found = this.messages.find(
+        (message): message is Of<T> => message.t === type && !this.taken.has(message) && fits(message as Of<T>),
+      );
       if (found) {
         this.taken.add(found);
         return found;

@@ -4,7 +4,13 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { fitNet, type FitRequest } from '../../brain/predictor/fit.ts';
 import { loadBackend } from '../../brain/predictor/backend.ts';
-import { STALLED_AFTER_MS, type TrainerAnswer, type TrainerCall, type TrainerThread, WorkerTrainer } from '../../brain/train.ts';
+import {
+  STALLED_AFTER_MS,
+  type TrainerAnswer,
+  type TrainerCall,
+  type TrainerThread,
+  WorkerTrainer,
+} from '../../brain/train.ts';
 import { realClock, seededRng } from '../../shared/env.ts';
 import { FEATURE_COUNT } from '../../shared/features.ts';
 import { packageRoot } from '../../shared/package-root.ts';
@@ -93,7 +99,9 @@ describe('the compiled worker', () => {
   it('trains in its own thread to the same net as the calling thread', async () => {
     const compiled = join(packageRoot, 'dist/brain/train.js');
     expect(existsSync(compiled), 'run `npm run build` first; `npm test` does').toBe(true);
-    const built = (await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as { WorkerTrainer: typeof WorkerTrainer };
+    const built = (await import(/* @vite-ignore */ pathToFileURL(compiled).href)) as {
+      WorkerTrainer: typeof WorkerTrainer;
+    };
     const trainer = new built.WorkerTrainer(OPTIONS, realClock);
     expect(await trainer.start()).toMatchObject({ name: 'wasm', gpu: false });
     const inThread = await trainer.fit(request());

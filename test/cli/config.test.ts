@@ -29,11 +29,29 @@ it('reads the common flags and --set over the file', () => {
   const file = join(dir, 'c.yaml');
   initFile(file);
   const command = addConfigFlags(new Command('agent'), 'agent');
-  command.parse(['-c', file, '--port', '0', '--vllm', 'http://127.0.0.1:8000', '--vllm', 'http://127.0.0.1:8001', '--id', 'g1', '--set', 'agent.retries=0'], { from: 'user' });
+  command.parse(
+    [
+      '-c',
+      file,
+      '--port',
+      '0',
+      '--vllm',
+      'http://127.0.0.1:8000',
+      '--vllm',
+      'http://127.0.0.1:8001',
+      '--id',
+      'g1',
+      '--set',
+      'agent.retries=0',
+    ],
+    { from: 'user' },
+  );
   const { agent } = configFromFlags(command.opts<ConfigFlags>(), 'agent', {});
   expect(agent).toMatchObject({ id: 'g1', port: 0, retries: 0 });
   expect(agent.instances.map((instance) => instance.id)).toEqual(['g1:8000', 'g1:8001']);
-  expect(() => configFromFlags({ set: ['agent.port=x'], config: file }, 'agent', {})).toThrow('--set agent.port; set whole number');
+  expect(() => configFromFlags({ set: ['agent.port=x'], config: file }, 'agent', {})).toThrow(
+    '--set agent.port; set whole number',
+  );
 });
 
 it('names the flag that was written when its value is refused', () => {

@@ -23,12 +23,17 @@ it('prints a table with a baseline beside it and writes the figures', async () =
   const out = capture(process.stdout);
   expect(await fit({ log, json })).toBe(0);
   const text = out.join('');
-  expect(text).toMatch(/600 requests: learned from \d+ that ended in the first 70 % of the time, tested on the \d+ that arrived later/);
+  expect(text).toMatch(
+    /600 requests: learned from \d+ that ended in the first 70 % of the time, tested on the \d+ that arrived later/,
+  );
   expect(text).toContain('no arrival times');
   for (const row of ['prompt size alone', 'step-time law alone', 'law and net (Lodestar)']) expect(text).toContain(row);
   const figure = expect.any(Number);
   expect(JSON.parse(readFileSync(json, 'utf8'))).toMatchObject({
-    n: 600, trainedOn: figure, testedOn: figure, ttft: { medianApe: figure, p90Ape: figure, spearman: figure, p90Coverage: figure },
+    n: 600,
+    trainedOn: figure,
+    testedOn: figure,
+    ttft: { medianApe: figure, p90Ape: figure, spearman: figure, p90Coverage: figure },
   });
 });
 

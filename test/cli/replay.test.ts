@@ -28,10 +28,29 @@ it('replays the bundled trace with the first model and writes its figures', asyn
   const server = await startServer((_, response) => answerWell(response, 2, 25));
   const file = join(dir, 'out.json');
   try {
-    const code = await run('--url', server.url, '--rate', '2000', '--max-requests', '20', '--max-prompt', '2000', '--json', file, '--quiet');
+    const code = await run(
+      '--url',
+      server.url,
+      '--rate',
+      '2000',
+      '--max-requests',
+      '20',
+      '--max-prompt',
+      '2000',
+      '--json',
+      file,
+      '--quiet',
+    );
     expect(code).toBe(0);
-    const result = JSON.parse(readFileSync(file, 'utf8')) as LoadResult & { flags: { model: string; lengthScale: number } };
-    expect(result).toMatchObject({ sent: 20, succeeded: 20, kvHitRatio: 0.25, flags: { model: 'm', lengthScale: 0.125 } });
+    const result = JSON.parse(readFileSync(file, 'utf8')) as LoadResult & {
+      flags: { model: string; lengthScale: number };
+    };
+    expect(result).toMatchObject({
+      sent: 20,
+      succeeded: 20,
+      kvHitRatio: 0.25,
+      flags: { model: 'm', lengthScale: 0.125 },
+    });
     expect(resultText(result)).toContain('20 sent, 20 succeeded, 0 failed');
     expect(resultText(result)).toContain('cached: 25.0 %');
   } finally {

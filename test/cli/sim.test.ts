@@ -9,7 +9,18 @@ import { packageRoot } from '../../shared/package-root.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'lodestar-sim-'));
 const cluster = file('cluster.yaml', 'instances: [{gpu: A30}, {gpu: A100}]\n');
-const TRACE = ['--trace', 'synthetic:shared-prompts', '--length-scale', '0.25', '--output-scale', '0.1', '--max-requests', '40', '--warmup', '1'];
+const TRACE = [
+  '--trace',
+  'synthetic:shared-prompts',
+  '--length-scale',
+  '0.25',
+  '--output-scale',
+  '0.1',
+  '--max-requests',
+  '40',
+  '--warmup',
+  '1',
+];
 const SMALL = ['--cluster', cluster, ...TRACE, '--policies', 'round-robin,lmetric'];
 
 let out = '';
@@ -50,9 +61,18 @@ describe('lodestar sim', () => {
     expect(out).toMatch(/40 requests at .* on 2 instances, rough step law; 0 left out/);
     expect(out).toMatch(/^lmetric +\d/m);
     const output = JSON.parse(readFileSync(json, 'utf8')) as SimOutput;
-    expect(output.runs.map((one) => `${one.policy} ${one.seed} ${one.completed}`)).toEqual(['round-robin 1 40', 'lmetric 1 40', 'round-robin 2 40', 'lmetric 2 40']);
+    expect(output.runs.map((one) => `${one.policy} ${one.seed} ${one.completed}`)).toEqual([
+      'round-robin 1 40',
+      'lmetric 1 40',
+      'round-robin 2 40',
+      'lmetric 2 40',
+    ]);
     expect(output.summary['lmetric']).toMatchObject({ seeds: 2, ci95: expect.any(Number) });
-    expect(output.meta).toMatchObject({ dropped: { aboveMaxPrompt: 0, heldByNone: 0 }, cluster: { instances: [{ gpu: 'A30' }, { gpu: 'A100' }] }, trace: { lengthScale: 0.25 } });
+    expect(output.meta).toMatchObject({
+      dropped: { aboveMaxPrompt: 0, heldByNone: 0 },
+      cluster: { instances: [{ gpu: 'A30' }, { gpu: 'A100' }] },
+      trace: { lengthScale: 0.25 },
+    });
     expect(readFileSync(html, 'utf8')).toMatch(/^<!doctype html>[^]*<\/html>\n$/);
   });
 
@@ -62,7 +82,11 @@ describe('lodestar sim', () => {
     out = '';
     await run(...SMALL, '--json', '-', '--quiet');
     expect(out).toBe(first);
-    const threads = spawnSync(process.execPath, [join(packageRoot, 'bin/lodestar.mjs'), 'sim', ...SMALL, '--json', '-', '--quiet', '--jobs', '2'], { encoding: 'utf8' });
+    const threads = spawnSync(
+      process.execPath,
+      [join(packageRoot, 'bin/lodestar.mjs'), 'sim', ...SMALL, '--json', '-', '--quiet', '--jobs', '2'],
+      { encoding: 'utf8' },
+    );
     expect(threads.stderr).toBe('');
     expect(threads.stdout).toBe(first);
     out = '';
@@ -84,8 +108,19 @@ describe('lodestar sim', () => {
   it.each([
     [[], '--cluster FILE is needed'],
     [['--cluster', cluster], '--trace FILE is needed'],
-    [['--cluster', file('bad.yaml', 'instances: [{gpu: A30, cuont: 2}]'), ...TRACE], 'instances[0]: unknown field `cuont`'],
-    [['--cluster', cluster, '--trace', file('bad.jsonl', '{"timestamp": 1, "input_length": 5, "output_length": "x", "hash_ids": [1]}')], 'bad.jsonl line 1: output_length'],
+    [
+      ['--cluster', file('bad.yaml', 'instances: [{gpu: A30, cuont: 2}]'), ...TRACE],
+      'instances[0]: unknown field `cuont`',
+    ],
+    [
+      [
+        '--cluster',
+        cluster,
+        '--trace',
+        file('bad.jsonl', '{"timestamp": 1, "input_length": 5, "output_length": "x", "hash_ids": [1]}'),
+      ],
+      'bad.jsonl line 1: output_length',
+    ],
     [[...SMALL, '--max-prompt', '5'], 'no request is left'],
     [[...SMALL, '--json', join(dir, 'absent/out.json')], 'cannot write'],
   ])('ends with 1 and says what is wrong: %#', async (args, message) => {
@@ -94,9 +129,21 @@ describe('lodestar sim', () => {
   });
 
   it('passes an error of a thread on', () => {
-    const bad = ['sim', '--cluster', cluster, '--trace', 'synthetic:none', '--policies', 'random,lmetric', '--jobs', '2'];
+    const bad = [
+      'sim',
+      '--cluster',
+      cluster,
+      '--trace',
+      'synthetic:none',
+      '--policies',
+      'random,lmetric',
+      '--jobs',
+      '2',
+    ];
     const ended = spawnSync(process.execPath, [join(packageRoot, 'bin/lodestar.mjs'), ...bad], { encoding: 'utf8' });
-    expect(ended.stderr).toBe('lodestar: there is no trace synthetic:none; made-up ones are synthetic:shared-prompts, synthetic:agents\n');
+    expect(ended.stderr).toBe(
+      'lodestar: there is no trace synthetic:none; made-up ones are synthetic:shared-prompts, synthetic:agents\n',
+    );
     expect(ended.status).toBe(1);
   });
 });
@@ -104,11 +151,28 @@ describe('lodestar sim', () => {
 describe('lodestar sim matrix', () => {
   it('has flags of its own and runs the cells chosen', async () => {
     const json = join(dir, 'matrix.json');
-    expect(await run('matrix', '--cells', '26', '--policies', 'round-robin,prefix-load', '--requests', '40', '--seeds', '1', '--json', json)).toBe(0);
+    expect(
+      await run(
+        'matrix',
+        '--cells',
+        '26',
+        '--policies',
+        'round-robin,prefix-load',
+        '--requests',
+        '40',
+        '--seeds',
+        '1',
+        '--json',
+        json,
+      ),
+    ).toBe(0);
     expect(out).toContain('cell 26: pair, azure, load 0.6, 16 entries; 40 requests');
     expect(out).toMatch(/^round-robin +\d/m);
     expect(JSON.parse(readFileSync(json, 'utf8'))).toMatchObject({
-      meta: { options: { policies: ['round-robin', 'prefix-load'], cells: [26] }, capacities: { 'pair/azure': { requests: 40 } } },
+      meta: {
+        options: { policies: ['round-robin', 'prefix-load'], cells: [26] },
+        capacities: { 'pair/azure': { requests: 40 } },
+      },
       cells: [{ cell: { number: 26 }, runs: [{ policy: 'round-robin' }, { policy: 'prefix-load' }] }],
       summary: { bestOfCell: [{ number: 26 }] },
     });

@@ -15,11 +15,13 @@ describe('of a real agent', () => {
   beforeAll(async () => {
     fleet = new LinkedFleet();
     ({ entry, door } = await fleet.startPair());
-    for (let i = 0; i < 4; i++) await fleet.during(fleet.complete(entry, 'the north star and how sailors found it '.repeat(20)));
+    for (let i = 0; i < 4; i++)
+      await fleet.during(fleet.complete(entry, 'the north star and how sailors found it '.repeat(20)));
     await fleet.advance(2000);
   });
   afterAll(() => fleet.stop());
-  const shown = (flags: { cache?: boolean; json?: boolean } = {}): Promise<string> => fleet.during(status({ url: urlOf(entry), ...flags }));
+  const shown = (flags: { cache?: boolean; json?: boolean } = {}): Promise<string> =>
+    fleet.during(status({ url: urlOf(entry), ...flags }));
 
   test('says who it is, what routes and why, and how each instance is', async () => {
     const [agent, routing, empty, titles, ...rows] = (await shown()).split('\n');
@@ -28,7 +30,10 @@ describe('of a real agent', () => {
     expect(empty).toBe('');
     expect(titles).toMatch(/^INSTANCE +HEALTH +IN FLIGHT +WAITING +KV IN USE +BREAKER +AGE +LINK +KIND$/);
     expect(rows).toHaveLength(2);
-    for (const id of [instanceOf(entry), instanceOf(door)]) expect(rows.find((row) => row.startsWith(`${id} `))).toMatch(new RegExp(` up +0 +0 +0\\.0 % +closed +[\\d.]+ ms +[\\d.]+ ms +${MODEL}\\|`));
+    for (const id of [instanceOf(entry), instanceOf(door)])
+      expect(rows.find((row) => row.startsWith(`${id} `))).toMatch(
+        new RegExp(` up +0 +0 +0\\.0 % +closed +[\\d.]+ ms +[\\d.]+ ms +${MODEL}\\|`),
+      );
   });
 
   test('says what is known of every cache, here and at its door', async () => {
@@ -45,7 +50,10 @@ describe('of a real agent', () => {
   });
 
   test('prints the page as JSON', async () => {
-    const page = JSON.parse(await shown({ json: true })) as { agent: string; instances: { cache: { blocks: number } }[] };
+    const page = JSON.parse(await shown({ json: true })) as {
+      agent: string;
+      instances: { cache: { blocks: number } }[];
+    };
     expect(page.agent).toBe('entry');
     expect(page.instances[0]?.cache.blocks).toBeGreaterThan(0);
   });
@@ -53,8 +61,13 @@ describe('of a real agent', () => {
   test('has the KV events of its own engine, where they are configured, under the instance and among the collectors', async () => {
     const engine = await fleet.startEngine();
     const endpoint = 'tcp://127.0.0.1:1';
-    const agent = await fleet.startAgent('reader', [engine.url], { 'agent.instances': `[{url: "${engine.url}", kvEvents: {endpoint: "${endpoint}"}}]` });
-    const page = JSON.parse(await fleet.during(status({ url: urlOf(agent), json: true }))) as { instances: { kvEvents: object | null }[]; collectors: { name: string; ok: boolean }[] };
+    const agent = await fleet.startAgent('reader', [engine.url], {
+      'agent.instances': `[{url: "${engine.url}", kvEvents: {endpoint: "${endpoint}"}}]`,
+    });
+    const page = JSON.parse(await fleet.during(status({ url: urlOf(agent), json: true }))) as {
+      instances: { kvEvents: object | null }[];
+      collectors: { name: string; ok: boolean }[];
+    };
     expect(page.instances[0]?.kvEvents).toMatchObject({ endpoint, connected: false, history: 'none', events: 0 });
     expect(page.collectors).toContainEqual(expect.objectContaining({ name: `kv-events ${endpoint}`, ok: false }));
     const without = JSON.parse(await shown({ json: true })) as typeof page;
@@ -67,7 +80,9 @@ describe('of a real agent', () => {
     const instance = instanceOf(entry);
     expect(text).toMatch(new RegExp(`lodestar_agent_cache_view_blocks\\{instance="${instance}"\\} [1-9]`));
     expect(text).toMatch(new RegExp(`lodestar_agent_cache_view_accuracy_ratio\\{instance="${instance}"\\} [\\d.]+`));
-    const sources = [...text.matchAll(/cache_view_source\{instance="(.*)",source="(.*)"\} (\d)/g)].map(([, of, source, value]) => `${of} ${source} ${value}`);
+    const sources = [...text.matchAll(/cache_view_source\{instance="(.*)",source="(.*)"\} (\d)/g)].map(
+      ([, of, source, value]) => `${of} ${source} ${value}`,
+    );
     expect(sources.map((one) => one.split(' ')[1])).toEqual(['events', 'shadow', 'estimate']);
     expect(sources.filter((one) => one.startsWith(`${instance} `) && one.endsWith(' 1'))).toHaveLength(1);
   });
@@ -110,13 +125,39 @@ describe('where no agent is', () => {
 });
 
 test('a cache of which nothing is told, and one with a problem', () => {
-  const instance = { health: 'up', draining: false, breaker: 'closed', ageMs: 1, linkMs: 0, kind: 'k', limits: null, ledger: null };
+  const instance = {
+    health: 'up',
+    draining: false,
+    breaker: 'closed',
+    ageMs: 1,
+    linkMs: 0,
+    kind: 'k',
+    limits: null,
+    ledger: null,
+  };
   const page: StatusPage = {
-    agent: 'a', version: '1', draining: true, inFlight: 2, brain: { url: 'ws://b', connected: false, lastError: 'refused' },
+    agent: 'a',
+    version: '1',
+    draining: true,
+    inFlight: 2,
+    brain: { url: 'ws://b', connected: false, lastError: 'refused' },
     routing: { policy: 'learned', reason: 'no-table', objective: 'ttft', tableVersion: null, tableAgeMs: null },
     cacheIndexBlocks: 1_234_567,
     instances: [
-      { ...instance, instance: 'x', cachedBlocks: 12_345, cache: { source: 'shadow', problem: 'no events endpoint is configured', blocks: 12_400, offloadedBlocks: 7, hitRatio: 0.5, accuracyRatio: 0.934, checked: 210 } },
+      {
+        ...instance,
+        instance: 'x',
+        cachedBlocks: 12_345,
+        cache: {
+          source: 'shadow',
+          problem: 'no events endpoint is configured',
+          blocks: 12_400,
+          offloadedBlocks: 7,
+          hitRatio: 0.5,
+          accuracyRatio: 0.934,
+          checked: 210,
+        },
+      },
       { ...instance, instance: 'old', cachedBlocks: 0, cache: null },
     ],
   };

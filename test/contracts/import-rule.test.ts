@@ -63,7 +63,10 @@ function importsOf(path: string): Import[] {
   const found = text.matchAll(/(?:(?:\btype\s*\{([^}]*)\}\s*)?from|import\(|import)\s*'([^']+)'/g);
   return [...found].map(([, types, target]) => ({
     target: target as string,
-    types: types?.split(',').map((name) => name.trim()).filter((name) => name !== ''),
+    types: types
+      ?.split(',')
+      .map((name) => name.trim())
+      .filter((name) => name !== ''),
   }));
 }
 

@@ -8,15 +8,22 @@ interface LockEntry {
   resolved?: string;
 }
 
-const lock = JSON.parse(readFileSync(join(packageRoot, 'package-lock.json'), 'utf8')) as { packages: Record<string, LockEntry> };
+const lock = JSON.parse(readFileSync(join(packageRoot, 'package-lock.json'), 'utf8')) as {
+  packages: Record<string, LockEntry>;
+};
 
 test('the lock file names every optional dependency: `npm ci` refuses one that leaves out the binaries of other platforms', () => {
   const missing: string[] = [];
   for (const [path, entry] of Object.entries(lock.packages)) {
     for (const name of Object.keys(entry.optionalDependencies ?? {})) {
       // Looked up as Node does: in the package's own node_modules, then in those of each parent.
-      const parents = path.split('/node_modules/').map((_, i, parts) => parts.slice(0, parts.length - i).join('/node_modules/'));
-      const found = [...parents.map((parent) => `${parent ? `${parent}/` : ''}node_modules/${name}`), `node_modules/${name}`].some((at) => at in lock.packages);
+      const parents = path
+        .split('/node_modules/')
+        .map((_, i, parts) => parts.slice(0, parts.length - i).join('/node_modules/'));
+      const found = [
+        ...parents.map((parent) => `${parent ? `${parent}/` : ''}node_modules/${name}`),
+        `node_modules/${name}`,
+      ].some((at) => at in lock.packages);
       if (!found) missing.push(`${path || '(root)'} wants ${name}`);
     }
   }

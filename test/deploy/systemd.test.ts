@@ -5,7 +5,8 @@ import { defaultConfig } from '../../shared/config/index.ts';
 import { packageRoot } from '../../shared/package-root.ts';
 
 const config = defaultConfig('a-token-of-sixteen-or-more');
-const unit = (name: string): string => readFileSync(join(packageRoot, `deploy/systemd/lodestar-${name}.service`), 'utf8');
+const unit = (name: string): string =>
+  readFileSync(join(packageRoot, `deploy/systemd/lodestar-${name}.service`), 'utf8');
 const value = (text: string, key: string): string | undefined => new RegExp(`^${key}=(.*)$`, 'm').exec(text)?.[1];
 
 it.each(['agent', 'brain'] as const)('the unit of the %s fits the defaults of the configuration', (name) => {

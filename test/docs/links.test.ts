@@ -6,7 +6,11 @@ import { codeIn, pages, readPage } from './pages.ts';
 
 /** Anchor of a heading, as GitHub makes it. */
 function anchor(heading: string): string {
-  return heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, '').trim().replaceAll(' ', '-');
+  return heading
+    .toLowerCase()
+    .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+    .trim()
+    .replaceAll(' ', '-');
 }
 
 function anchors(path: string): string[] {
@@ -31,6 +35,8 @@ test.each(pages())('%s: links lead somewhere', (page) => {
 });
 
 test.each(pages())('%s: files and folders that it names exist', (page) => {
-  const named = codeIn(prose(page)).filter((text) => /^(agent|brain|shared|sim|cli|test|docs|scripts|deploy|bin)\/[\w./-]+$/.test(text));
+  const named = codeIn(prose(page)).filter((text) =>
+    /^(agent|brain|shared|sim|cli|test|docs|scripts|deploy|bin)\/[\w./-]+$/.test(text),
+  );
   expect(named.filter((path) => !existsSync(join(packageRoot, path)))).toEqual([]);
 });

@@ -16,7 +16,10 @@ function inCode(registry: Registry): string[] {
   const metrics = registry.getMetricsAsArray() as unknown as (MetricObject & { labelNames: string[] })[];
   return metrics
     .filter(({ name }) => !/^lodestar_(agent|brain)_(process|nodejs)_/.test(name))
-    .map(({ name, labelNames }) => `${name} ${registry.getSingleMetric(name)?.constructor.name.toLowerCase()} ${labelNames.join(',')}`)
+    .map(
+      ({ name, labelNames }) =>
+        `${name} ${registry.getSingleMetric(name)?.constructor.name.toLowerCase()} ${labelNames.join(',')}`,
+    )
     .toSorted();
 }
 
@@ -28,8 +31,15 @@ function inDocs(heading: string): string[] {
 
 test('docs/metrics.md lists the series of the agent', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'lodestar-docs-'));
-  const overrides = { token: 'token-of-the-docs-test', agent: { host: '127.0.0.1', port: 0, brainUrl: '', stateDir: dir, nvidiaSmiPath: '/nowhere/nvidia-smi' } };
-  const agent = await startAgent(loadConfig({ env: {}, overrides }).agent, overrides.token, { clock: new VirtualClock(), rng: seededRng(1), log: silentLog });
+  const overrides = {
+    token: 'token-of-the-docs-test',
+    agent: { host: '127.0.0.1', port: 0, brainUrl: '', stateDir: dir, nvidiaSmiPath: '/nowhere/nvidia-smi' },
+  };
+  const agent = await startAgent(loadConfig({ env: {}, overrides }).agent, overrides.token, {
+    clock: new VirtualClock(),
+    rng: seededRng(1),
+    log: silentLog,
+  });
   try {
     expect(inDocs('## Agent')).toEqual(inCode(agent.context.metrics.registry));
   } finally {

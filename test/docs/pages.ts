@@ -23,7 +23,9 @@ export function section(text: string, heading: string): string {
   const lines = text.split('\n');
   const start = lines.indexOf(heading);
   if (start < 0) throw new Error(`no heading ${heading}`);
-  const length = lines.slice(start + 1).findIndex((line) => /^#+ /.test(line) && (line.match(/^#+/)?.[0].length ?? 0) <= level);
+  const length = lines
+    .slice(start + 1)
+    .findIndex((line) => /^#+ /.test(line) && (line.match(/^#+/)?.[0].length ?? 0) <= level);
   return lines.slice(start + 1, length < 0 ? undefined : start + 1 + length).join('\n');
 }
 
@@ -33,7 +35,12 @@ export function rows(text: string): string[][] {
   const isRule = (line: string | undefined): boolean => line !== undefined && /^\|[-|]+\|$/.test(line);
   return lines
     .filter((line, at) => !isRule(line) && !isRule(lines[at + 1]))
-    .map((line) => line.split(/(?<!\\)\|/).slice(1, -1).map((cell) => cell.trim()));
+    .map((line) =>
+      line
+        .split(/(?<!\\)\|/)
+        .slice(1, -1)
+        .map((cell) => cell.trim()),
+    );
 }
 
 /** What stands between backticks. */

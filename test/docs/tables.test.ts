@@ -52,7 +52,8 @@ describe('docs/protocol.md', () => {
 
 /** Names of all fields of an object and of the objects in it. */
 function inner(schema: z.core.$ZodType): string[] {
-  if (schema instanceof z.ZodObject) return Object.entries(schema.shape).flatMap(([name, child]) => [name, ...inner(child)]);
+  if (schema instanceof z.ZodObject)
+    return Object.entries(schema.shape).flatMap(([name, child]) => [name, ...inner(child)]);
   if (schema instanceof z.ZodArray) return inner(schema.element);
   if (schema instanceof z.ZodNullable) return inner(schema.unwrap());
   return [];
@@ -64,8 +65,15 @@ describe('docs/learning.md', () => {
   });
 
   test('states the weights of every objective', () => {
-    const stated = rows(section(learning, '## Choice')).filter(([name = '']) => codeIn(name).some((one) => one in objectives));
-    const inCode = Object.values(objectives).map(({ name, weights: { queue, busy, decode, paceTokens, kv, block } }) => [name, ...[queue, busy, decode, paceTokens, kv, block].map(String)]);
+    const stated = rows(section(learning, '## Choice')).filter(([name = '']) =>
+      codeIn(name).some((one) => one in objectives),
+    );
+    const inCode = Object.values(objectives).map(
+      ({ name, weights: { queue, busy, decode, paceTokens, kv, block } }) => [
+        name,
+        ...[queue, busy, decode, paceTokens, kv, block].map(String),
+      ],
+    );
     expect(stated.map(([name = '', , ...weights]) => [codeIn(name).join(''), ...weights])).toEqual(inCode);
   });
 });

@@ -25,18 +25,44 @@ async function start(...args: string[]): Promise<LodestarProcess> {
 
 function startEngine(port = '0'): Promise<LodestarProcess> {
   const gpuFile = join(dir, 'gpus.json');
-  writeFileSync(gpuFile, JSON.stringify({ gpus: { SMALL: { c0: 10, c1: 0.02, c2: 0, c3: 0.1, c4: 0, kvTokens: 64_000 } } }));
+  writeFileSync(
+    gpuFile,
+    JSON.stringify({ gpus: { SMALL: { c0: 10, c1: 0.02, c2: 0, c3: 0.1, c4: 0, kvTokens: 64_000 } } }),
+  );
   return start('engine', '--gpu', 'SMALL', '--gpu-file', gpuFile, '--port', port, '--model', MODEL);
 }
 
 function startBrain(port = '0'): Promise<LodestarProcess> {
-  return start('brain', '--host', '127.0.0.1', '--port', port, '--state-dir', join(dir, 'brain'), '--set', 'brain.backend=cpu');
+  return start(
+    'brain',
+    '--host',
+    '127.0.0.1',
+    '--port',
+    port,
+    '--state-dir',
+    join(dir, 'brain'),
+    '--set',
+    'brain.backend=cpu',
+  );
 }
 
 function startAgent(id: string, engine: LodestarProcess, brain: LodestarProcess): Promise<LodestarProcess> {
   return start(
-    'agent', '--id', id, '--host', '127.0.0.1', '--port', '0', '--set', 'agent.advertiseUrl=http://127.0.0.1:0', '--vllm', engine.url,
-    '--state-dir', join(dir, id), '--brain-url', brain.url.replace('http', 'ws'),
+    'agent',
+    '--id',
+    id,
+    '--host',
+    '127.0.0.1',
+    '--port',
+    '0',
+    '--set',
+    'agent.advertiseUrl=http://127.0.0.1:0',
+    '--vllm',
+    engine.url,
+    '--state-dir',
+    join(dir, id),
+    '--brain-url',
+    brain.url.replace('http', 'ws'),
   );
 }
 
@@ -50,14 +76,26 @@ async function status(agent: LodestarProcess): Promise<Status> {
   return (await (await fetch(`${agent.url}/lodestar/status`)).json()) as Status;
 }
 
-const ups = async (agent: LodestarProcess): Promise<string[]> => (await status(agent)).instances.filter((one) => one.health === 'up').map((one) => one.instance);
+const ups = async (agent: LodestarProcess): Promise<string[]> =>
+  (await status(agent)).instances.filter((one) => one.health === 'up').map((one) => one.instance);
 const portOf = (one: LodestarProcess): string => new URL(one.url).port;
 
 /** Sends `n` streamed requests, 20 a second, and collects how each ended. */
 async function load(agents: readonly LodestarProcess[], n: number, tokens: number): Promise<LoadOutcome[]> {
   const outcomes: LoadOutcome[] = [];
-  const requests = Array.from({ length: n }, (_, i) => ({ arrivalMs: i * 50, maxTokens: tokens, prompt: () => `${i % 7} shared beginning `.repeat(60) + i }));
-  await runLoad({ urls: agents.map((agent) => agent.url), requests, api: 'completions', model: MODEL, clock: realClock, onOutcome: (outcome) => outcomes.push(outcome) });
+  const requests = Array.from({ length: n }, (_, i) => ({
+    arrivalMs: i * 50,
+    maxTokens: tokens,
+    prompt: () => `${i % 7} shared beginning `.repeat(60) + i,
+  }));
+  await runLoad({
+    urls: agents.map((agent) => agent.url),
+    requests,
+    api: 'completions',
+    model: MODEL,
+    clock: realClock,
+    onOutcome: (outcome) => outcomes.push(outcome),
+  });
   return outcomes;
 }
 
@@ -82,7 +120,11 @@ test('kill -9 of the brain and of an engine under load, with every part its own 
 
   // An engine dies: only answers that had begun there may break, and they say so.
   const duringEngine = load(agents, 120, 60);
-  await eventually('the engine is busy', async () => (await status(agents[0]!)).instances.some((one) => one.instance.startsWith('a:') && (one.ledger?.inFlight ?? 0) > 2));
+  await eventually('the engine is busy', async () =>
+    (await status(agents[0]!)).instances.some(
+      (one) => one.instance.startsWith('a:') && (one.ledger?.inFlight ?? 0) > 2,
+    ),
+  );
   await engineA.kill();
   running.delete(engineA);
   const outcomes = await duringEngine;

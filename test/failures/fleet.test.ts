@@ -43,7 +43,9 @@ test('brain stopped and restarted under load: no failed request, agents reconnec
   await send(5);
   const results = await fleet.during(Promise.all(answers));
   expect(results.filter((one) => one.status !== 200 || one.cut || !one.text.includes('[DONE]'))).toEqual([]);
-  await fleet.until('all samples acknowledged', () => [...fleet.agents.values()].every(({ context }) => context.samples.size === 0));
+  await fleet.until('all samples acknowledged', () =>
+    [...fleet.agents.values()].every(({ context }) => context.samples.size === 0),
+  );
   expect([...fleet.agents.values()].every(({ context }) => context.samples.dropped === 0)).toBe(true);
 });
 
@@ -54,7 +56,9 @@ test('agent restarted while the brain is away: it routes to the whole fleet on t
   await agent('a').close();
   const restarted = await fleet.startAgent('a', []);
   expect(restarted.context.tables.table).toBeDefined();
-  await fleet.until('the other door is seen again', () => [...restarted.context.instances.views.values()].some((view) => !view.local && view.report?.health === 'up'));
+  await fleet.until('the other door is seen again', () =>
+    [...restarted.context.instances.views.values()].some((view) => !view.local && view.report?.health === 'up'),
+  );
   const answer = await fleet.during(fleet.complete(restarted, PROMPT));
   expect(answer.status).toBe(200);
   expect(answer.text).toContain('[DONE]');
@@ -102,7 +106,10 @@ test('engine hangs: the wait for the first byte is bounded, and the request move
   }
   await fleet.ready(2);
   fleet.engines[0]!.engine.setHung(true);
-  const answers = await fleet.during(Promise.all(Array.from({ length: 8 }, (_, i) => fleet.complete(agent('a'), `${i} ${PROMPT}`))), 10_000);
+  const answers = await fleet.during(
+    Promise.all(Array.from({ length: 8 }, (_, i) => fleet.complete(agent('a'), `${i} ${PROMPT}`))),
+    10_000,
+  );
   for (const one of answers) {
     expect(one.status).toBe(200);
     expect(one.text).toContain('[DONE]');
@@ -116,9 +123,13 @@ test('a door that one entry cannot reach while the brain still sees it: that ent
   // Port 1 answers to nobody: what b advertises cannot be reached, though b itself is well and connected.
   await fleet.startAgent('b', [engines[1]!.url], { 'agent.advertiseUrl': 'http://127.0.0.1:1' });
   await fleet.ready(2);
-  const viaA = await fleet.during(Promise.all(Array.from({ length: 10 }, (_, i) => fleet.complete(agent('a'), `${i} ${PROMPT}`))));
+  const viaA = await fleet.during(
+    Promise.all(Array.from({ length: 10 }, (_, i) => fleet.complete(agent('a'), `${i} ${PROMPT}`))),
+  );
   for (const one of viaA) expect(one).toMatchObject({ status: 200, instance: expect.stringMatching(/^a:/) });
-  const viaB = await fleet.during(Promise.all(Array.from({ length: 10 }, (_, i) => fleet.complete(agent('b'), `${i} ${PROMPT}`))));
+  const viaB = await fleet.during(
+    Promise.all(Array.from({ length: 10 }, (_, i) => fleet.complete(agent('b'), `${i} ${PROMPT}`))),
+  );
   for (const one of viaB) expect(one.status).toBe(200);
   expect(viaB.some((one) => one.instance?.startsWith('b:'))).toBe(true);
 });
@@ -139,14 +150,21 @@ test('a brain that has just started makes nobody forget a live instance: an entr
   await fleet.startAgent('a', [engine.url]);
   const entry = await fleet.startAgent('entry', []);
   await fleet.ready(1);
-  await fleet.until('the entry has a table with the roster', () => (entry.context.tables.table?.roster.length ?? 0) === 1);
+  await fleet.until(
+    'the entry has a table with the roster',
+    () => (entry.context.tables.table?.roster.length ?? 0) === 1,
+  );
   await fleet.stopBrain();
   // The door stays away from the brain that comes back; its agent goes on serving.
   await fleet.advance(12_000);
   await fleet.startBrain();
   const again = await fleet.startAgent('entry', []);
   await fleet.until('the entry has joined', () => again.context.tables.table !== undefined);
-  await fleet.until('the door has been asked', () => [...again.context.instances.views.values()].some((view) => view.report?.health === 'up'), 1000);
+  await fleet.until(
+    'the door has been asked',
+    () => [...again.context.instances.views.values()].some((view) => view.report?.health === 'up'),
+    1000,
+  );
   for (let i = 0; i < 10; i++) {
     await fleet.advance(300);
     expect(await fleet.during(fleet.complete(again, `${i} ${PROMPT}`))).toMatchObject({ status: 200 });

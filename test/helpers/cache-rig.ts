@@ -10,7 +10,10 @@ import { Vocabulary } from '../../agent/door/cache/token-text.ts';
 /** The rig's tokenizer: four bytes of text are one token. */
 const TOKEN_BYTES = 4;
 
-/** Both accounts of one engine's blocks on one tree, without the view around them; and what a subscriber of the tree's deltas holds. */
+/**
+ * Both accounts of one engine's blocks on one tree, without the view around them; and what a subscriber of the tree's
+ * deltas holds.
+ */
 export class CacheRig {
   readonly tree = new PrefixTree();
   readonly vocabulary = new Vocabulary();
@@ -84,11 +87,13 @@ export class CacheRig {
 
   /** Teaches the vocabulary the tokens of a text. */
   learn(text: Buffer): void {
-    for (const [at, id] of tokenIds(text).entries()) this.vocabulary.learn(id, text.toString('latin1', at * TOKEN_BYTES, (at + 1) * TOKEN_BYTES).replaceAll(' ', '▁'));
+    for (const [at, id] of tokenIds(text).entries())
+      this.vocabulary.learn(id, text.toString('latin1', at * TOKEN_BYTES, (at + 1) * TOKEN_BYTES).replaceAll(' ', '▁'));
   }
 
   /**
-   * Applies the event that stores a prompt's blocks from `first` to before `end`; their hashes are `base` plus their place.
+   * Applies the event that stores a prompt's blocks from `first` to before `end`; their hashes are `base` plus their
+   * place.
    */
   tellStored(
     prompt: CachePrompt,
@@ -123,8 +128,22 @@ export function uniqueText(bytes: number, name = 'a'): string {
 /** A prompt of text, by the rig's tokenizer. */
 export function textPrompt(text: string | Buffer, changes: Partial<CachePrompt> = {}): CachePrompt {
   const bytes = Buffer.from(text);
-  const { hashes, end } = fingerprint(bytes, { salt: '', model: changes.model ?? 'm', cacheSalt: changes.cacheSalt ?? '' });
-  return { hashes, end, text: bytes, model: 'm', cacheSalt: '', promptTokens: Math.ceil(bytes.length / TOKEN_BYTES), tokensPerBlock: BLOCK_BYTES / TOKEN_BYTES, exactTokens: false, ...changes };
+  const { hashes, end } = fingerprint(bytes, {
+    salt: '',
+    model: changes.model ?? 'm',
+    cacheSalt: changes.cacheSalt ?? '',
+  });
+  return {
+    hashes,
+    end,
+    text: bytes,
+    model: 'm',
+    cacheSalt: '',
+    promptTokens: Math.ceil(bytes.length / TOKEN_BYTES),
+    tokensPerBlock: BLOCK_BYTES / TOKEN_BYTES,
+    exactTokens: false,
+    ...changes,
+  };
 }
 
 /** A prompt of token ids. */
@@ -145,11 +164,32 @@ export function tokenIds(text: Buffer): number[] {
 }
 
 /** A run of blocks stored on the GPU, a token for each place in them. */
-export function storedRun(hashes: readonly number[], parent: number | undefined, ids: readonly number[], changes: Partial<BlocksStored> = {}): BlocksStored {
-  return { type: 'stored', hashes, parent, tokenIds: ids, blockSize: 16, loraName: undefined, extraKeys: undefined, medium: 'GPU', group: 0, specKind: undefined, ...changes };
+export function storedRun(
+  hashes: readonly number[],
+  parent: number | undefined,
+  ids: readonly number[],
+  changes: Partial<BlocksStored> = {},
+): BlocksStored {
+  return {
+    type: 'stored',
+    hashes,
+    parent,
+    tokenIds: ids,
+    blockSize: 16,
+    loraName: undefined,
+    extraKeys: undefined,
+    medium: 'GPU',
+    group: 0,
+    specKind: undefined,
+    ...changes,
+  };
 }
 
 /** The end of copies of blocks. */
-export function removedBlocks(hashes: readonly number[], medium = 'GPU', group = 0): { type: 'removed'; hashes: readonly number[]; medium: string; group: number } {
+export function removedBlocks(
+  hashes: readonly number[],
+  medium = 'GPU',
+  group = 0,
+): { type: 'removed'; hashes: readonly number[]; medium: string; group: number } {
   return { type: 'removed', hashes, medium, group };
 }

@@ -38,19 +38,36 @@ export function clusterOf(gpus: readonly string[], events: readonly ClusterEvent
 export function requestsOf(fleet: DriftFleet, seed: number): SimRequest[] {
   const speed = fleet.rate / NOMINAL_RATE;
   const rows = synthesize(`synthetic:${fleet.kind}`, seed, fleet.seconds * 1000 * speed);
-  return rows.map((row, index) => simRequest(index, row.arrivalMs / speed, simPrompt(row, seed), row.outputTokens, row.client ?? ''));
+  return rows.map((row, index) =>
+    simRequest(index, row.arrivalMs / speed, simPrompt(row, seed), row.outputTokens, row.client ?? ''),
+  );
 }
 
 /** One policy over the fleet's requests. */
-export function runDrift(fleet: DriftFleet, requests: readonly SimRequest[], { policy, seed, events, tamper, brain }: DriftRun): Promise<RunRecord> {
+export function runDrift(
+  fleet: DriftFleet,
+  requests: readonly SimRequest[],
+  { policy, seed, events, tamper, brain }: DriftRun,
+): Promise<RunRecord> {
   return runPolicy({
-    cluster: clusterOf(fleet.gpus, events), requests, policy, seed, entries: fleet.entries, objective: 'ttft', sloTtftMs: undefined, sloTpotMs: undefined, tamper, brain,
+    cluster: clusterOf(fleet.gpus, events),
+    requests,
+    policy,
+    seed,
+    entries: fleet.entries,
+    objective: 'ttft',
+    sloTtftMs: undefined,
+    sloTpotMs: undefined,
+    tamper,
+    brain,
   });
 }
 
 /** TTFTs in ms of the requests that arrived in [fromS, toS), failed ones left out. */
 export function ttftsBetween(outcomes: readonly ClientOutcome[], fromS: number, toS: number): number[] {
-  return outcomes.filter(({ ok, request }) => ok && request.arrivalMs >= fromS * 1000 && request.arrivalMs < toS * 1000).map(({ ttftMs }) => ttftMs);
+  return outcomes
+    .filter(({ ok, request }) => ok && request.arrivalMs >= fromS * 1000 && request.arrivalMs < toS * 1000)
+    .map(({ ttftMs }) => ttftMs);
 }
 
 export function mean(values: readonly number[]): number {
@@ -58,7 +75,14 @@ export function mean(values: readonly number[]): number {
 }
 
 /** Share of the requests that arrived in [fromS, toS) decided by each policy. */
-export function shareBetween(outcomes: readonly ClientOutcome[], fromS: number, toS: number, of: (outcome: ClientOutcome) => boolean): number {
-  const those = outcomes.filter(({ ok, request }) => ok && request.arrivalMs >= fromS * 1000 && request.arrivalMs < toS * 1000);
+export function shareBetween(
+  outcomes: readonly ClientOutcome[],
+  fromS: number,
+  toS: number,
+  of: (outcome: ClientOutcome) => boolean,
+): number {
+  const those = outcomes.filter(
+    ({ ok, request }) => ok && request.arrivalMs >= fromS * 1000 && request.arrivalMs < toS * 1000,
+  );
   return those.filter(of).length / Math.max(1, those.length);
 }

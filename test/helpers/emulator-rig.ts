@@ -69,8 +69,14 @@ export class EmulatorRig {
   readonly fault = (body: unknown): Promise<Response> => this.post('/emulator/faults', body);
 
   /** A raw streaming request, for what fetch hides. */
-  readonly open = (body: object, path = '/v1/completions'): { response: Promise<IncomingMessage>; abort: () => void } => {
-    const request = httpRequest(this.running.url + path, { method: 'POST', headers: { 'content-type': 'application/json' } });
+  readonly open = (
+    body: object,
+    path = '/v1/completions',
+  ): { response: Promise<IncomingMessage>; abort: () => void } => {
+    const request = httpRequest(this.running.url + path, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+    });
     const response = new Promise<IncomingMessage>((resolve, reject) => {
       request.on('response', resolve);
       request.on('error', reject);

@@ -25,7 +25,10 @@ export interface EngineDoorOptions {
   seed?: number;
 }
 
-/** An emulated engine on virtual time with a door's ledger before it, fed by the engine's tokens as door.ts feeds it from a stream. */
+/**
+ * An emulated engine on virtual time with a door's ledger before it, fed by the engine's tokens as door.ts feeds it
+ * from a stream.
+ */
 export class EngineDoor {
   readonly clock = new VirtualClock();
   readonly gpu: GpuProfile;
@@ -52,7 +55,12 @@ export class EngineDoor {
       sample: (request) => request.outputCount,
     });
     this.cache = new CacheView(this.clock, kvTokens, BLOCK_TOKENS, undefined);
-    this.ledger = new Ledger(this.clock, this.cache, this.fit, { kvTokens, blockTokens: BLOCK_TOKENS, maxNumSeqs, maxBatchedTokens: MAX_BATCHED_TOKENS });
+    this.ledger = new Ledger(this.clock, this.cache, this.fit, {
+      kvTokens,
+      blockTokens: BLOCK_TOKENS,
+      maxNumSeqs,
+      maxBatchedTokens: MAX_BATCHED_TOKENS,
+    });
   }
 
   /** Random token ids: a prompt like no other. */
@@ -65,13 +73,24 @@ export class EngineDoor {
     const text = Buffer.from(prompt.buffer);
     const { hashes, end } = fingerprint(text, { salt: '', model: 'm', cacheSalt: '' });
     const entry = this.ledger.open({
-      hashes, end, text, model: 'm', cacheSalt: '', promptTokens: prompt.length, tokensPerBlock: TOKENS_PER_BLOCK, exactTokens: true, stream, sequences: 1, computed: true,
+      hashes,
+      end,
+      text,
+      model: 'm',
+      cacheSalt: '',
+      promptTokens: prompt.length,
+      tokensPerBlock: TOKENS_PER_BLOCK,
+      exactTokens: true,
+      stream,
+      sequences: 1,
+      computed: true,
     });
     const request = this.engine.submit(
       { id: 'r', prompt, maxOutput },
       {
         onToken: () => stream && this.ledger.tokens(entry, 1),
-        onFinish: (done) => this.ledger.close(entry, { outputTokens: done.outputCount, cachedTokens: Math.max(0, done.hitTokens) }),
+        onFinish: (done) =>
+          this.ledger.close(entry, { outputTokens: done.outputCount, cachedTokens: Math.max(0, done.hitTokens) }),
       },
     );
     return { entry, request };
@@ -105,13 +124,16 @@ export class EngineDoor {
     const out: Record<string, number> = {};
     for (const decodes of [1, 2, 4, 8, 16, 32]) {
       const decodeContext = decodes * 900;
-      out[`decode ${decodes}`] = decodeStepMs(law, decodes, decodeContext) / (slow * truth({ prefillTokens: 0, chunks: 0, prefillPairs: 0, decodes, decodeContext }));
+      out[`decode ${decodes}`] =
+        decodeStepMs(law, decodes, decodeContext) /
+        (slow * truth({ prefillTokens: 0, chunks: 0, prefillPairs: 0, decodes, decodeContext }));
     }
     for (const tokens of [256, 512, 1024, 2048]) {
       for (const decodes of [0, 8]) {
         const decodeContext = decodes * 900;
         const batch = { prefillTokens: tokens, chunks: 1, prefillPairs: (tokens * tokens) / 2, decodes, decodeContext };
-        out[`prefill ${tokens} beside ${decodes}`] = (prefillBaseMs(law, decodes, decodeContext) + prefillWorkMs(law, tokens, 0, decodes)) / (slow * truth(batch));
+        out[`prefill ${tokens} beside ${decodes}`] =
+          (prefillBaseMs(law, decodes, decodeContext) + prefillWorkMs(law, tokens, 0, decodes)) / (slow * truth(batch));
       }
     }
     return out;

@@ -31,7 +31,12 @@ export class Entry {
   }
 
   take(request: RoutingRequest = requestOf(1000), hashes = new Float64Array(), excluded = NOTHING) {
-    return this.snapshots.take({ request, nowMs: this.clock.nowMs(), staleAfterMs: this.config.staleAfterMs }, hashes, 32, excluded);
+    return this.snapshots.take(
+      { request, nowMs: this.clock.nowMs(), staleAfterMs: this.config.staleAfterMs },
+      hashes,
+      32,
+      excluded,
+    );
   }
 
   decide(request: RoutingRequest = requestOf(1000), hashes = new Float64Array()) {

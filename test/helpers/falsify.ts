@@ -4,7 +4,14 @@ import type { Tamper } from '../../sim/fleet/tamper.ts';
 /** Values that no clock can have shown, in turn. */
 const WILD = [NaN, 0, Infinity, 1e12, -5, 1e-9];
 /** Laws that no engine has: the first cannot be parsed, the rest are valid numbers. */
-const WILD_LAWS = [{ c0: NaN }, { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, frontEndMs: 0 }, { c0: 1e12 }, { c1: 1e9, samples: 1e12 }, { c0: 1e-9, c1: 1e-12, residualMs: 0 }, { c4: -1 }];
+const WILD_LAWS = [
+  { c0: NaN },
+  { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, frontEndMs: 0 },
+  { c0: 1e12 },
+  { c1: 1e9, samples: 1e12 },
+  { c0: 1e-9, c1: 1e-12, residualMs: 0 },
+  { c4: -1 },
+];
 
 /** From `fromMs` on, the outcomes that `agent` sends carry values that nobody can have measured. */
 export function poisonedSamples(agent: string, fromMs: number): Tamper {
@@ -14,7 +21,16 @@ export function poisonedSamples(agent: string, fromMs: number): Tamper {
       if (from !== agent || nowMs < fromMs) return samples;
       return samples.map((sample) => {
         const value = WILD[turn++ % WILD.length] as number;
-        return { ...sample, outcome: { ...sample.outcome, ttftMs: value, tpotMs: value, e2eMs: value, outputTokens: turn % 5 === 0 ? 1e15 : sample.outcome.outputTokens } };
+        return {
+          ...sample,
+          outcome: {
+            ...sample.outcome,
+            ttftMs: value,
+            tpotMs: value,
+            e2eMs: value,
+            outputTokens: turn % 5 === 0 ? 1e15 : sample.outcome.outputTokens,
+          },
+        };
       });
     },
   };
@@ -37,7 +53,15 @@ export function lyingEntry(agent: string, factor: number, fromMs: number): Tampe
   return {
     samples: (from, samples, nowMs) => {
       if (from !== agent || nowMs < fromMs) return samples;
-      return samples.map(({ outcome, ...rest }) => ({ ...rest, outcome: { ...outcome, ttftMs: times(outcome.ttftMs), tpotMs: times(outcome.tpotMs), e2eMs: outcome.e2eMs * factor } }));
+      return samples.map(({ outcome, ...rest }) => ({
+        ...rest,
+        outcome: {
+          ...outcome,
+          ttftMs: times(outcome.ttftMs),
+          tpotMs: times(outcome.tpotMs),
+          e2eMs: outcome.e2eMs * factor,
+        },
+      }));
     },
   };
 }

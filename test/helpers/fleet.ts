@@ -16,12 +16,26 @@ export const MODEL = 'test-model';
 
 /** A GPU whose steps take 10 ms whatever is in them: virtual time makes its speed irrelevant. */
 export const TEST_GPU: GpuProfile = {
-  key: 'TEST', status: 'made up for tests', c0: 10, c1: 0.02, c2: 0, c3: 0, c4: 0, kvTokens: 64_000,
+  key: 'TEST',
+  status: 'made up for tests',
+  c0: 10,
+  c1: 0.02,
+  c2: 0,
+  c3: 0,
+  c4: 0,
+  kvTokens: 64_000,
   hardware: { name: 'Test GPU', memoryMb: 24_000, maxClockMhz: 1500, maxPowerW: 200 },
 } as unknown as GpuProfile;
 
 /** URL of a vLLM server, with the key that it asks for, the GPU that it runs on, or where it publishes KV events. */
-export type VllmServer = string | { url: string; apiKey?: string; kind?: { gpu: string }; kvEvents?: { endpoint: string; replayEndpoint: string | undefined } };
+export type VllmServer =
+  | string
+  | {
+      url: string;
+      apiKey?: string;
+      kind?: { gpu: string };
+      kvEvents?: { endpoint: string; replayEndpoint: string | undefined };
+    };
 
 /** Emulated engines, agents and a brain in this process, on one virtual clock, talking over real sockets. */
 export class TestFleet {
@@ -33,7 +47,10 @@ export class TestFleet {
   private brainPort = 0;
   private readonly clients = new Map<string, Pool>();
 
-  /** Advances virtual time in small steps with I/O between them until the condition holds; fails after `maxMs` of virtual time. */
+  /**
+   * Advances virtual time in small steps with I/O between them until the condition holds; fails after `maxMs` of
+   * virtual time.
+   */
   async until(what: string, condition: () => boolean | Promise<boolean>, maxMs = 30_000): Promise<void> {
     for (let passed = 0; passed <= maxMs; passed += 5) {
       if (await condition()) return;
@@ -54,7 +71,16 @@ export class TestFleet {
   async startEngine(port = 0, gpu?: GpuProfile, options: Partial<EmulatorOptions> = {}): Promise<RunningEmulator> {
     const real = gpu ? { frontEndMs: 8, noise: 0.02, maxNumSeqs: 256 } : { frontEndMs: 0, noise: 0, maxNumSeqs: 64 };
     const engine = await startEmulator({
-      clock: this.clock, gpu: gpu ?? TEST_GPU, host: '127.0.0.1', port, model: MODEL, maxBatchedTokens: 2048, maxModelLen: 32_768, seed: this.engines.length + 1, ...real, ...options,
+      clock: this.clock,
+      gpu: gpu ?? TEST_GPU,
+      host: '127.0.0.1',
+      port,
+      model: MODEL,
+      maxBatchedTokens: 2048,
+      maxModelLen: 32_768,
+      seed: this.engines.length + 1,
+      ...real,
+      ...options,
     });
     this.engines.push(engine);
     return engine;
@@ -62,9 +88,17 @@ export class TestFleet {
 
   /** Starts the brain; a second time, on the same port and state. */
   async startBrain(): Promise<void> {
-    const config = this.config({ 'brain.port': this.brainPort, 'brain.stateDir': join(this.dir, 'brain'), 'brain.backend': 'cpu' });
+    const config = this.config({
+      'brain.port': this.brainPort,
+      'brain.stateDir': join(this.dir, 'brain'),
+      'brain.backend': 'cpu',
+    });
     const env = { clock: this.clock, rng: seededRng(1), log: silentLog };
-    this.brain = await startBrain(config, env, new InThreadTrainer({ backend: 'cpu', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }));
+    this.brain = await startBrain(
+      config,
+      env,
+      new InThreadTrainer({ backend: 'cpu', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }),
+    );
     this.brainPort = Number(new URL(this.brain.url).port);
   }
 
@@ -76,12 +110,21 @@ export class TestFleet {
   async startAgent(id: string, vllm: VllmServer[], sets: Record<string, string | number> = {}): Promise<RunningAgent> {
     const config = this.config(
       {
-        'agent.id': id, 'agent.port': 0, 'agent.advertiseUrl': 'http://127.0.0.1:0', 'agent.stateDir': join(this.dir, id),
-        'agent.brainUrl': this.brainPort ? `ws://127.0.0.1:${this.brainPort}` : '', 'agent.nvidiaSmiPath': '/nonexistent/nvidia-smi', ...sets,
+        'agent.id': id,
+        'agent.port': 0,
+        'agent.advertiseUrl': 'http://127.0.0.1:0',
+        'agent.stateDir': join(this.dir, id),
+        'agent.brainUrl': this.brainPort ? `ws://127.0.0.1:${this.brainPort}` : '',
+        'agent.nvidiaSmiPath': '/nonexistent/nvidia-smi',
+        ...sets,
       },
       vllm,
     );
-    const agent = await startAgent(config.agent, TOKEN, { clock: this.clock, rng: seededRng(id.length + 7), log: silentLog });
+    const agent = await startAgent(config.agent, TOKEN, {
+      clock: this.clock,
+      rng: seededRng(id.length + 7),
+      log: silentLog,
+    });
     this.agents.set(id, agent);
     return agent;
   }
@@ -91,13 +134,19 @@ export class TestFleet {
     await this.until('the fleet is ready', () =>
       [...this.agents.values()].every(({ context }) => {
         context.instances.readLocal(false);
-        return [...context.instances.views.values()].filter((view) => view.report?.health === 'up').length === instances;
+        return (
+          [...context.instances.views.values()].filter((view) => view.report?.health === 'up').length === instances
+        );
       }),
     );
   }
 
   /** Sends a streamed completion; settles when the answer has ended. */
-  complete(agent: RunningAgent, prompt: string, maxTokens = 5): Promise<{ status: number; text: string; cut: boolean; instance: string | undefined }> {
+  complete(
+    agent: RunningAgent,
+    prompt: string,
+    maxTokens = 5,
+  ): Promise<{ status: number; text: string; cut: boolean; instance: string | undefined }> {
     const url = `http://127.0.0.1:${agent.port}`;
     let pool = this.clients.get(url);
     if (!pool) {
@@ -108,7 +157,12 @@ export class TestFleet {
     return new Promise((resolve) => {
       const answer = { status: 0, text: '', cut: false, instance: undefined as string | undefined };
       client.dispatch(
-        { method: 'POST', path: '/v1/completions', headers: { 'content-type': 'application/json' }, body: JSON.stringify({ model: MODEL, prompt, max_tokens: maxTokens, stream: true, ignore_eos: true }) },
+        {
+          method: 'POST',
+          path: '/v1/completions',
+          headers: { 'content-type': 'application/json' },
+          body: JSON.stringify({ model: MODEL, prompt, max_tokens: maxTokens, stream: true, ignore_eos: true }),
+        },
         {
           onRequestStart: () => undefined,
           onResponseStart: (_controller, status, headers) => {
@@ -146,7 +200,9 @@ export class TestFleet {
     return loadConfig({
       env: { LODESTAR_TOKEN: TOKEN },
       sets: Object.entries(sets).map(([key, value]) => `${key}=${value}`),
-      overrides: { agent: { instances: vllm.map((server) => (typeof server === 'string' ? { url: server } : server)) } },
+      overrides: {
+        agent: { instances: vllm.map((server) => (typeof server === 'string' ? { url: server } : server)) },
+      },
     });
   }
 }

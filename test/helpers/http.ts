@@ -24,19 +24,37 @@ export function send(url: string, options: HttpOptions = {}): Promise<HttpAnswer
   return new Promise((resolve) => {
     const answer: HttpAnswer = { status: 0, headers: {}, body: '', cut: true };
     const { body, signal } = options;
-    const length = body === undefined || options.headers?.['transfer-encoding'] ? {} : { 'content-length': String(Buffer.byteLength(body)) };
-  const headers = { ...(body === undefined ? {} : { 'content-type': 'application/json' }), ...length, ...options.headers };
-    const request = httpRequest({ hostname, port, path, method: options.method ?? (body === undefined ? 'GET' : 'POST'), headers, agent: false, ...(signal ? { signal } : {}) }, (response) => {
-      answer.status = response.statusCode ?? 0;
-      answer.headers = response.headers;
-      response.setEncoding('utf8').on('data', (text: string) => {
-        answer.body += text;
-        options.onData?.(text);
-      });
-      response.on('end', () => (answer.cut = false));
-      response.on('close', () => resolve(answer));
-      response.on('error', () => resolve(answer));
-    });
+    const length =
+      body === undefined || options.headers?.['transfer-encoding']
+        ? {}
+        : { 'content-length': String(Buffer.byteLength(body)) };
+    const headers = {
+      ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+      ...length,
+      ...options.headers,
+    };
+    const request = httpRequest(
+      {
+        hostname,
+        port,
+        path,
+        method: options.method ?? (body === undefined ? 'GET' : 'POST'),
+        headers,
+        agent: false,
+        ...(signal ? { signal } : {}),
+      },
+      (response) => {
+        answer.status = response.statusCode ?? 0;
+        answer.headers = response.headers;
+        response.setEncoding('utf8').on('data', (text: string) => {
+          answer.body += text;
+          options.onData?.(text);
+        });
+        response.on('end', () => (answer.cut = false));
+        response.on('close', () => resolve(answer));
+        response.on('error', () => resolve(answer));
+      },
+    );
     request.on('error', () => resolve(answer));
     request.end(body);
   });

@@ -53,14 +53,28 @@ export class KvRig {
 
   /** A publisher with replay on free ports. */
   async publisher(options: Partial<KvPublisherOptions> = {}): Promise<KvPublisher> {
-    const publisher = await this.bind({ host: '127.0.0.1', port: 0, replayPort: 0, blockSize: 4, wallMs: () => this.clock.wallMs(), ...options });
+    const publisher = await this.bind({
+      host: '127.0.0.1',
+      port: 0,
+      replayPort: 0,
+      blockSize: 4,
+      wallMs: () => this.clock.wallMs(),
+      ...options,
+    });
     this.closers.push(() => publisher.close());
     return publisher;
   }
 
   /** A started subscriber; without `replayEndpoint` it has none. */
   subscriber(options: Partial<KvEventSubscriberOptions> & { endpoint: string }): KvEventSubscriber {
-    const subscriber = new KvEventSubscriber({ instance: 'i', replayEndpoint: undefined, rank: undefined, sink: this.sink, env: { clock: this.clock, log: this.spy.log }, ...options });
+    const subscriber = new KvEventSubscriber({
+      instance: 'i',
+      replayEndpoint: undefined,
+      rank: undefined,
+      sink: this.sink,
+      env: { clock: this.clock, log: this.spy.log },
+      ...options,
+    });
     this.closers.unshift(() => subscriber.stop());
     subscriber.start();
     return subscriber;
@@ -82,7 +96,10 @@ export class KvRig {
     this.closers.push(close);
   }
 
-  /** Lets sockets go on until `condition` holds. Virtual time stands still: what connects does so in real time, which waits of the code must not outrun. */
+  /**
+   * Lets sockets go on until `condition` holds. Virtual time stands still: what connects does so in real time, which
+   * waits of the code must not outrun.
+   */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) await new Promise((resolve) => setImmediate(resolve));
   }

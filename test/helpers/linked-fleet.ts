@@ -25,8 +25,21 @@ export interface Pair {
 
 /** A fleet without a brain: agents know each other from the routing table on their disks. */
 export class LinkedFleet extends TestFleet {
-  async startLinked(id: string, engines: VllmServer[], knows: RunningAgent[], sets: Record<string, string | number> = {}): Promise<RunningAgent> {
-    const roster = knows.flatMap((agent) => localViews(agent).map((view) => ({ instance: view.id, agent: agent.context.config.id, doorUrl: urlOf(agent), models: [MODEL], kind: 'k' })));
+  async startLinked(
+    id: string,
+    engines: VllmServer[],
+    knows: RunningAgent[],
+    sets: Record<string, string | number> = {},
+  ): Promise<RunningAgent> {
+    const roster = knows.flatMap((agent) =>
+      localViews(agent).map((view) => ({
+        instance: view.id,
+        agent: agent.context.config.id,
+        doorUrl: urlOf(agent),
+        models: [MODEL],
+        kind: 'k',
+      })),
+    );
     new TableStore(join(this.dir, id), silentLog).save(sealTable(tableOf({ roster })), SALT);
     return this.startAgent(id, engines, { 'agent.policy': 'round-robin', ...sets });
   }

@@ -17,7 +17,12 @@ export class RawClient {
 
   /** Begins a POST whose body is to have `bytes` bytes, with the first of them. */
   begin(path: string, bytes: number, first: string | Buffer, headers: Record<string, string> = {}): this {
-    const lines = Object.entries({ host: 'test', 'content-type': 'application/json', 'content-length': String(bytes), ...headers }).map(([name, value]) => `${name}: ${value}\r\n`);
+    const lines = Object.entries({
+      host: 'test',
+      'content-type': 'application/json',
+      'content-length': String(bytes),
+      ...headers,
+    }).map(([name, value]) => `${name}: ${value}\r\n`);
     this.socket.write(`POST ${path} HTTP/1.1\r\n${lines.join('')}\r\n`);
     if (first.length > 0) this.socket.write(first);
     return this;

@@ -2,7 +2,12 @@ import type { IncomingHttpHeaders } from 'node:http';
 import { type ClientRequest, type ReadBefore, RequestReader } from '../../agent/request/read.ts';
 
 /** Reads a request whose body came in these pieces. */
-export function readPieces(path: string, headers: IncomingHttpHeaders, pieces: readonly Buffer[], before?: ReadBefore): ClientRequest {
+export function readPieces(
+  path: string,
+  headers: IncomingHttpHeaders,
+  pieces: readonly Buffer[],
+  before?: ReadBefore,
+): ClientRequest {
   const reader = new RequestReader('POST', path, headers, before);
   for (const piece of pieces) reader.push(piece);
   return reader.finish(pieces);

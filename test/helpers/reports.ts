@@ -3,7 +3,11 @@ import type { InstanceReport, LedgerTotals } from '../../shared/instance.ts';
 import { GENERIC_LAW } from '../../shared/predictor/step-law.ts';
 
 /** A report of an idle, healthy instance, with what the test changes. */
-export function reportOf(instance: string, changes: Partial<InstanceReport> = {}, ledger: Partial<LedgerTotals> = {}): InstanceReport {
+export function reportOf(
+  instance: string,
+  changes: Partial<InstanceReport> = {},
+  ledger: Partial<LedgerTotals> = {},
+): InstanceReport {
   return {
     instance,
     agent: `agent-of-${instance}`,
@@ -17,8 +21,19 @@ export function reportOf(instance: string, changes: Partial<InstanceReport> = {}
     kind: 'm|-|gpux1|1',
     limits: { kvTokens: 40_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 },
     ledger: {
-      inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, pendingPromptTokens: 0,
-      decodeContextTokens: 0, usedTokens: 0, workRatio: 0, meanOutputTokens: 200, stepAgeMs: -1, ...ledger,
+      inFlight: 0,
+      waiting: 0,
+      prefilling: 0,
+      decoding: 0,
+      pendingTokens: 0,
+      waitingTokens: 0,
+      pendingPromptTokens: 0,
+      decodeContextTokens: 0,
+      usedTokens: 0,
+      workRatio: 0,
+      meanOutputTokens: 200,
+      stepAgeMs: -1,
+      ...ledger,
     },
     law: { ...GENERIC_LAW },
     cache: { source: 'shadow', problem: '', blocks: 0, offloadedBlocks: 0, hitRatio: 0, accuracyRatio: 0, checked: 0 },
@@ -32,7 +47,20 @@ export function reportOf(instance: string, changes: Partial<InstanceReport> = {}
 
 /** A request of `promptTokens`, streamed, for the model that `reportOf` serves. */
 export function requestOf(promptTokens: number, changes: Partial<RoutingRequest> = {}): RoutingRequest {
-  return { model: 'm', promptTokens, textTokens: promptTokens, exactTokens: false, maxTokens: 0, outputTokens: 200, stream: true, sloTtftMs: undefined, sloTpotMs: undefined, priority: 0, sequences: 1, ...changes };
+  return {
+    model: 'm',
+    promptTokens,
+    textTokens: promptTokens,
+    exactTokens: false,
+    maxTokens: 0,
+    outputTokens: 200,
+    stream: true,
+    sloTtftMs: undefined,
+    sloTpotMs: undefined,
+    priority: 0,
+    sequences: 1,
+    ...changes,
+  };
 }
 
 /** A candidate with the given ledger and cached prefix. */

@@ -8,10 +8,14 @@ export interface StubRequest {
   body: string;
 }
 
-/** The least that an agent takes for a vLLM server: healthy, with one model. It keeps what it was asked under /v1 and answers as the test says. */
+/**
+ * The least that an agent takes for a vLLM server: healthy, with one model. It keeps what it was asked under /v1 and
+ * answers as the test says.
+ */
 export class StubVllm {
   readonly requests: StubRequest[] = [];
-  answer: (request: StubRequest, response: ServerResponse) => void = (_request, response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
+  answer: (request: StubRequest, response: ServerResponse) => void = (_request, response) =>
+    response.writeHead(200, { 'content-type': 'application/json' }).end('{}');
   private readonly model: string;
   private readonly server = createServer((request, response) => void this.serve(request, response));
 
@@ -36,8 +40,14 @@ export class StubVllm {
     if (path === '/health') return void response.end();
     if (path === '/version') return void response.end('{"version":"0.0.0-stub"}');
     if (path === '/metrics') return void response.writeHead(404).end();
-    if (path === '/v1/models' && request.headers['x-from-test'] === undefined) return void response.end(JSON.stringify({ object: 'list', data: [{ id: this.model, max_model_len: 4096 }] }));
-    const seen = { method: request.method ?? '', path, headers: request.headers, body: Buffer.concat(chunks).toString() };
+    if (path === '/v1/models' && request.headers['x-from-test'] === undefined)
+      return void response.end(JSON.stringify({ object: 'list', data: [{ id: this.model, max_model_len: 4096 }] }));
+    const seen = {
+      method: request.method ?? '',
+      path,
+      headers: request.headers,
+      body: Buffer.concat(chunks).toString(),
+    };
     this.requests.push(seen);
     this.answer(seen, response);
   }

@@ -5,7 +5,15 @@ import { GENERIC_LAW } from '../../shared/predictor/step-law.ts';
 import type { RoutingTable, Trust } from '../../shared/table.ts';
 
 export function trustOf(verdict: Trust['verdict'], changes: Partial<Trust> = {}): Trust {
-  return { verdict, reason: 'test', samples: 100, medianApe: 0.1, p90Coverage: 0.9, regimes: { idle: 'unknown', queued: 'unknown', full: 'unknown' }, ...changes };
+  return {
+    verdict,
+    reason: 'test',
+    samples: 100,
+    medianApe: 0.1,
+    p90Coverage: 0.9,
+    regimes: { idle: 'unknown', queued: 'unknown', full: 'unknown' },
+    ...changes,
+  };
 }
 
 /** A table of a fleet without a net, routed by `learned` and trusted, with what the test changes. */
@@ -32,7 +40,8 @@ export function tableOf(changes: Partial<RoutingTable> = {}): RoutingTable {
 /** A net with random weights of about the size that training gives. */
 export function randomNet(rng: Rng, hidden: readonly number[]): ResidualNet {
   const widths = [FEATURE_COUNT, ...hidden, HEAD_COUNT];
-  const floats = (n: number, size: number): Float32Array => Float32Array.from({ length: n }, () => (rng() * 2 - 1) * size);
+  const floats = (n: number, size: number): Float32Array =>
+    Float32Array.from({ length: n }, () => (rng() * 2 - 1) * size);
   return {
     shift: floats(FEATURE_COUNT, 1),
     scale: Float32Array.from({ length: FEATURE_COUNT }, () => 0.2 + rng()),

@@ -60,8 +60,15 @@ export class VirtualClock implements Clock {
   }
 
   private add(delayMs: number, fn: () => void, periodMs: number | undefined): Timer {
-    // A delay that rounding would swallow must still pass, or a timer that sets itself again until a time is reached never gets there.
-    const entry: Entry = { atMs: this.now + (delayMs > 0 ? Math.max(MIN_DELAY_MS, delayMs) : 0), order: this.order++, fn, periodMs, cancelled: false };
+    // A delay that rounding would swallow must still pass, or a timer that sets itself again until a time is reached
+    // never gets there.
+    const entry: Entry = {
+      atMs: this.now + (delayMs > 0 ? Math.max(MIN_DELAY_MS, delayMs) : 0),
+      order: this.order++,
+      fn,
+      periodMs,
+      cancelled: false,
+    };
     this.entries.push(entry);
     return {
       cancel: () => {

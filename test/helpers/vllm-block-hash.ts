@@ -1,11 +1,16 @@
 import { createHash } from 'node:crypto';
 
-/** What a block's hash is of, as vLLM's hash_block_tokens has it: digest of the block before it, tokens, further keys. */
+/**
+ * What a block's hash is of, as vLLM's hash_block_tokens has it: digest of the block before it, tokens, further keys.
+ */
 export type BlockKey = readonly [parent: Buffer, tokens: readonly number[], extra: readonly string[] | null];
 
 export type ShaAlgorithm = 'sha256' | 'sha256_cbor';
 
-/** vLLM's hash of one full block (vllm/utils/hashing.py): sha256 of the key's pickle of protocol 5, or of its canonical CBOR. */
+/**
+ * vLLM's hash of one full block (vllm/utils/hashing.py): sha256 of the key's pickle of protocol 5, or of its canonical
+ * CBOR.
+ */
 export function vllmBlockHash(algorithm: ShaAlgorithm, key: BlockKey): Buffer {
   return sha256(algorithm === 'sha256' ? pickle(key) : cbor(key));
 }
@@ -45,7 +50,10 @@ const FRAME = 0x95;
 const MEMOIZE = 0x94;
 const STOP = 0x2e;
 
-/** Python's pickle, protocol 5, of the values that block keys have, each object once: every string, byte string and non-empty tuple is memoised. */
+/**
+ * Python's pickle, protocol 5, of the values that block keys have, each object once: every string, byte string and
+ * non-empty tuple is memoised.
+ */
 export function pickle(value: Value): Buffer {
   const body = Buffer.concat([pickled(value), Buffer.from([STOP])]);
   const frame = Buffer.alloc(9);
@@ -57,11 +65,13 @@ export function pickle(value: Value): Buffer {
 function pickled(value: Value): Buffer {
   if (value === null) return Buffer.from('N');
   if (typeof value === 'number') return pickledInt(value);
-  if (typeof value === 'string') return Buffer.concat([Buffer.from([0x8c, Buffer.byteLength(value)]), Buffer.from(value), Buffer.from([MEMOIZE])]);
+  if (typeof value === 'string')
+    return Buffer.concat([Buffer.from([0x8c, Buffer.byteLength(value)]), Buffer.from(value), Buffer.from([MEMOIZE])]);
   if (Buffer.isBuffer(value)) return Buffer.concat([Buffer.from([0x43, value.length]), value, Buffer.from([MEMOIZE])]);
   const items = value.map(pickled);
   // Tuples of one to three have an opcode of their own; longer ones are all that lies above a mark.
-  if (value.length >= 1 && value.length <= 3) return Buffer.concat([...items, Buffer.from([0x84 + value.length, MEMOIZE])]);
+  if (value.length >= 1 && value.length <= 3)
+    return Buffer.concat([...items, Buffer.from([0x84 + value.length, MEMOIZE])]);
   return Buffer.concat([Buffer.from('('), ...items, Buffer.from('t'), Buffer.from([MEMOIZE])]);
 }
 

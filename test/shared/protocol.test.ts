@@ -2,7 +2,15 @@ import { describe, expect, test } from 'vitest';
 import { decode, encode, packHashes, packTokens, unpackHashes } from '../../shared/codec.ts';
 import { type Rng, seededRng } from '../../shared/env.ts';
 import { LodestarError } from '../../shared/errors.ts';
-import { type AgentMessage, type BrainMessage, MAX_FRAME_BYTES, MAX_HASHES_PER_FRAME, parseAgentMessage, parseBrainMessage, PROTOCOL_VERSION } from '../../shared/protocol.ts';
+import {
+  type AgentMessage,
+  type BrainMessage,
+  MAX_FRAME_BYTES,
+  MAX_HASHES_PER_FRAME,
+  parseAgentMessage,
+  parseBrainMessage,
+  PROTOCOL_VERSION,
+} from '../../shared/protocol.ts';
 import { sealTable } from '../../shared/table.ts';
 import { below, pick } from '../helpers/random.ts';
 import { reportOf } from '../helpers/reports.ts';
@@ -11,10 +19,41 @@ import { tableOf } from '../helpers/tables.ts';
 
 const TABLE = sealTable(tableOf());
 const AGENT: AgentMessage[] = [
-  { t: 'hello', protocol: PROTOCOL_VERSION, protocolOldest: 1, featureSchema: 1, agent: 'a', epoch: 1_700_000_000_000, credential: 'c'.repeat(32), version: '0.1.0', doorUrl: 'http://127.0.0.1:1', capabilities: [] },
+  {
+    t: 'hello',
+    protocol: PROTOCOL_VERSION,
+    protocolOldest: 1,
+    featureSchema: 1,
+    agent: 'a',
+    epoch: 1_700_000_000_000,
+    credential: 'c'.repeat(32),
+    version: '0.1.0',
+    doorUrl: 'http://127.0.0.1:1',
+    capabilities: [],
+  },
   { t: 'telemetry', seq: 3, reports: [reportOf('i', { seen: [{ entry: 'e', epoch: 5, upTo: -1, later: 7 }] })] },
-  { t: 'samples', batch: 1, dropped: 0, samples: [sampleOf(), sampleOf({ stream: false }, { status: 'failed', ttftMs: null, tpotMs: null, promptTokens: null, cachedTokens: null })] },
-  { t: 'blocks', instance: 'i', incarnation: 1, seq: 0, reset: true, add: packHashes([1, 2 ** 52 + 1]), remove: packHashes([]), tokens: packTokens([16, 0]) },
+  {
+    t: 'samples',
+    batch: 1,
+    dropped: 0,
+    samples: [
+      sampleOf(),
+      sampleOf(
+        { stream: false },
+        { status: 'failed', ttftMs: null, tpotMs: null, promptTokens: null, cachedTokens: null },
+      ),
+    ],
+  },
+  {
+    t: 'blocks',
+    instance: 'i',
+    incarnation: 1,
+    seq: 0,
+    reset: true,
+    add: packHashes([1, 2 ** 52 + 1]),
+    remove: packHashes([]),
+    tokens: packTokens([16, 0]),
+  },
   { t: 'resync', blocks: ['i'] },
 ];
 const BRAIN: BrainMessage[] = [
@@ -57,13 +96,20 @@ describe.each([
   test('random bytes', () => {
     const rng = seededRng(10);
     for (let round = 0; round < 4000; round++) {
-      expect(receive(parse, Buffer.from(Array.from({ length: below(rng, 60) }, () => below(rng, 256))))).toBe('WIRE_MALFORMED');
+      expect(receive(parse, Buffer.from(Array.from({ length: below(rng, 60) }, () => below(rng, 256))))).toBe(
+        'WIRE_MALFORMED',
+      );
     }
   });
 
   test('frames over the limit, and those that announce more than they hold', () => {
     expect(receive(parse, Buffer.alloc(MAX_FRAME_BYTES + 1))).toBe('WIRE_TOO_LARGE');
-    for (const bomb of [[0xdd, 0xff, 0xff, 0xff, 0xff], [0xdf, 0xff, 0xff, 0xff, 0xff], [0xc6, 0xff, 0xff, 0xff, 0xff], [0xdb, 0x7f, 0xff, 0xff, 0xff]]) {
+    for (const bomb of [
+      [0xdd, 0xff, 0xff, 0xff, 0xff],
+      [0xdf, 0xff, 0xff, 0xff, 0xff],
+      [0xc6, 0xff, 0xff, 0xff, 0xff],
+      [0xdb, 0x7f, 0xff, 0xff, 0xff],
+    ]) {
       expect(receive(parse, Buffer.from(bomb))).toBe('WIRE_MALFORMED');
     }
     expect(receive(parse, Buffer.alloc(200_000, 0x91))).toBe('WIRE_MALFORMED');
@@ -82,19 +128,53 @@ function mutate(rng: Rng, frame: Buffer): Buffer {
 describe('limits of single fields', () => {
   const report = reportOf('i');
   test.each<[string, unknown]>([
-    ['NaN in a ledger', { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: Number.NaN } }] }],
-    ['a number that overflows sums', { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: 1e300 } }] }],
-    ['a row of another length', { t: 'samples', batch: 0, dropped: 0, samples: [{ ...sampleOf(), row: new Uint8Array(4) }] }],
+    [
+      'NaN in a ledger',
+      { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: Number.NaN } }] },
+    ],
+    [
+      'a number that overflows sums',
+      { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: 1e300 } }] },
+    ],
+    [
+      'a row of another length',
+      { t: 'samples', batch: 0, dropped: 0, samples: [{ ...sampleOf(), row: new Uint8Array(4) }] },
+    ],
     ['a prediction of zero', { t: 'samples', batch: 0, dropped: 0, samples: [{ ...sampleOf(), priorTtftMs: 0 }] }],
-    ['hashes that are no whole doubles', { t: 'blocks', instance: 'i', incarnation: 1, seq: 0, reset: false, add: new Uint8Array(7), remove: new Uint8Array() }],
-    ['too many hashes', { t: 'blocks', instance: 'i', incarnation: 1, seq: 0, reset: false, add: new Uint8Array(8 * (MAX_HASHES_PER_FRAME + 1)), remove: new Uint8Array() }],
+    [
+      'hashes that are no whole doubles',
+      {
+        t: 'blocks',
+        instance: 'i',
+        incarnation: 1,
+        seq: 0,
+        reset: false,
+        add: new Uint8Array(7),
+        remove: new Uint8Array(),
+      },
+    ],
+    [
+      'too many hashes',
+      {
+        t: 'blocks',
+        instance: 'i',
+        incarnation: 1,
+        seq: 0,
+        reset: false,
+        add: new Uint8Array(8 * (MAX_HASHES_PER_FRAME + 1)),
+        remove: new Uint8Array(),
+      },
+    ],
     ['an empty id', { t: 'telemetry', seq: 0, reports: [{ ...report, instance: '' }] }],
   ])('%s', (_name, message) => {
     expect(receive(parseAgentMessage, encode(message))).toBe('WIRE_MALFORMED');
   });
 
   test('unknown fields of a later version are dropped', () => {
-    expect(receive(parseAgentMessage, encode({ t: 'resync', blocks: [], news: 1 }))).toEqual({ t: 'resync', blocks: [] });
+    expect(receive(parseAgentMessage, encode({ t: 'resync', blocks: [], news: 1 }))).toEqual({
+      t: 'resync',
+      blocks: [],
+    });
   });
 });
 

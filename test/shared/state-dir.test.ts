@@ -34,7 +34,13 @@ test('makes the folders that are missing, for their owner only, and takes them a
 test('a folder that cannot be is refused at once, by the agent and by the brain', () => {
   writeFileSync(join(dir, 'file'), '');
   symlinkSync(join(dir, 'nowhere'), join(dir, 'link'));
-  for (const bad of ['/proc/nope', '/proc/nope/deeper', join(dir, 'file'), join(dir, 'file', 'below'), join(dir, 'link')]) {
+  for (const bad of [
+    '/proc/nope',
+    '/proc/nope/deeper',
+    join(dir, 'file'),
+    join(dir, 'file', 'below'),
+    join(dir, 'link'),
+  ]) {
     expect(problem(() => new TableStore(bad, silentLog))).toContain(`agent.stateDir: cannot write ${bad} (`);
     expect(problem(() => new Store(bad))).toContain(`brain.stateDir: cannot write ${bad} (`);
   }

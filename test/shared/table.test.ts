@@ -20,7 +20,10 @@ function sealRaw(body: Uint8Array): SealedTable {
   return { body, checksum: createHash('sha256').update(body).digest('hex') };
 }
 
-const TABLE = tableOf({ net: packNet(randomNet(seededRng(1), [8])), roster: [{ instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m'], kind: 'k' }] });
+const TABLE = tableOf({
+  net: packNet(randomNet(seededRng(1), [8])),
+  roster: [{ instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m'], kind: 'k' }],
+});
 
 test('what was sealed is opened, net included', () => {
   const opened = openTable(sealTable(TABLE));
@@ -37,7 +40,8 @@ test('one wrong byte anywhere is TABLE_CORRUPT', () => {
     expect(codeOf({ ...sealed, body })).toBe('TABLE_CORRUPT');
   }
   for (let at = 0; at < 64; at++) {
-    const checksum = sealed.checksum.slice(0, at) + (sealed.checksum[at] === '0' ? '1' : '0') + sealed.checksum.slice(at + 1);
+    const checksum =
+      sealed.checksum.slice(0, at) + (sealed.checksum[at] === '0' ? '1' : '0') + sealed.checksum.slice(at + 1);
     expect(codeOf({ ...sealed, checksum })).toBe('TABLE_CORRUPT');
   }
 });
@@ -50,7 +54,16 @@ test('a body of nonsense with the right checksum is TABLE_CORRUPT too', () => {
     for (let k = 0; k < 3; k++) bad[Math.floor(rng() * 200)] = Math.floor(rng() * 256);
     expect(['TABLE_CORRUPT', 'opened']).toContain(codeOf(sealRaw(bad)));
   }
-  for (const raw of [Buffer.alloc(0), Buffer.from([0xc1]), body.subarray(0, 50), Buffer.alloc(9 << 20), encode(null), encode([]), encode('x')]) expect(codeOf(sealRaw(raw))).toBe('TABLE_CORRUPT');
+  for (const raw of [
+    Buffer.alloc(0),
+    Buffer.from([0xc1]),
+    body.subarray(0, 50),
+    Buffer.alloc(9 << 20),
+    encode(null),
+    encode([]),
+    encode('x'),
+  ])
+    expect(codeOf(sealRaw(raw))).toBe('TABLE_CORRUPT');
 });
 
 describe('shape', () => {
@@ -62,7 +75,10 @@ describe('shape', () => {
     ['a negative coefficient', { laws: { fleet: { ...TABLE.laws.fleet, c0: -1 }, kinds: {} } }],
     ['NaN', { atWallMs: Number.NaN }],
     ['a net whose layers do not fit', { net: { ...net, layers: [net.layers[0], net.layers[0]] } }],
-    ['a net with too few weights', { net: { ...net, layers: [{ ...net.layers[0], weights: new Uint8Array(4) }, net.layers[1]] } }],
+    [
+      'a net with too few weights',
+      { net: { ...net, layers: [{ ...net.layers[0], weights: new Uint8Array(4) }, net.layers[1]] } },
+    ],
     ['a net without layers', { net: { ...net, layers: [] } }],
     ['a roster entry without a URL', { roster: [{ ...TABLE.roster[0], doorUrl: 'nowhere' }] }],
   ])('refused: %s', (_name, changes) => {

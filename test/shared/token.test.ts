@@ -8,8 +8,20 @@ test.each([`Bearer ${TOKEN}`, `bearer ${TOKEN}`, `BEARER   ${TOKEN}`])('takes "%
 });
 
 test.each([
-  undefined, '', 'Bearer', 'Bearer ', TOKEN, `Bearer${TOKEN}`, `Bearer\t${TOKEN}`, ` Bearer ${TOKEN}`, `Basic ${TOKEN}`, `Bearer ${TOKEN.toUpperCase()}`,
-  `Bearer ${TOKEN.slice(1)}`, `Bearer ${TOKEN}x`, `Bearer ${TOKEN} `, `Bearer ${TOKEN} ${TOKEN}`,
+  undefined,
+  '',
+  'Bearer',
+  'Bearer ',
+  TOKEN,
+  `Bearer${TOKEN}`,
+  `Bearer\t${TOKEN}`,
+  ` Bearer ${TOKEN}`,
+  `Basic ${TOKEN}`,
+  `Bearer ${TOKEN.toUpperCase()}`,
+  `Bearer ${TOKEN.slice(1)}`,
+  `Bearer ${TOKEN}x`,
+  `Bearer ${TOKEN} `,
+  `Bearer ${TOKEN} ${TOKEN}`,
 ])('refuses "%s"', (header) => {
   expect(isFleetToken(header, TOKEN)).toBe(false);
 });

@@ -14,7 +14,11 @@ describe('TrustGate', () => {
   test('trust needs enough outcomes and a small median error', () => {
     const gate = new TrustGate(LIMITS);
     let nowMs = feed(gate, 39, 0.1);
-    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'learning', samples: 39, reason: 'learning: 39 of 40 outcomes' });
+    expect(gate.verdict(nowMs)).toMatchObject({
+      verdict: 'learning',
+      samples: 39,
+      reason: 'learning: 39 of 40 outcomes',
+    });
     nowMs = feed(gate, 1, 0.1, nowMs);
     expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'trusted', samples: 40, p90Coverage: 1 });
     expect(gate.verdict(nowMs).medianApe).toBeCloseTo(0.1, 6);
@@ -53,7 +57,10 @@ describe('TrustGate', () => {
     mix(1, 100);
     expect(gate.verdict(nowMs).verdict).toBe('trusted');
     mix(3, 100);
-    expect(gate.verdict(nowMs)).toMatchObject({ verdict: 'untrusted', reason: expect.stringContaining('off by more than 5 times') });
+    expect(gate.verdict(nowMs)).toMatchObject({
+      verdict: 'untrusted',
+      reason: expect.stringContaining('off by more than 5 times'),
+    });
     mix(2, 100);
     expect(gate.verdict(nowMs).verdict).toBe('untrusted');
     mix(0, 100);

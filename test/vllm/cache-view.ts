@@ -11,13 +11,25 @@ interface Row extends DoorRow {
   entryHitTokens: number | undefined;
 }
 
-const HEADER = ['load', 'view', 'part', 'requests', 'hit', 'door', 'entry', 'told less', 'told more', ...REASONS] as const;
+const HEADER = [
+  'load',
+  'view',
+  'part',
+  'requests',
+  'hit',
+  'door',
+  'entry',
+  'told less',
+  'told more',
+  ...REASONS,
+] as const;
 const TARGETS = { events: 0.97, shadow: 0.92 } as const;
 
 /**
- * `npm run bench:cache-view [-- --views events,shadow --loads NAME,… --no-faults]`: a real vLLM with a small, full cache under several loads, with KV events and without. How often
- * the door, when it sent a request on, and the entry, when it chose, told the cached tokens that vLLM then reported to within one block; and why not. Then the
- * links of the events are cut for 10 s, and vLLM is killed. About fifteen minutes.
+ * `npm run bench:cache-view [-- --views events,shadow --loads NAME,… --no-faults]`: a real vLLM with a small, full
+ * cache under several loads, with KV events and without. How often the door, when it sent a request on, and the entry,
+ * when it chose, told the cached tokens that vLLM then reported to within one block; and why not. Then the links of the
+ * events are cut for 10 s, and vLLM is killed. About fifteen minutes.
  */
 async function main(views: readonly string[], only: readonly string[], withFaults: boolean): Promise<void> {
   const rows: string[][] = [];
@@ -33,7 +45,13 @@ async function main(views: readonly string[], only: readonly string[], withFault
         record.rows = [];
         await load.run(rig.send);
         const entry = await rig.entryHits();
-        rows.push(...linesOf(load.name, view, record.rows.map((row) => ({ ...row, entryHitTokens: entry.get(row.path) }))));
+        rows.push(
+          ...linesOf(
+            load.name,
+            view,
+            record.rows.map((row) => ({ ...row, entryHitTokens: entry.get(row.path) })),
+          ),
+        );
         console.log(table([[...HEADER], ...rows.slice(-2)]));
       }
       if (view === 'events' && withFaults) faults.push(...(await measureFaults(rig)));
@@ -41,7 +59,9 @@ async function main(views: readonly string[], only: readonly string[], withFault
       await rig.stop();
     }
   }
-  console.log(`\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with ${BLOCKS} blocks; requests outside at the door by direction and reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`);
+  console.log(
+    `\nCached tokens told to within one block of ${ENGINE_BLOCK_TOKENS}, real vLLM with ${BLOCKS} blocks; requests outside at the door by direction and reason. Targets: ${percent(TARGETS.events)} with events, ${percent(TARGETS.shadow)} without`,
+  );
   console.log(table([[...HEADER], ...rows]));
   for (const line of faults) console.log(line);
 }
@@ -52,7 +72,10 @@ function linesOf(load: string, view: 'events' | 'shadow', rows: readonly Row[]):
     const told = some.filter((row) => row.entryHitTokens !== undefined);
     const sum = (of: (row: Row) => number): number => some.reduce((total, row) => total + of(row), 0);
     return [
-      load, view, part, String(some.length),
+      load,
+      view,
+      part,
+      String(some.length),
       percent(sum((row) => row.cachedTokens) / sum((row) => row.promptTokens)),
       percent(1 - outside.length / some.length),
       percent(told.filter((row) => isWithin(row.entryHitTokens as number, row)).length / told.length),
@@ -68,5 +91,15 @@ function isWithin(hitTokens: number, { cachedTokens }: Row): boolean {
   return Math.abs(hitTokens - cachedTokens) <= ENGINE_BLOCK_TOKENS;
 }
 
-const { values } = parseArgs({ options: { views: { type: 'string', default: 'events,shadow' }, loads: { type: 'string', default: '' }, 'no-faults': { type: 'boolean', default: false } } });
-await main(values.views.split(','), values.loads.split(',').filter((name) => name !== ''), !values['no-faults']);
+const { values } = parseArgs({
+  options: {
+    views: { type: 'string', default: 'events,shadow' },
+    loads: { type: 'string', default: '' },
+    'no-faults': { type: 'boolean', default: false },
+  },
+});
+await main(
+  values.views.split(','),
+  values.loads.split(',').filter((name) => name !== ''),
+  !values['no-faults'],
+);

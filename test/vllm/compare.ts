@@ -34,7 +34,8 @@ export function isMet(comparison: Comparison): boolean {
 /** One line of the table. */
 export function line(comparison: Comparison): string {
   const { name, unit, real, simulated, allowed } = comparison;
-  const promise = allowed === undefined ? '' : `within ${(allowed * 100).toFixed(0)} %: ${isMet(comparison) ? 'met' : 'MISSED'}`;
+  const promise =
+    allowed === undefined ? '' : `within ${(allowed * 100).toFixed(0)} %: ${isMet(comparison) ? 'met' : 'MISSED'}`;
   const off = `${(difference(comparison) * 100).toFixed(1)} %`;
   return `  ${name.padEnd(28)} ${figure(real)} ${figure(simulated)} ${unit.padEnd(2)} ${off.padStart(8)}   ${promise}`.trimEnd();
 }
@@ -46,5 +47,10 @@ function figure(value: number): string {
 function figuresOf(seen: readonly Seen[]): { ttftMean: number; ttftP99: number; e2eMean: number; hits: number } {
   const ttft = summarize(seen.map((one) => one.ttftMs));
   const e2e = summarize(seen.map((one) => one.e2eMs));
-  return { ttftMean: ttft.mean ?? NaN, ttftP99: ttft.p99 ?? NaN, e2eMean: e2e.mean ?? NaN, hits: seen.reduce((sum, one) => sum + one.cachedTokens, 0) };
+  return {
+    ttftMean: ttft.mean ?? NaN,
+    ttftP99: ttft.p99 ?? NaN,
+    e2eMean: e2e.mean ?? NaN,
+    hits: seen.reduce((sum, one) => sum + one.cachedTokens, 0),
+  };
 }

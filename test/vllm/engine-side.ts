@@ -31,7 +31,8 @@ export function since(before: EngineTotals, after: EngineTotals): EngineTotals {
 function sumOf(page: string, name: string): number {
   let sum = 0;
   for (const line of page.split('\n')) {
-    if (line.startsWith(`${name}{`) || line.startsWith(`${name} `)) sum += Number(line.slice(line.lastIndexOf(' ') + 1));
+    if (line.startsWith(`${name}{`) || line.startsWith(`${name} `))
+      sum += Number(line.slice(line.lastIndexOf(' ') + 1));
   }
   return sum;
 }

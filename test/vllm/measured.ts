@@ -26,8 +26,14 @@ export function readMeasured(file: string): Measured[] {
   return parsed.data;
 }
 
-/** What the server spends on a lone request outside its engine: the median of TTFT above the simulated one without a front end. */
+/**
+ * What the server spends on a lone request outside its engine: the median of TTFT above the simulated one without a
+ * front end.
+ */
 export async function fitFrontEnd(load: Load, lone: readonly Seen[]): Promise<number> {
   const { seen } = await simulate(loneRequests(load), 0);
-  return quantileOf(lone.map((one, at) => one.ttftMs - (seen[at] as Seen).ttftMs), 0.5);
+  return quantileOf(
+    lone.map((one, at) => one.ttftMs - (seen[at] as Seen).ttftMs),
+    0.5,
+  );
 }

@@ -31,8 +31,9 @@ export interface Node {
 }
 
 /**
- * Two real vLLM servers, each with its agent, and a brain, on the real clock in this process. `near` takes four sequences in steps of 20 ms and has a LoRA adapter; `far`
- * has the step times of an A30 and a cache of 400 blocks. A request for `tiny-near` goes to `near` whichever agent gets it.
+ * Two real vLLM servers, each with its agent, and a brain, on the real clock in this process. `near` takes four
+ * sequences in steps of 20 ms and has a LoRA adapter; `far` has the step times of an A30 and a cache of 400 blocks. A
+ * request for `tiny-near` goes to `near` whichever agent gets it.
  */
 export class RealFleet {
   readonly near: Node;
@@ -50,13 +51,28 @@ export class RealFleet {
   static async start(): Promise<RealFleet> {
     const [nearServer, farServer] = await Promise.all([startNear(), startFar()]);
     const dir = mkdtempSync(join(tmpdir(), 'lodestar-real-fleet-'));
-    const config = loadConfig({ env: {}, overrides: { token: TOKEN, brain: { host: '127.0.0.1', port: 0, stateDir: join(dir, 'brain'), backend: 'cpu' } } });
-    const brain = await startBrain(config, env(1), new InThreadTrainer({ backend: 'cpu', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }));
+    const config = loadConfig({
+      env: {},
+      overrides: { token: TOKEN, brain: { host: '127.0.0.1', port: 0, stateDir: join(dir, 'brain'), backend: 'cpu' } },
+    });
+    const brain = await startBrain(
+      config,
+      env(1),
+      new InThreadTrainer({ backend: 'cpu', tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 }),
+    );
     const brainUrl = brain.url.replace('http', 'ws');
-    const near = await startNode(dir, 'near', nearServer, brainUrl, { maxNumSeqs: NEAR_SEQUENCES, maxBatchedTokens: 512 });
-    const far = await startNode(dir, 'far', farServer, brainUrl, { maxNumSeqs: FAR_LOAD.maxNumSeqs, maxBatchedTokens: FAR_LOAD.maxBatchedTokens });
+    const near = await startNode(dir, 'near', nearServer, brainUrl, {
+      maxNumSeqs: NEAR_SEQUENCES,
+      maxBatchedTokens: 512,
+    });
+    const far = await startNode(dir, 'far', farServer, brainUrl, {
+      maxNumSeqs: FAR_LOAD.maxNumSeqs,
+      maxBatchedTokens: FAR_LOAD.maxBatchedTokens,
+    });
     const fleet = new RealFleet(near, far, brain, dir);
-    await until('every agent sees both instances up', () => [near, far].every((node) => [near, far].every((of) => view(node, of).report?.health === 'up')));
+    await until('every agent sees both instances up', () =>
+      [near, far].every((node) => [near, far].every((of) => view(node, of).report?.health === 'up')),
+    );
     return fleet;
   }
 
@@ -69,15 +85,25 @@ export class RealFleet {
   /** Every agent routes by this policy. */
   async choosePolicy(policy: PolicyName): Promise<void> {
     const headers = { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' };
-    const { status } = await fetch(`${this.brain.url}/lodestar/policy`, { method: 'PUT', headers, body: JSON.stringify({ policy }) });
+    const { status } = await fetch(`${this.brain.url}/lodestar/policy`, {
+      method: 'PUT',
+      headers,
+      body: JSON.stringify({ policy }),
+    });
     if (status !== 200) throw new Error(`the brain answered ${status} to the choice of a policy`);
-    await until(`every agent routes by ${policy}`, () => [this.near, this.far].every(({ agent }) => agent.context.tables.status().policy === policy));
+    await until(`every agent routes by ${policy}`, () =>
+      [this.near, this.far].every(({ agent }) => agent.context.tables.status().policy === policy),
+    );
   }
 
   /** Nothing runs or waits on either server, and both doors know. */
   async rest(): Promise<void> {
     await until('the fleet is at rest', async () => {
-      const busy = await Promise.all([this.near, this.far].map(async (node) => door(node).ledger.inFlight > 0 || !isIdle(await scrape(node.server.url))));
+      const busy = await Promise.all(
+        [this.near, this.far].map(
+          async (node) => door(node).ledger.inFlight > 0 || !isIdle(await scrape(node.server.url)),
+        ),
+      );
       return !busy.includes(true);
     });
   }
@@ -120,7 +146,13 @@ function startFar(): Promise<VllmServer> {
   return VllmServer.start(loadOptions(FAR_LOAD));
 }
 
-async function startNode(dir: string, id: string, server: VllmServer, brainUrl: string, limits: { maxNumSeqs: number; maxBatchedTokens: number }): Promise<Node> {
+async function startNode(
+  dir: string,
+  id: string,
+  server: VllmServer,
+  brainUrl: string,
+  limits: { maxNumSeqs: number; maxBatchedTokens: number },
+): Promise<Node> {
   const agent = {
     id,
     host: '127.0.0.1',

@@ -7,8 +7,8 @@ import { fidelityTests } from './suites/fidelity.ts';
 import { surfaceTests } from './suites/surface.ts';
 
 /**
- * Agents and a brain before real vLLM servers. They wait on conditions in real time, since a real vLLM knows no other, and assert nothing about speed. One file, so that
- * all tests share the two servers, which take half a minute to start.
+ * Agents and a brain before real vLLM servers. They wait on conditions in real time, since a real vLLM knows no other,
+ * and assert nothing about speed. One file, so that all tests share the two servers, which take half a minute to start.
  */
 describe('real vLLM', () => {
   let fleet: RealFleet | undefined;

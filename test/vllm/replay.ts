@@ -14,8 +14,8 @@ export interface Replayed {
 }
 
 /**
- * Sends each request at its time whether or not earlier ones are answered, as token ids, so that vLLM hashes the very blocks of the simulation.
- * Throws if one fails or is answered with another length.
+ * Sends each request at its time whether or not earlier ones are answered, as token ids, so that vLLM hashes the very
+ * blocks of the simulation. Throws if one fails or is answered with another length.
  */
 export async function replay(url: string, requests: readonly SimRequest[]): Promise<Replayed> {
   const dispatcher = new Agent({ pipelining: 1 });
@@ -38,20 +38,43 @@ export async function replay(url: string, requests: readonly SimRequest[]): Prom
   }
 }
 
-function send(dispatcher: Agent, origin: string, request: SimRequest, body: string, lateMs: number): Promise<LoadOutcome> {
+function send(
+  dispatcher: Agent,
+  origin: string,
+  request: SimRequest,
+  body: string,
+  lateMs: number,
+): Promise<LoadOutcome> {
   const { index, arrivalMs } = request;
   const plan = { index, urlIndex: 0, arrivalMs, lateMs };
   const headers = { 'content-type': 'application/json' };
-  return sendRequest({ dispatcher, clock: realClock, origin, path: '/v1/completions', headers, body, timeoutMs: TIMEOUT_MS, plan }).outcome;
+  return sendRequest({
+    dispatcher,
+    clock: realClock,
+    origin,
+    path: '/v1/completions',
+    headers,
+    body,
+    timeoutMs: TIMEOUT_MS,
+    plan,
+  }).outcome;
 }
 
 function bodyOf({ prompt, outputTokens }: SimRequest): string {
-  return JSON.stringify({ model: 'tiny', prompt: Array.from(prompt), max_tokens: outputTokens, ignore_eos: true, stream: true, stream_options: { include_usage: true } });
+  return JSON.stringify({
+    model: 'tiny',
+    prompt: Array.from(prompt),
+    max_tokens: outputTokens,
+    ignore_eos: true,
+    stream: true,
+    stream_options: { include_usage: true },
+  });
 }
 
 function toSeen(outcome: LoadOutcome, request: SimRequest): Seen {
   const { kind, detail, ttftMs, e2eMs, completionTokens, cachedTokens, index } = outcome;
   if (kind !== 'ok' || ttftMs === undefined) throw new Error(`request ${index} ended as ${kind}: ${detail ?? ''}`);
-  if (completionTokens !== request.outputTokens) throw new Error(`request ${index} was answered with ${completionTokens} tokens instead of ${request.outputTokens}`);
+  if (completionTokens !== request.outputTokens)
+    throw new Error(`request ${index} was answered with ${completionTokens} tokens instead of ${request.outputTokens}`);
   return { index, ttftMs, e2eMs, cachedTokens: cachedTokens ?? 0 };
 }

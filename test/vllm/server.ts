@@ -79,7 +79,10 @@ export class VllmServer {
     if (statusCode !== 200) throw new Error(`vLLM answered ${statusCode} to /reset_prefix_cache`);
   }
 
-  /** Steps since the start, their time, and the time that the machine took between them beyond what is hidden, ms. For an engine that is idle. */
+  /**
+   * Steps since the start, their time, and the time that the machine took between them beyond what is hidden, ms. For
+   * an engine that is idle.
+   */
   steps(): { steps: number; stepMs: number; lostMs: number } {
     const file = join(this.folder, 'report.json');
     if (!existsSync(file)) return { steps: 0, stepMs: 0, lostMs: 0 };
@@ -115,7 +118,10 @@ export class VllmServer {
     rmSync(this.folder, { recursive: true, force: true });
   }
 
-  /** Settles when it answers /health; throws with the end of its log if it ends before or takes longer than three minutes. */
+  /**
+   * Settles when it answers /health; throws with the end of its log if it ends before or takes longer than three
+   * minutes.
+   */
   async untilServing(): Promise<void> {
     const endMs = Date.now() + START_MS;
     while (!(await answers(`${this.url}/health`))) {
@@ -168,7 +174,10 @@ export class VllmServer {
   }
 }
 
-/** Host time between steps that does not count in a comparison: a GPU does not wait for a machine that other work keeps busy. */
+/**
+ * Host time between steps that does not count in a comparison: a GPU does not wait for a machine that other work keeps
+ * busy.
+ */
 const COMPARED_HIDDEN_S = 0.05;
 
 /** vLLM as the instance of a load. */
@@ -187,7 +196,9 @@ export function loadOptions(load: Load): VllmOptions {
   };
 }
 
-/** Folder of the tiny model, made once for each version of its maker: that takes as long as half the start of a server. */
+/**
+ * Folder of the tiny model, made once for each version of its maker: that takes as long as half the start of a server.
+ */
 export function modelFolder(): string {
   const maker = join(rigScripts, 'mktiny.py');
   const version = createHash('sha256').update(readFileSync(maker)).digest('hex').slice(0, 12);
@@ -206,7 +217,10 @@ export function modelFolder(): string {
 }
 
 function serveArguments(serve: VllmOptions['serve']): string[] {
-  return Object.entries(serve).flatMap(([name, value]) => [`--${name}`, ...(value === true ? [] : typeof value === 'object' ? value : [String(value)])]);
+  return Object.entries(serve).flatMap(([name, value]) => [
+    `--${name}`,
+    ...(value === true ? [] : typeof value === 'object' ? value : [String(value)]),
+  ]);
 }
 
 function coefficients({ c0, c1, c2, c3, c4, T0, c5 }: GpuProfile): string {

@@ -35,7 +35,8 @@ export async function simulate(load: Load, frontEndMs: number): Promise<Simulate
     sample: () => 0,
   });
   const seen: Seen[] = [];
-  for (const request of requests) clock.after(request.arrivalMs, () => submit(engine, clock, request, (one) => seen.push(one)));
+  for (const request of requests)
+    clock.after(request.arrivalMs, () => submit(engine, clock, request, (one) => seen.push(one)));
   await clock.run(Infinity, () => seen.length === requests.length);
   return { seen: seen.toSorted((a, b) => a.index - b.index), preemptions: engine.scheduler.preemptionCount };
 }

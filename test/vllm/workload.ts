@@ -29,13 +29,28 @@ interface LoadShape {
   asyncScheduling: boolean;
 }
 
-const CONVERSATION = { trace: bundledTrace, blocks: 2562, rps: 3, requests: 200, lengthScale: 1 / 16, outputScale: 0.25 };
-const AGENTS = { trace: join(packageRoot, 'sim/data/traces/lmcache-agent-part.tar.gz'), blocks: 400, rps: 5, requests: 350, lengthScale: 1, outputScale: 1 };
+const CONVERSATION = {
+  trace: bundledTrace,
+  blocks: 2562,
+  rps: 3,
+  requests: 200,
+  lengthScale: 1 / 16,
+  outputScale: 0.25,
+};
+const AGENTS = {
+  trace: join(packageRoot, 'sim/data/traces/lmcache-agent-part.tar.gz'),
+  blocks: 400,
+  rps: 5,
+  requests: 350,
+  lengthScale: 1,
+  outputScale: 1,
+};
 
 /**
- * Loads on the same GPU, each 70 s long. In `conversation`, long prompts share little and the KV cache is large. In `agents`, sessions share most of
- * their prompts and the KV cache is small and full: requests wait for blocks, running ones are preempted, cached blocks are evicted before
- * they are asked for again. Each without and with async scheduling. Tokens a second stay far below what vLLM's API server can stream on half a core.
+ * Loads on the same GPU, each 70 s long. In `conversation`, long prompts share little and the KV cache is large. In
+ * `agents`, sessions share most of their prompts and the KV cache is small and full: requests wait for blocks, running
+ * ones are preempted, cached blocks are evicted before they are asked for again. Each without and with async
+ * scheduling. Tokens a second stay far below what vLLM's API server can stream on half a core.
  */
 const SHAPES: readonly LoadShape[] = [
   { name: 'conversation', ...CONVERSATION, asyncScheduling: false },
@@ -69,12 +84,23 @@ export function fidelityLoads(): Load[] {
   if (!gpu) throw new Error(`${GPU} is missing in the calibration`);
   return SHAPES.map((shape) => {
     const { name, blocks, asyncScheduling } = shape;
-    return { name, gpu, blocks, maxNumSeqs: 64, maxBatchedTokens: 2048, asyncScheduling, requests: makeRequests(shape) };
+    return {
+      name,
+      gpu,
+      blocks,
+      maxNumSeqs: 64,
+      maxBatchedTokens: 2048,
+      asyncScheduling,
+      requests: makeRequests(shape),
+    };
   });
 }
 
 function makeRequests({ trace: file, lengthScale, outputScale, requests, rps, blocks }: LoadShape): SimRequest[] {
-  const maxPromptTokens = Math.min(MAX_PROMPT_TOKENS, Math.floor((blocks - 1) * ENGINE_BLOCK_TOKENS * MAX_PROMPT_SHARE));
+  const maxPromptTokens = Math.min(
+    MAX_PROMPT_TOKENS,
+    Math.floor((blocks - 1) * ENGINE_BLOCK_TOKENS * MAX_PROMPT_SHARE),
+  );
   const trace = readTrace(file, { seed: SEED, lengthScale, outputScale, maxPromptTokens });
   const short = trace.requests.filter((request) => request.outputTokens <= MAX_OUTPUT_TOKENS).slice(0, requests);
   return pace(short, { rate: rps }).map((request, index) =>
@@ -82,14 +108,22 @@ function makeRequests({ trace: file, lengthScale, outputScale, requests, rps, bl
   );
 }
 
-/** The rig's model knows 512 tokens; those of a trace are numbers of 31 bits. Different blocks of 16 stay different but for one chance in 250¹⁶. */
+/**
+ * The rig's model knows 512 tokens; those of a trace are numbers of 31 bits. Different blocks of 16 stay different but
+ * for one chance in 250¹⁶.
+ */
 function toVocabulary(token: number): number {
   return FIRST_TOKEN + ((token >>> 3) % PROMPT_VOCABULARY);
 }
 
-/** Requests that meet an idle instance and share nothing, to measure what the server spends on one outside its engine: one token each, every 300 ms. */
+/**
+ * Requests that meet an idle instance and share nothing, to measure what the server spends on one outside its engine:
+ * one token each, every 300 ms.
+ */
 export function loneRequests(load: Load): Load {
-  const requests = load.requests.slice(0, LONE_REQUESTS).map(({ prompt }, index) => simRequest(index, index * LONE_GAP_MS, lonePrompt(prompt.length, index), 1, ''));
+  const requests = load.requests
+    .slice(0, LONE_REQUESTS)
+    .map(({ prompt }, index) => simRequest(index, index * LONE_GAP_MS, lonePrompt(prompt.length, index), 1, ''));
   return { ...load, requests };
 }
 

@@ -5,11 +5,16 @@ const COMPLETIONS = /^\/v1\/completions(\?|$)/;
 /** Longer answers are not kept: their blocks get no hashes. */
 const MAX_BYTES = 512 * 1024;
 /** Parts of an answer that do not come back as they were sent: their place in the next prompt is not known. */
-const NOT_REPEATED = [Buffer.from('"tool_calls":[{'), Buffer.from('"reasoning":"'), Buffer.from('"reasoning_content":"')];
+const NOT_REPEATED = [
+  Buffer.from('"tool_calls":[{'),
+  Buffer.from('"reasoning":"'),
+  Buffer.from('"reasoning_content":"'),
+];
 
 /**
- * Collects the text of an answer in the form that it has in the next turn's canonical prompt (agent/request/prompt-reader.ts):
- * the engine keeps the answer's blocks cached, and a conversation comes back with them.
+ * Collects the text of an answer in the form that it has in the next turn's canonical prompt
+ * (agent/request/prompt-reader.ts): the engine keeps the answer's blocks cached, and a conversation comes back with
+ * them.
  */
 export class AnswerText {
   private readonly key: Buffer;

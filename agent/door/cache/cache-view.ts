@@ -307,7 +307,10 @@ export class CacheView {
     for (let i = 0; i < ids.length; i++) this.vocabulary.learn(ids[i] as number, spellings[i] as string);
     const alignment = new Alignment(prompt.text);
     const ends = new Map<number, number>();
-    alignment.feed(ids.map((id) => this.vocabulary.get(id)), (block, tokens) => ends.set(block, tokens));
+    alignment.feed(
+      ids.map((id) => this.vocabulary.get(id)),
+      (block, tokens) => ends.set(block, tokens),
+    );
     if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
     this.words.learn(prompt.text, alignment.tokensAt());
     const nodes: PrefixNode[] = [];

@@ -11,7 +11,8 @@ import { Alignment, type TokenPlace, type Vocabulary } from './token-text.ts';
  */
 export type EventState = 'silent' | 'turning' | 'exact' | 'failed';
 
-const LOST = 'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over';
+const LOST =
+  'KV events were lost beyond what the engine replays: its own account returns once the cache has turned over';
 /**
  * A history that began at most this long before a restart of the engine was noticed is the new engine's: its first
  * events may arrive before its first health check.
@@ -20,7 +21,12 @@ const SAME_START_MS = 5000;
 /** Blocks of a second tier that are counted, at most. */
 const MAX_OFFLOADED = 2_097_152;
 /** Kinds of attention that keep every block of a prompt (vllm/v1/kv_cache_interface.py, KVCacheSpecKind). */
-const WHOLE_PROMPT_KINDS: ReadonlySet<string> = new Set(['full_attention', 'mla_attention', 'sink_full_attention', 'unknown']);
+const WHOLE_PROMPT_KINDS: ReadonlySet<string> = new Set([
+  'full_attention',
+  'mla_attention',
+  'sink_full_attention',
+  'unknown',
+]);
 
 /** What the account needs of the view around it. */
 export interface EngineBlocksContext {

@@ -125,7 +125,8 @@ export class ShadowPool extends FreeBlocks {
       // Another request may have come to share it, and will compute it.
       if (node.shadow.blocks.every((block) => this.refs[block] === 1)) this.keep(node, []);
     }
-    for (const block of sequence.blocks) if (this.refs[block] === 1 && !this.owners[block]?.length) this.filled[block] = 0;
+    for (const block of sequence.blocks)
+      if (this.refs[block] === 1 && !this.owners[block]?.length) this.filled[block] = 0;
     this.leave(sequence);
   }
 

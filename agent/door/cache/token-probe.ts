@@ -28,7 +28,16 @@ const MAX_FAILURES = 5;
  * (vllm/entrypoints/serve/tokenize/protocol.py).
  */
 const FIELDS = [
-  'model', 'messages', 'tools', 'chat_template', 'chat_template_kwargs', 'add_generation_prompt', 'continue_final_message', 'add_special_tokens', 'mm_processor_kwargs', 'media_io_kwargs',
+  'model',
+  'messages',
+  'tools',
+  'chat_template',
+  'chat_template_kwargs',
+  'add_generation_prompt',
+  'continue_final_message',
+  'add_special_tokens',
+  'mm_processor_kwargs',
+  'media_io_kwargs',
 ] as const;
 const answerSchema = z.object({ tokens: z.array(z.int().nonnegative()), token_strs: z.array(z.string()) });
 
@@ -88,10 +97,15 @@ export class TokenProbe {
     try {
       const authorization = this.apiKey ? `Bearer ${this.apiKey}` : source.headers['authorization'];
       const headers = { 'content-type': 'application/json', ...(authorization === undefined ? {} : { authorization }) };
-      const answer = await this.upstream.ask({ method: 'POST', path: '/tokenize', headers, body: [question] }, stop.signal, MAX_ANSWER_BYTES);
+      const answer = await this.upstream.ask(
+        { method: 'POST', path: '/tokenize', headers, body: [question] },
+        stop.signal,
+        MAX_ANSWER_BYTES,
+      );
       if (answer.status !== 200) throw new Error(`POST /tokenize answered ${answer.status}`);
       const { tokens, token_strs: spellings } = answerSchema.parse(JSON.parse(answer.body.toString('utf8')));
-      if (spellings.length !== tokens.length) throw new Error(`POST /tokenize answered ${tokens.length} tokens and ${spellings.length} spellings`);
+      if (spellings.length !== tokens.length)
+        throw new Error(`POST /tokenize answered ${tokens.length} tokens and ${spellings.length} spellings`);
       return { ids: tokens, spellings };
     } finally {
       timer.cancel();

@@ -121,7 +121,8 @@ export class Alignment {
 
   private placeOf(pieces: readonly (Buffer | undefined)[], i: number, piece: Buffer): number {
     const { text, byte } = this;
-    if (text.length - byte >= piece.length && text.compare(piece, 0, piece.length, byte, byte + piece.length) === 0) return byte;
+    if (text.length - byte >= piece.length && text.compare(piece, 0, piece.length, byte, byte + piece.length) === 0)
+      return byte;
     const isLost = this.lost >= LOST_TOKENS && this.lost % LOST_TOKENS === 0;
     const needle = needleAt(pieces, i, isLost ? LONG_NEEDLE_BYTES : NEEDLE_BYTES);
     if (!needle) return -1;
@@ -159,7 +160,12 @@ export interface TokenPlace {
  * Searches a text for tokens near a byte: `absent` if their known text is not there, `unknown` if too little of it is
  * known. `isStart`: the tokens begin the prompt, so their place is the start of the text.
  */
-export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number, isStart: boolean): TokenPlace | 'absent' | 'unknown' {
+export function locate(
+  pieces: readonly (Buffer | undefined)[],
+  text: Buffer,
+  nearByte: number,
+  isStart: boolean,
+): TokenPlace | 'absent' | 'unknown' {
   const known = pieces.slice(0, MAX_LOCATED).filter((piece) => piece !== undefined).length;
   if (known < MIN_LOCATED) return 'unknown';
   let best: TokenPlace | undefined;
@@ -176,7 +182,11 @@ export function locate(pieces: readonly (Buffer | undefined)[], text: Buffer, ne
 }
 
 /** Places near a byte at which the first run of known tokens that is long enough is found. */
-function occurrences(pieces: readonly (Buffer | undefined)[], text: Buffer, nearByte: number): { piece: number; byte: number }[] {
+function occurrences(
+  pieces: readonly (Buffer | undefined)[],
+  text: Buffer,
+  nearByte: number,
+): { piece: number; byte: number }[] {
   const within = LOCATE_BYTES + LOCATE_SHARE * nearByte;
   const from = Math.max(0, Math.floor(nearByte - within));
   const window = text.subarray(from, nearByte + within);
@@ -184,7 +194,8 @@ function occurrences(pieces: readonly (Buffer | undefined)[], text: Buffer, near
     const needle = needleAt(pieces, piece, LONG_NEEDLE_BYTES);
     if (!needle) continue;
     const places: { piece: number; byte: number }[] = [];
-    for (let at = window.indexOf(needle); at >= 0 && places.length < MAX_PLACES; at = window.indexOf(needle, at + 1)) places.push({ piece, byte: from + at });
+    for (let at = window.indexOf(needle); at >= 0 && places.length < MAX_PLACES; at = window.indexOf(needle, at + 1))
+      places.push({ piece, byte: from + at });
     if (places.length > 0) return places;
   }
   return [];
@@ -204,7 +215,8 @@ function needleAt(pieces: readonly (Buffer | undefined)[], i: number, bytes: num
 }
 
 function byteOfChar(): Map<string, number> {
-  const isPrintable = (byte: number): boolean => (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+  const isPrintable = (byte: number): boolean =>
+    (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
   const map = new Map<string, number>();
   let next = 256;
   for (let byte = 0; byte < 256; byte++) map.set(String.fromCodePoint(isPrintable(byte) ? byte : next++), byte);

@@ -43,7 +43,8 @@ export class WordTokens {
     let block = 0;
     let at = from;
     const advance = (end: number, perByte: number): void => {
-      for (let next = from + (block + 1) * blockBytes; block < blocks && next <= end; next += blockBytes, block++) ends[block] = tokens + (next - at) * perByte;
+      for (let next = from + (block + 1) * blockBytes; block < blocks && next <= end; next += blockBytes, block++)
+        ends[block] = tokens + (next - at) * perByte;
       tokens += (end - at) * perByte;
       at = end;
     };

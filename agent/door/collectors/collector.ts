@@ -56,7 +56,13 @@ export class CollectorRecord<T> {
   }
 
   status(): CollectorStatus {
-    return { name: this.name, ok: this.ok, lastOkMs: this.last?.atMs, lastDurationMs: this.durationMs, error: this.error };
+    return {
+      name: this.name,
+      ok: this.ok,
+      lastOkMs: this.last?.atMs,
+      lastDurationMs: this.durationMs,
+      error: this.error,
+    };
   }
 }
 

@@ -27,23 +27,31 @@ const gpuBody = z.object({
   product_name: z.string(),
   uuid: z.string(),
   fb_memory_usage: z.object({ total: z.string().optional() }).optional(),
-  processes: z.union([z.string(), z.object({ process_info: z.union([processInfo, z.array(processInfo)]).optional() })]).optional(),
+  processes: z
+    .union([z.string(), z.object({ process_info: z.union([processInfo, z.array(processInfo)]).optional() })])
+    .optional(),
 });
 const logBody = z.object({
-  nvidia_smi_log: z.object({ driver_version: z.string().optional(), gpu: z.union([gpuBody, z.array(gpuBody)]).optional() }),
+  nvidia_smi_log: z.object({
+    driver_version: z.string().optional(),
+    gpu: z.union([gpuBody, z.array(gpuBody)]).optional(),
+  }),
 });
 
 /**
- * The GPUs of the host by node-nvidia-smi, at start and each minute. The package has no deadline, cannot be pointed at an executable (it runs
- * `nvidia-smi` through a shell) and parses 100 KB of XML in one go, so its own command runs as a child: with the executable's folder first
- * in PATH, killed with its descendants after 5 s, and away from the event loop.
+ * The GPUs of the host by node-nvidia-smi, at start and each minute. The package has no deadline, cannot be pointed at
+ * an executable (it runs `nvidia-smi` through a shell) and parses 100 KB of XML in one go, so its own command runs as a
+ * child: with the executable's folder first in PATH, killed with its descendants after 5 s, and away from the event
+ * loop.
  */
 export class GpuInventoryCollector extends PeriodicCollector<GpuDevice[]> {
   private readonly running: Running;
 
   constructor(nvidiaSmiPath: string, env: Pick<Env, 'clock' | 'log'>) {
     const running: Running = { kill: () => {} };
-    super('gpu-inventory', PERIOD_MS, env, async () => readInventory(await runNodeNvidiaSmi(nvidiaSmiPath, env.clock, running)));
+    super('gpu-inventory', PERIOD_MS, env, async () =>
+      readInventory(await runNodeNvidiaSmi(nvidiaSmiPath, env.clock, running)),
+    );
     this.running = running;
   }
 
@@ -58,7 +66,10 @@ interface Running {
   kill: (why: string) => void;
 }
 
-/** Reads the devices off the JSON that node-nvidia-smi makes of `nvidia-smi -q -x`: one GPU is an object, several are a list. */
+/**
+ * Reads the devices off the JSON that node-nvidia-smi makes of `nvidia-smi -q -x`: one GPU is an object, several are a
+ * list.
+ */
 export function readInventory(json: string): GpuDevice[] {
   const { nvidia_smi_log: log } = logBody.parse(JSON.parse(json));
   return asList(log.gpu).map((gpu, index) => {
@@ -78,7 +89,11 @@ export function readInventory(json: string): GpuDevice[] {
 function runNodeNvidiaSmi(nvidiaSmiPath: string, clock: Clock, running: Running): Promise<string> {
   return new Promise((done, failed) => {
     const script = join(dirname(createRequire(import.meta.url).resolve('node-nvidia-smi')), 'node-nvidia-smi.js');
-    const child = spawn(process.execPath, [script], { env: envWith(nvidiaSmiPath), stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    const child = spawn(process.execPath, [script], {
+      env: envWith(nvidiaSmiPath),
+      stdio: ['ignore', 'pipe', 'pipe'],
+      detached: true,
+    });
     const kill = (why: string): void => {
       if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) killGroup(child.pid);
       failed(new LodestarError('UPSTREAM_FAILED', why));
@@ -98,14 +113,25 @@ function runNodeNvidiaSmi(nvidiaSmiPath: string, clock: Clock, running: Running)
     child.on('close', (code) => {
       deadline.cancel();
       if (code === 0) done(out);
-      else failed(new LodestarError('UPSTREAM_FAILED', /not found|code: 127/.test(complaint) ? `${nvidiaSmiPath} is not there` : `nvidia-smi failed: ${complaint.trim()}`));
+      else
+        failed(
+          new LodestarError(
+            'UPSTREAM_FAILED',
+            /not found|code: 127/.test(complaint)
+              ? `${nvidiaSmiPath} is not there`
+              : `nvidia-smi failed: ${complaint.trim()}`,
+          ),
+        );
     });
   });
 }
 
 function envWith(nvidiaSmiPath: string): NodeJS.ProcessEnv {
   if (basename(nvidiaSmiPath) !== 'nvidia-smi') {
-    throw new LodestarError('CONFIG_INVALID', `agent.nvidiaSmiPath: ${nvidiaSmiPath} must be an executable of the name nvidia-smi`);
+    throw new LodestarError(
+      'CONFIG_INVALID',
+      `agent.nvidiaSmiPath: ${nvidiaSmiPath} must be an executable of the name nvidia-smi`,
+    );
   }
   if (nvidiaSmiPath === 'nvidia-smi') return process.env;
   return { ...process.env, PATH: `${resolve(dirname(nvidiaSmiPath))}${delimiter}${process.env.PATH ?? ''}` };

@@ -4,7 +4,10 @@ import type { Env, Timer } from '../../../shared/env.ts';
 import { errorMessage } from '../../../shared/errors.ts';
 import { CollectorRecord, type Collector, type CollectorStatus } from './collector.ts';
 
-/** One GPU now. Ratios are 0 to 1 (power may exceed its limit for a moment); undefined where the card does not tell ("[N/A]"). */
+/**
+ * One GPU now. Ratios are 0 to 1 (power may exceed its limit for a moment); undefined where the card does not tell
+ * ("[N/A]").
+ */
 export interface GpuSample {
   index: number;
   uuid: string;
@@ -27,8 +30,18 @@ export interface GpuCollectorOptions {
 }
 
 const FIELDS = [
-  'index', 'uuid', 'name', 'utilization.gpu', 'utilization.memory', 'memory.used', 'memory.total',
-  'clocks.sm', 'clocks.max.sm', 'power.draw', 'power.limit', 'temperature.gpu',
+  'index',
+  'uuid',
+  'name',
+  'utilization.gpu',
+  'utilization.memory',
+  'memory.used',
+  'memory.total',
+  'clocks.sm',
+  'clocks.max.sm',
+  'power.draw',
+  'power.limit',
+  'temperature.gpu',
 ] as const;
 const FIRST_BACKOFF_MS = 1000;
 const MAX_BACKOFF_MS = 60_000;
@@ -38,8 +51,9 @@ const MIN_SILENCE_MS = 5000;
 const MAX_LINE_LENGTH = 4096;
 
 /**
- * GPU samples from one long-lived `nvidia-smi -lms` child: no process start per sample. A child that ends or falls silent is started anew after a
- * pause that doubles from 1 s to a minute; without an nvidia-smi the pause is a minute at once, and the status says why.
+ * GPU samples from one long-lived `nvidia-smi -lms` child: no process start per sample. A child that ends or falls
+ * silent is started anew after a pause that doubles from 1 s to a minute; without an nvidia-smi the pause is a minute
+ * at once, and the status says why.
  */
 export class GpuCollector implements Collector<GpuSample[]> {
   readonly name = 'gpu';
@@ -105,7 +119,9 @@ export class GpuCollector implements Collector<GpuSample[]> {
       this.complaint = (this.complaint + text).slice(0, 500);
     });
     child.on('error', (error) => this.ended(child, error));
-    child.on('close', (code, signal) => this.ended(child, this.complaint.trim() || `nvidia-smi ended (${signal ?? `exit code ${code}`})`));
+    child.on('close', (code, signal) =>
+      this.ended(child, this.complaint.trim() || `nvidia-smi ended (${signal ?? `exit code ${code}`})`),
+    );
     this.watchdog?.cancel();
     this.watchdog = clock.every(this.silenceMs, () => {
       if (clock.nowMs() - this.lastRowMs < this.silenceMs) return;
@@ -141,11 +157,17 @@ export class GpuCollector implements Collector<GpuSample[]> {
     this.rows.set(sample.index, { sample, atMs: nowMs });
     for (const [index, row] of this.rows) if (nowMs - row.atMs > this.silenceMs) this.rows.delete(index);
     const all = [...this.rows.values()].map((row) => row.sample);
-    this.record.succeed(all.toSorted((a, b) => a.index - b.index), sincePreviousMs);
+    this.record.succeed(
+      all.toSorted((a, b) => a.index - b.index),
+      sincePreviousMs,
+    );
   }
 }
 
-/** Before its `error` event, a child that could not be started has a handle with a process id of chance: Node would signal whoever has it. */
+/**
+ * Before its `error` event, a child that could not be started has a handle with a process id of chance: Node would
+ * signal whoever has it.
+ */
 function kill(child: ChildProcess | undefined): void {
   if (child?.pid !== undefined) child.kill('SIGKILL');
 }

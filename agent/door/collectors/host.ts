@@ -9,14 +9,17 @@ export interface HostSample {
 }
 
 /**
- * CPU and memory of the host by systeminformation. Its `graphics()` is never called: it runs nvidia-smi synchronously and stops the
- * event loop meanwhile.
+ * CPU and memory of the host by systeminformation. Its `graphics()` is never called: it runs nvidia-smi synchronously
+ * and stops the event loop meanwhile.
  */
 export class HostCollector extends PeriodicCollector<HostSample> {
   constructor(periodMs: number, env: Pick<Env, 'clock' | 'log'>) {
     super('host', periodMs, env, async () => {
       const [load, memory] = await Promise.all([currentLoad(), mem()]);
-      return { cpuRatio: load.currentLoad / 100, memUsedRatio: memory.total > 0 ? 1 - memory.available / memory.total : 0 };
+      return {
+        cpuRatio: load.currentLoad / 100,
+        memUsedRatio: memory.total > 0 ? 1 - memory.available / memory.total : 0,
+      };
     });
   }
 }

@@ -11,7 +11,10 @@ export interface GetOptions {
   apiKey?: string | undefined;
 }
 
-/** GET a whole body as text, bounded in time and size. Throws on connection errors, timeouts and bodies that are too large, not on a status. */
+/**
+ * GET a whole body as text, bounded in time and size. Throws on connection errors, timeouts and bodies that are too
+ * large, not on a status.
+ */
 export async function getText(url: string, options: GetOptions): Promise<{ status: number; text: string }> {
   const abort = new AbortController();
   const timer = options.clock.after(options.timeoutMs, () => {
@@ -24,7 +27,8 @@ export async function getText(url: string, options: GetOptions): Promise<{ statu
     let bytes = 0;
     for await (const chunk of body as AsyncIterable<Buffer>) {
       bytes += chunk.length;
-      if (bytes > options.maxBytes) throw new LodestarError('UPSTREAM_FAILED', `${url} answered more than ${options.maxBytes} bytes`);
+      if (bytes > options.maxBytes)
+        throw new LodestarError('UPSTREAM_FAILED', `${url} answered more than ${options.maxBytes} bytes`);
       chunks.push(chunk);
     }
     return { status: statusCode, text: Buffer.concat(chunks).toString('utf8') };

@@ -27,16 +27,26 @@ export interface CollectorContext {
 
 /** The collectors of the host, one line each. */
 export const hostCollectors = {
-  gpu: ({ config, env }: CollectorContext) => new GpuCollector({ nvidiaSmiPath: config.nvidiaSmiPath, periodMs: config.scrape.gpuPeriodMs, env }),
+  gpu: ({ config, env }: CollectorContext) =>
+    new GpuCollector({ nvidiaSmiPath: config.nvidiaSmiPath, periodMs: config.scrape.gpuPeriodMs, env }),
   gpuInventory: ({ config, env }: CollectorContext) => new GpuInventoryCollector(config.nvidiaSmiPath, env),
   host: ({ config, env }: CollectorContext) => new HostCollector(config.scrape.hostPeriodMs, env),
 };
 
 /** The collectors of each local instance, one line each. */
 export const instanceCollectors = {
-  metrics: ({ config, env, dispatcher }: CollectorContext, { url }: InstanceConfig) => new VllmMetricsCollector({ url, periodMs: config.scrape.metricsPeriodMs, dispatcher, env }),
+  metrics: ({ config, env, dispatcher }: CollectorContext, { url }: InstanceConfig) =>
+    new VllmMetricsCollector({ url, periodMs: config.scrape.metricsPeriodMs, dispatcher, env }),
   health: ({ config, env, dispatcher, onHealth }: CollectorContext, { id, url, apiKey }: InstanceConfig) =>
-    new VllmHealthCollector({ url, apiKey, periodMs: config.scrape.healthPeriodMs, timeoutMs: config.suspectAfterMs, dispatcher, env, onChange: (health) => onHealth?.(id, health) }),
+    new VllmHealthCollector({
+      url,
+      apiKey,
+      periodMs: config.scrape.healthPeriodMs,
+      timeoutMs: config.suspectAfterMs,
+      dispatcher,
+      env,
+      onChange: (health) => onHealth?.(id, health),
+    }),
 };
 
 type Made<R extends Record<string, (...args: never[]) => unknown>> = { readonly [K in keyof R]: ReturnType<R[K]> };
@@ -54,9 +64,15 @@ export interface Collectors extends Made<typeof hostCollectors> {
 export function makeCollectors(context: CollectorContext): Collectors {
   const host = build(hostCollectors, (make) => make(context)) as Made<typeof hostCollectors>;
   const instances = new Map(
-    context.config.instances.map((instance) => [instance.id, build(instanceCollectors, (make) => make(context, instance)) as Made<typeof instanceCollectors>]),
+    context.config.instances.map((instance) => [
+      instance.id,
+      build(instanceCollectors, (make) => make(context, instance)) as Made<typeof instanceCollectors>,
+    ]),
   );
-  const all: Collector<unknown>[] = [...Object.values(host), ...[...instances.values()].flatMap((made) => Object.values(made))];
+  const all: Collector<unknown>[] = [
+    ...Object.values(host),
+    ...[...instances.values()].flatMap((made) => Object.values(made)),
+  ];
   return {
     ...host,
     instances,

@@ -1,12 +1,15 @@
 /**
- * The series read from vLLM's /metrics, newest name first: the first that a page has is used. Each line says which versions know the name.
- * Counters are listed as exposed, with `_total`.
+ * The series read from vLLM's /metrics, newest name first: the first that a page has is used. Each line says which
+ * versions know the name. Counters are listed as exposed, with `_total`.
  */
 export const METRIC_NAMES = {
   running: ['vllm:num_requests_running'], // 0.6 and later
   waiting: ['vllm:num_requests_waiting'], // 0.6 and later
   kvUsageRatio: ['vllm:kv_cache_usage_perc' /* 0.9.2 */, 'vllm:gpu_cache_usage_perc' /* until 0.11 */],
-  prefixQueries: ['vllm:prefix_cache_queries_total' /* 0.9.2 */, 'vllm:gpu_prefix_cache_queries_total' /* 0.7 to 0.11 */],
+  prefixQueries: [
+    'vllm:prefix_cache_queries_total' /* 0.9.2 */,
+    'vllm:gpu_prefix_cache_queries_total' /* 0.7 to 0.11 */,
+  ],
   prefixHits: ['vllm:prefix_cache_hits_total' /* 0.9.2 */, 'vllm:gpu_prefix_cache_hits_total' /* 0.7 to 0.11 */],
   promptTokens: ['vllm:prompt_tokens_total'], // 0.6 and later
   generationTokens: ['vllm:generation_tokens_total'], // 0.6 and later

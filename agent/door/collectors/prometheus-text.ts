@@ -11,14 +11,14 @@ export interface PrometheusPage {
 }
 
 /**
- * Parses the Prometheus text format 0.0.4, and OpenMetrics as far as it agrees (`# EOF`, exemplars and timestamps are ignored). Only the names of
- * `wanted` are kept, since a vLLM page has hundreds of buckets nobody reads. `_created` series, which Python's client adds to
- * counters and histograms, are never kept. A line that cannot be read is skipped.
+ * Parses the Prometheus text format 0.0.4, and OpenMetrics as far as it agrees (`# EOF`, exemplars and timestamps are
+ * ignored). Only the names of `wanted` are kept, since a vLLM page has hundreds of buckets nobody reads. `_created`
+ * series, which Python's client adds to counters and histograms, are never kept. A line that cannot be read is skipped.
  */
 export function parsePrometheus(text: string, wanted?: ReadonlySet<string>): PrometheusPage {
   const samples = new Map<string, PrometheusSample[]>();
   const types = new Map<string, string>();
-  for (let start = 0; start < text.length; ) {
+  for (let start = 0; start < text.length;) {
     let end = text.indexOf('\n', start);
     if (end < 0) end = text.length;
     if (text.charCodeAt(start) === 35 /* # */) readType(text.slice(start, end), types);
@@ -33,7 +33,13 @@ function readType(line: string, types: Map<string, string>): void {
   if (words[1] === 'TYPE' && words[2] !== undefined && words[3] !== undefined) types.set(words[2], words[3]);
 }
 
-function readSample(text: string, start: number, end: number, wanted: ReadonlySet<string> | undefined, into: Map<string, PrometheusSample[]>): void {
+function readSample(
+  text: string,
+  start: number,
+  end: number,
+  wanted: ReadonlySet<string> | undefined,
+  into: Map<string, PrometheusSample[]>,
+): void {
   let at = start;
   while (at < end && text[at] !== '{' && text[at] !== ' ' && text[at] !== '\t') at++;
   const name = text.slice(start, at);

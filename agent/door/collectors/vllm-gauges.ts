@@ -33,20 +33,25 @@ export interface VllmGauges extends EngineGauges {
 }
 
 /**
- * Reads the figures off a /metrics page. Series without an `engine` label (before 0.8) count as engine 0. Throws UPSTREAM_FAILED when
- * the page has no vLLM series at all.
+ * Reads the figures off a /metrics page. Series without an `engine` label (before 0.8) count as engine 0. Throws
+ * UPSTREAM_FAILED when the page has no vLLM series at all.
  */
 export function readGauges(text: string): VllmGauges {
   const page = parsePrometheus(text, wantedMetricNames);
   const running = find(page, 'running');
   if (running.length === 0) {
-    throw new LodestarError('UPSTREAM_FAILED', 'the metrics page has no vllm:num_requests_running; is the server a vLLM, without --disable-log-stats?');
+    throw new LodestarError(
+      'UPSTREAM_FAILED',
+      'the metrics page has no vllm:num_requests_running; is the server a vLLM, without --disable-log-stats?',
+    );
   }
   const names = [...new Set(running.map(engineOf))].toSorted();
   const engines = new Map(names.map((engine) => [engine, readEngine(page, engine, names.length)]));
   const all = [...engines.values()];
-  const sum = (pick: (engine: EngineGauges) => number): number => all.reduce((total, engine) => total + pick(engine), 0);
-  const sumKnown = (pick: (engine: EngineGauges) => number | undefined): number | undefined => (all.some((engine) => pick(engine) === undefined) ? undefined : sum((engine) => pick(engine) ?? 0));
+  const sum = (pick: (engine: EngineGauges) => number): number =>
+    all.reduce((total, engine) => total + pick(engine), 0);
+  const sumKnown = (pick: (engine: EngineGauges) => number | undefined): number | undefined =>
+    all.some((engine) => pick(engine) === undefined) ? undefined : sum((engine) => pick(engine) ?? 0);
   return {
     running: sum((engine) => engine.running),
     waiting: sum((engine) => engine.waiting),
@@ -85,14 +90,27 @@ function readEngine(page: PrometheusPage, engine: string, engineCount: number): 
   };
 }
 
-/** `num_gpu_blocks` is the sum over ranks, `kv_cache_size_tokens` that of one rank; both count the null block of each rank. */
-function cacheSize(labels: Readonly<Record<string, string>>, engineCount: number): Pick<EngineGauges, 'numGpuBlocks' | 'blockSize' | 'kvTokens'> {
+/**
+ * `num_gpu_blocks` is the sum over ranks, `kv_cache_size_tokens` that of one rank; both count the null block of each
+ * rank.
+ */
+function cacheSize(
+  labels: Readonly<Record<string, string>>,
+  engineCount: number,
+): Pick<EngineGauges, 'numGpuBlocks' | 'blockSize' | 'kvTokens'> {
   const blockSize = positive(labels.block_size);
   const sizeTokens = positive(labels.kv_cache_size_tokens);
   const blocks = positive(labels.num_gpu_blocks);
-  const withNull = sizeTokens !== undefined && blockSize !== undefined ? Math.floor(sizeTokens / blockSize) : blocks && Math.floor(blocks / engineCount);
+  const withNull =
+    sizeTokens !== undefined && blockSize !== undefined
+      ? Math.floor(sizeTokens / blockSize)
+      : blocks && Math.floor(blocks / engineCount);
   const numGpuBlocks = withNull === undefined ? undefined : Math.max(0, withNull - 1);
-  return { numGpuBlocks, blockSize, kvTokens: numGpuBlocks !== undefined && blockSize !== undefined ? numGpuBlocks * blockSize : undefined };
+  return {
+    numGpuBlocks,
+    blockSize,
+    kvTokens: numGpuBlocks !== undefined && blockSize !== undefined ? numGpuBlocks * blockSize : undefined,
+  };
 }
 
 function find(page: PrometheusPage, key: MetricKey): readonly PrometheusSample[] {

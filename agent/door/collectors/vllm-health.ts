@@ -42,15 +42,21 @@ const MODELS_PERIOD_MS = 5000;
 const MAX_BODY_BYTES = 16 * 1024 * 1024;
 const MODELS_TIMEOUT_MS = 10_000;
 
-/** What a check can find. `gone`: nothing listens there, or vLLM says that its engine is dead. `odd`: another answer. `missed`: none, which alone says nothing. */
+/**
+ * What a check can find. `gone`: nothing listens there, or vLLM says that its engine is dead. `odd`: another answer.
+ * `missed`: none, which alone says nothing.
+ */
 type Finding = 'ok' | 'gone' | 'odd' | 'missed';
 
-/** Findings in a row that take an instance out, and that let it in again. An engine that is merely silent is the matter of its door (agent/door/life). */
+/**
+ * Findings in a row that take an instance out, and that let it in again. An engine that is merely silent is the matter
+ * of its door (agent/door/life).
+ */
 const ROW: Record<Finding, number> = { gone: 2, odd: 3, missed: Infinity, ok: 2 };
 
 /**
- * Asks /health each period, and beside it /version and /v1/models every 5 s. An instance is `up` only once its models are known; a model list that is late or unreadable later
- * leaves the known one in force.
+ * Asks /health each period, and beside it /version and /v1/models every 5 s. An instance is `up` only once its models
+ * are known; a model list that is late or unreadable later leaves the known one in force.
  */
 export class VllmHealthCollector implements Collector<VllmHealth> {
   readonly name: string;
@@ -151,7 +157,10 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
       const { status } = await getText(url, this.get);
       this.heardAtMs = this.env.clock.nowMs();
       if (status === 200) return { finding: 'ok' };
-      return { finding: status === 503 ? 'gone' : 'odd', error: new LodestarError('UPSTREAM_FAILED', `${url} answered ${status}`) };
+      return {
+        finding: status === 503 ? 'gone' : 'odd',
+        error: new LodestarError('UPSTREAM_FAILED', `${url} answered ${status}`),
+      };
     } catch (error) {
       return { finding: (error as NodeJS.ErrnoException).code === 'ECONNREFUSED' ? 'gone' : 'missed', error };
     }
@@ -180,7 +189,10 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
     }
   }
 
-  /** Reads models and version where they are due; undefined where they are not. Settles when they are read; never rejects. */
+  /**
+   * Reads models and version where they are due; undefined where they are not. Settles when they are read; never
+   * rejects.
+   */
   private describe(): Promise<void> | undefined {
     const { clock } = this.env;
     if (this.describing || (this.described && clock.nowMs() - this.modelsAtMs < MODELS_PERIOD_MS)) return undefined;
@@ -207,10 +219,18 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
   private async readModels(get: GetOptions): Promise<ServedModel[]> {
     const url = `${this.options.url}/v1/models`;
     const { status, text } = await getText(url, get);
-    if (status === 401) throw new LodestarError('UPSTREAM_FAILED', `${url} answered 401: set the apiKey of this instance under agent.instances`);
+    if (status === 401)
+      throw new LodestarError(
+        'UPSTREAM_FAILED',
+        `${url} answered 401: set the apiKey of this instance under agent.instances`,
+      );
     if (status !== 200) throw new LodestarError('UPSTREAM_FAILED', `${url} answered ${status}`);
     const { data } = parseBody(url, text, modelsBody);
-    return data.map((model) => ({ id: model.id, maxModelLen: model.max_model_len ?? undefined, parent: model.parent ?? undefined }));
+    return data.map((model) => ({
+      id: model.id,
+      maxModelLen: model.max_model_len ?? undefined,
+      parent: model.parent ?? undefined,
+    }));
   }
 
   /** The version only names the kind of an instance, so a server without the route is still up. */
@@ -226,7 +246,8 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
   private change(next: VllmHealth): void {
     const before = this.current;
     this.current = next;
-    if (before.health === next.health && before.version === next.version && sameModels(before.models, next.models)) return;
+    if (before.health === next.health && before.version === next.version && sameModels(before.models, next.models))
+      return;
     this.options.onChange?.(next);
   }
 }
@@ -235,10 +256,19 @@ function parseBody<T>(url: string, text: string, schema: z.ZodType<T>): T {
   try {
     return schema.parse(JSON.parse(text));
   } catch (error) {
-    throw new LodestarError('UPSTREAM_FAILED', `${url} answered a body that is not vLLM's: ${errorMessage(error).slice(0, 200)}`, { cause: error });
+    throw new LodestarError(
+      'UPSTREAM_FAILED',
+      `${url} answered a body that is not vLLM's: ${errorMessage(error).slice(0, 200)}`,
+      { cause: error },
+    );
   }
 }
 
 function sameModels(a: readonly ServedModel[], b: readonly ServedModel[]): boolean {
-  return a.length === b.length && a.every((model, at) => model.id === b[at]?.id && model.maxModelLen === b[at].maxModelLen && model.parent === b[at].parent);
+  return (
+    a.length === b.length &&
+    a.every(
+      (model, at) => model.id === b[at]?.id && model.maxModelLen === b[at].maxModelLen && model.parent === b[at].parent,
+    )
+  );
 }

@@ -4,7 +4,10 @@ import { PeriodicCollector } from './collector.ts';
 import { getOk } from './http-get.ts';
 import { readGauges, type VllmGauges } from './vllm-gauges.ts';
 
-/** Gauges with the key of the engine's incarnation: another key means that the engine has restarted and its caches are gone. */
+/**
+ * Gauges with the key of the engine's incarnation: another key means that the engine has restarted and its caches are
+ * gone.
+ */
 export interface VllmMetrics extends VllmGauges {
   engineStartKey: string;
 }
@@ -22,12 +25,17 @@ const MIN_TIMEOUT_MS = 1000;
 const COUNTERS = ['prefixQueries', 'promptTokens', 'generationTokens', 'preemptions'] as const;
 
 /**
- * Reads vLLM's /metrics each period. vLLM answers on the event loop that also serves requests, so once a second is often enough: the
- * door's own ledger is fresher for everything it can know.
+ * Reads vLLM's /metrics each period. vLLM answers on the event loop that also serves requests, so once a second is
+ * often enough: the door's own ledger is fresher for everything it can know.
  */
 export class VllmMetricsCollector extends PeriodicCollector<VllmMetrics> {
   constructor(options: VllmMetricsOptions) {
-    const get = { dispatcher: options.dispatcher, clock: options.env.clock, timeoutMs: Math.max(MIN_TIMEOUT_MS, options.periodMs), maxBytes: MAX_PAGE_BYTES };
+    const get = {
+      dispatcher: options.dispatcher,
+      clock: options.env.clock,
+      timeoutMs: Math.max(MIN_TIMEOUT_MS, options.periodMs),
+      maxBytes: MAX_PAGE_BYTES,
+    };
     const startKeyOf = incarnations();
     super(`vllm-metrics ${options.url}`, options.periodMs, options.env, async () => {
       const gauges = readGauges(await getOk(`${options.url}/metrics`, get));

@@ -15,7 +15,10 @@ export interface Batch {
 /** More than vLLM's replay buffer holds (10,000). */
 const REMEMBERED = 16_384;
 
-/** Remembers the newest batches of one sequence by number and checksum, so that one that comes again is told from one of the same number of another engine. */
+/**
+ * Remembers the newest batches of one sequence by number and checksum, so that one that comes again is told from one of
+ * the same number of another engine.
+ */
 export class BatchMemory {
   private readonly sums = new Uint32Array(REMEMBERED);
   private last = -1;

@@ -25,9 +25,10 @@ const MAX_TEXT = 128;
 const MAX_UNKNOWN = 16;
 
 /**
- * Decodes the payload of one message (MessagePack; field lists in vllm/distributed/kv_events.py). A batch and an event are an array or a map by what they are on the
- * wire, whatever the version: fields that are missing at the end have their defaults, further elements and keys are passed over, so are events of a type unknown here.
- * Checked by hand, not by zod: this runs for each of 50,000 events a second. Error: WIRE_MALFORMED, which names the field.
+ * Decodes the payload of one message (MessagePack; field lists in vllm/distributed/kv_events.py). A batch and an event
+ * are an array or a map by what they are on the wire, whatever the version: fields that are missing at the end have
+ * their defaults, further elements and keys are passed over, so are events of a type unknown here. Checked by hand, not
+ * by zod: this runs for each of 50,000 events a second. Error: WIRE_MALFORMED, which names the field.
  */
 export function decodeBatch(payload: Uint8Array): KvEventBatch {
   const raw = unpack(payload);
@@ -36,14 +37,18 @@ export function decodeBatch(payload: Uint8Array): KvEventBatch {
   const events = isArray ? (raw as unknown[])[1] : (raw as Fields)['events'];
   const rank = isArray ? (raw as unknown[])[2] : (raw as Fields)['data_parallel_rank'];
   if (!Array.isArray(events)) throw malformed('events of the batch', events, 'an array');
-  const batch: KvEventBatch = { dataParallelRank: rank === null || rank === undefined ? undefined : count(rank, 'data_parallel_rank of the batch'), events: [], unknown: [] };
+  const batch: KvEventBatch = {
+    dataParallelRank: rank === null || rank === undefined ? undefined : count(rank, 'data_parallel_rank of the batch'),
+    events: [],
+    unknown: [],
+  };
   for (const event of events as unknown[]) addEvent(batch, event);
   return batch;
 }
 
 /**
- * A block's hash as an opaque number: the low 53 bits of an integer (two's complement where it is negative), or of the last 64 bits of a digest read big-endian, which is
- * what vLLM makes the integer of. undefined for what is neither.
+ * A block's hash as an opaque number: the low 53 bits of an integer (two's complement where it is negative), or of the
+ * last 64 bits of a digest read big-endian, which is what vLLM makes the integer of. undefined for what is neither.
  */
 export function hash53(value: unknown): number | undefined {
   if (typeof value === 'bigint') return Number(BigInt.asUintN(HASH_BITS, value));
@@ -62,7 +67,9 @@ function unpack(payload: Uint8Array): unknown {
   try {
     return unpackr.unpack(payload);
   } catch (error) {
-    throw new LodestarError('WIRE_MALFORMED', `KV events: the payload is not MessagePack: ${errorMessage(error)}`, { cause: error });
+    throw new LodestarError('WIRE_MALFORMED', `KV events: the payload is not MessagePack: ${errorMessage(error)}`, {
+      cause: error,
+    });
   }
 }
 
@@ -132,7 +139,10 @@ function blockSize(value: unknown): number {
   return size;
 }
 
-/** Before vLLM 0.14 only the number of an adapter is told: it then stands for the name, so that its blocks are not taken for those of the base model. */
+/**
+ * Before vLLM 0.14 only the number of an adapter is told: it then stands for the name, so that its blocks are not taken
+ * for those of the base model.
+ */
 function loraName(name: unknown, id: unknown): string | undefined {
   const told = text(name, 'lora_name');
   if (told !== undefined || id === null || id === undefined) return told;
@@ -142,7 +152,9 @@ function loraName(name: unknown, id: unknown): string | undefined {
 function extraKeys(value: unknown): (readonly unknown[] | null)[] | undefined {
   if (value === null || value === undefined) return undefined;
   if (!Array.isArray(value)) throw malformed('extra_keys', value, 'an array');
-  for (const keys of value) if (keys !== null && !Array.isArray(keys)) throw malformed('extra_keys', keys, 'an array or nothing for each block');
+  for (const keys of value)
+    if (keys !== null && !Array.isArray(keys))
+      throw malformed('extra_keys', keys, 'an array or nothing for each block');
   return value as (readonly unknown[] | null)[];
 }
 
@@ -152,7 +164,8 @@ function group(value: unknown): number {
 
 function text(value: unknown, name: string): string | undefined {
   if (value === null || value === undefined) return undefined;
-  if (typeof value !== 'string' || value.length > MAX_TEXT) throw malformed(name, value, `text of at most ${MAX_TEXT} characters`);
+  if (typeof value !== 'string' || value.length > MAX_TEXT)
+    throw malformed(name, value, `text of at most ${MAX_TEXT} characters`);
   return value;
 }
 

@@ -18,7 +18,10 @@ export interface HistoryHost {
 }
 
 interface Replay {
-  /** `start`: a new history; `continue`: what comes after the last batch, which is asked for too, to see that it is the same. */
+  /**
+   * `start`: a new history; `continue`: what comes after the last batch, which is asked for too, to see that it is the
+   * same.
+   */
   purpose: 'start' | 'continue';
   isFirst: boolean;
   applied: number;
@@ -34,8 +37,9 @@ const MAX_FRUITLESS = 3;
 export const EVENTS_PER_TURN = 2000;
 
 /**
- * Makes one history of live and replayed batches: each applied once, in the order of the engine's sequence, or the sink is told that a new history begins. Batches are known
- * by sequence number and checksum, since an engine that has restarted numbers from 0 again and may be past the old number when it is heard first. Sockets are the host's.
+ * Makes one history of live and replayed batches: each applied once, in the order of the engine's sequence, or the sink
+ * is told that a new history begins. Batches are known by sequence number and checksum, since an engine that has
+ * restarted numbers from 0 again and may be past the old number when it is heard first. Sockets are the host's.
  */
 export class KvHistory {
   readonly counts = noCounts();
@@ -129,7 +133,10 @@ export class KvHistory {
     else if (this.hasBegun) this.voidAll();
   }
 
-  /** Called each period: a tail that was lost stays invisible until the next batch, so a quiet stream is compared with the replay socket's. */
+  /**
+   * Called each period: a tail that was lost stays invisible until the next batch, so a quiet stream is compared with
+   * the replay socket's.
+   */
   poll(): void {
     if (this.isStopped || this.replay || this.isDraining || !this.mayAsk()) return;
     const isQuiet = this.isQuiet;

@@ -1,6 +1,7 @@
 /**
- * What an engine says about its KV cache, as the agent reads it off vLLM's event stream (vllm/distributed/kv_events.py): validated, with the two shapes of
- * the wire (array and map) and the two of a hash (integer and digest) brought to one.
+ * What an engine says about its KV cache, as the agent reads it off vLLM's event stream
+ * (vllm/distributed/kv_events.py): validated, with the two shapes of the wire (array and map) and the two of a hash
+ * (integer and digest) brought to one.
  *
  * A hash is the low 53 bits of the engine's own: opaque, the same for the same block in all events of one engine.
  */
@@ -42,8 +43,9 @@ export interface AllBlocksCleared {
 /** Who hears an engine's events. Called in the order of the engine's sequence; never concurrently. */
 export interface KvEventSink {
   /**
-   * A new history begins, and all that was heard before is void: at the first batch, after an engine restart, after a gap that could not be filled. `complete`: it
-   * begins with the engine's own first event, so whatever is not in it is not cached.
+   * A new history begins, and all that was heard before is void: at the first batch, after an engine restart, after a
+   * gap that could not be filled. `complete`: it begins with the engine's own first event, so whatever is not in it is
+   * not cached.
    */
   begin(complete: boolean): void;
   /** Events of one scheduler step, in order. */

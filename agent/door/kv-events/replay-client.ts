@@ -17,15 +17,18 @@ export interface ReplayListener {
 
 /** vLLM looks for questions at least each 100 ms, ms. */
 const ANSWER_MS = 1500;
-/** It sends its whole buffer in one go, and drops what a ROUTER socket has no room for, the end marker too: a pause of this length is the end, ms. */
+/**
+ * It sends its whole buffer in one go, and drops what a ROUTER socket has no room for, the end marker too: a pause of
+ * this length is the end, ms.
+ */
 const REST_MS = 300;
 const TRIES = 2;
 const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 30_000;
 
 /**
- * Asks vLLM's replay socket, one question at a time. Answers do not say which question they are to: after one that is given up, the next is asked by a new
- * socket, where the late rest of the old answer does not come.
+ * Asks vLLM's replay socket, one question at a time. Answers do not say which question they are to: after one that is
+ * given up, the next is asked by a new socket, where the late rest of the old answer does not come.
  */
 export class ReplayClient {
   private readonly zmq: Zmq;
@@ -102,7 +105,9 @@ export class ReplayClient {
       },
     };
     try {
-      return dealTo(this.zmq, this.endpoint, events, (socket, frames) => (isCurrent(socket) ? this.onFrames(frames) : undefined));
+      return dealTo(this.zmq, this.endpoint, events, (socket, frames) =>
+        isCurrent(socket) ? this.onFrames(frames) : undefined,
+      );
     } catch {
       // An endpoint that cannot be read: as if nobody answered.
       return undefined;

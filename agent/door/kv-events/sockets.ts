@@ -8,7 +8,10 @@ export type Zmq = typeof import('zeromq');
 const RECEIVE_MESSAGES = 100_000;
 /** Far above a batch: one block of 16 tokens takes about 150 bytes. A larger message ends its connection. */
 const MAX_MESSAGE_BYTES = 64 << 20;
-/** A link that swallows what is sent is noticed after this long, and one that works again is used again after about as long, ms. */
+/**
+ * A link that swallows what is sent is noticed after this long, and one that works again is used again after about as
+ * long, ms.
+ */
 const HEARTBEAT_MS = 500;
 const SILENCE_MS = 1500;
 const CONNECT_MS = 1000;
@@ -22,8 +25,16 @@ export async function loadZmq(): Promise<Zmq> {
   return await import('zeromq');
 }
 
-/** A socket that hears all topics. What becomes of its connection is told to `events`, what it receives given to `take`. Throws if the endpoint cannot be read. */
-export function subscribeTo(zmq: Zmq, endpoint: string, events: ConnectionEvents<Subscriber>, take: Taker<Subscriber>): Subscriber {
+/**
+ * A socket that hears all topics. What becomes of its connection is told to `events`, what it receives given to `take`.
+ * Throws if the endpoint cannot be read.
+ */
+export function subscribeTo(
+  zmq: Zmq,
+  endpoint: string,
+  events: ConnectionEvents<Subscriber>,
+  take: Taker<Subscriber>,
+): Subscriber {
   const socket = new zmq.Subscriber(socketOptions(endpoint));
   socket.subscribe('');
   return run(socket, endpoint, events, take);
@@ -48,7 +59,12 @@ function socketOptions(endpoint: string) {
   };
 }
 
-function run<S extends Subscriber | Dealer>(socket: S, endpoint: string, events: ConnectionEvents<S>, take: Taker<S>): S {
+function run<S extends Subscriber | Dealer>(
+  socket: S,
+  endpoint: string,
+  events: ConnectionEvents<S>,
+  take: Taker<S>,
+): S {
   // Before it connects, or a quick connection goes unseen.
   void watchConnection(socket, events);
   try {
@@ -66,7 +82,9 @@ export function parseLive(frames: readonly Buffer[]): Batch | undefined {
   return frames.length === 3 ? batchOf(frames) : undefined;
 }
 
-/** A message of the replay socket. It has a topic since vLLM 0.25, so it is read from its end: sequence number, payload. */
+/**
+ * A message of the replay socket. It has a topic since vLLM 0.25, so it is read from its end: sequence number, payload.
+ */
 export function parseReplay(frames: readonly Buffer[]): Batch | 'end' | undefined {
   const seq = frames.at(-2);
   if (frames.length >= 2 && seq?.length === SEQ_BYTES && seq.readBigUInt64BE() === END_MARKER) return 'end';
@@ -101,7 +119,10 @@ export interface ConnectionEvents<S> {
 /** Takes a message. The next is read when a returned promise has settled: what is not taken yet waits in the socket. */
 export type Taker<S> = (socket: S, frames: Buffer[]) => Promise<void> | undefined;
 
-async function watchConnection<S extends Socket>(socket: S, { onAccepted, onUp, onDown }: ConnectionEvents<S>): Promise<void> {
+async function watchConnection<S extends Socket>(
+  socket: S,
+  { onAccepted, onUp, onDown }: ConnectionEvents<S>,
+): Promise<void> {
   try {
     for await (const event of socket.events) {
       if (event.type === 'connect') onAccepted?.(socket);
@@ -114,7 +135,11 @@ async function watchConnection<S extends Socket>(socket: S, { onAccepted, onUp, 
   }
 }
 
-async function readAll<S extends Subscriber | Dealer>(socket: S, events: ConnectionEvents<S>, take: Taker<S>): Promise<void> {
+async function readAll<S extends Subscriber | Dealer>(
+  socket: S,
+  events: ConnectionEvents<S>,
+  take: Taker<S>,
+): Promise<void> {
   for (;;) {
     let frames: Buffer[];
     try {

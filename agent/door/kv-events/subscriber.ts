@@ -29,7 +29,9 @@ export interface KvStreamFigures extends HistoryCounts {
   connected: boolean;
   /** Whether there has been a connection at all. */
   everConnected: boolean;
-  /** `complete`: from the engine's first event on; `partial`: from some later one; `none`: nothing that could be used. */
+  /**
+   * `complete`: from the engine's first event on; `partial`: from some later one; `none`: nothing that could be used.
+   */
   history: 'complete' | 'partial' | 'none';
   lastSeq: number | undefined;
   /** Since the last message; undefined before the first. An idle engine sends nothing. */
@@ -50,8 +52,9 @@ const MAX_HOLD_MS = 60_000;
 const STEADY_MS = 60_000;
 
 /**
- * Follows vLLM's KV events of one engine (vllm/distributed/kv_events.py): a SUB socket for the stream, a DEALER for what was missed. Feeds the sink with one history, in
- * order; what cannot be used is said once, the sink hears `fail`, and the first good batch begins a new history. Never throws.
+ * Follows vLLM's KV events of one engine (vllm/distributed/kv_events.py): a SUB socket for the stream, a DEALER for
+ * what was missed. Feeds the sink with one history, in order; what cannot be used is said once, the sink hears `fail`,
+ * and the first good batch begins a new history. Never throws.
  */
 export class KvEventSubscriber implements Collector<KvStreamFigures> {
   readonly name: string;
@@ -90,10 +93,15 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     this.history = new KvHistory({
       sink: options.sink,
       read: (payload) => this.read(payload),
-      onUnreadable: () => this.fail(this.unread ?? { kind: 'payload', text: `a message of ${options.endpoint} cannot be read` }),
+      onUnreadable: () =>
+        this.fail(this.unread ?? { kind: 'payload', text: `a message of ${options.endpoint} cannot be read` }),
       canReplay: () => this.replay?.isAvailable ?? false,
       askReplay: (from) => this.replay?.ask(from),
-      onBlindReplay: () => this.noteReplay('buffer', `${options.replayEndpoint} has no batch to replay: set "buffer_steps" in vLLM's --kv-events-config, for example to 10000`),
+      onBlindReplay: () =>
+        this.noteReplay(
+          'buffer',
+          `${options.replayEndpoint} has no batch to replay: set "buffer_steps" in vLLM's --kv-events-config, for example to 10000`,
+        ),
     });
   }
 
@@ -142,7 +150,8 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
   private connectionProblem(): string | undefined {
     const { endpoint, env } = this.options;
     if (this.isConnected) return undefined;
-    if (this.wasConnected) return `not connected to ${endpoint} for ${Math.round((env.clock.nowMs() - this.downMs) / 1000)} s`;
+    if (this.wasConnected)
+      return `not connected to ${endpoint} for ${Math.round((env.clock.nowMs() - this.downMs) / 1000)} s`;
     return (
       `never connected to ${endpoint}: start vLLM with --kv-events-config '{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:<port>"}' ` +
       '(without the * it does not listen), and set kvEvents.endpoint to that port'
@@ -178,7 +187,10 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
       },
       onAbsent: () => {
         if (this.isConnected) {
-          this.noteReplay('replay', `${endpoint} does not answer, so lost events stay lost: set kvEvents.replayEndpoint to the "replay_endpoint" of vLLM's --kv-events-config, or take it out`);
+          this.noteReplay(
+            'replay',
+            `${endpoint} does not answer, so lost events stay lost: set kvEvents.replayEndpoint to the "replay_endpoint" of vLLM's --kv-events-config, or take it out`,
+          );
         }
         this.history.replayAbsent();
       },
@@ -203,9 +215,14 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
       },
     };
     try {
-      this.socket = subscribeTo(this.zmq as Zmq, endpoint, events, (socket, frames) => (isCurrent(socket) ? this.onFrames(frames) : undefined));
+      this.socket = subscribeTo(this.zmq as Zmq, endpoint, events, (socket, frames) =>
+        isCurrent(socket) ? this.onFrames(frames) : undefined,
+      );
     } catch (error) {
-      this.fail({ kind: 'endpoint', text: `kvEvents.endpoint ${endpoint} cannot be used: ${errorMessage(error)}; set it to the address that vLLM's --kv-events-config has, with a host for *` });
+      this.fail({
+        kind: 'endpoint',
+        text: `kvEvents.endpoint ${endpoint} cannot be used: ${errorMessage(error)}; set it to the address that vLLM's --kv-events-config has, with a host for *`,
+      });
     }
   }
 
@@ -240,7 +257,10 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     const nowMs = env.clock.nowMs();
     if (nowMs - this.openedMs < REOPEN_MS) return;
     if (this.isAccepted && (!this.wasConnected || nowMs - this.downMs > PATIENCE_MS)) {
-      this.fail({ kind: 'endpoint', text: `what listens at ${endpoint} publishes nothing in ZeroMQ's protocol: set kvEvents.endpoint to the "endpoint" of vLLM's --kv-events-config, not to its HTTP or replay port` });
+      this.fail({
+        kind: 'endpoint',
+        text: `what listens at ${endpoint} publishes nothing in ZeroMQ's protocol: set kvEvents.endpoint to the "endpoint" of vLLM's --kv-events-config, not to its HTTP or replay port`,
+      });
     }
     this.closeSocket();
     this.connect();
@@ -251,7 +271,10 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     this.lastMessageMs = env.clock.nowMs();
     const batch = parseLive(frames);
     if (!batch) {
-      this.fail({ kind: 'frames', text: `${endpoint} sends messages that are not vLLM's (topic, 8 bytes of number, payload): set kvEvents.endpoint to the "endpoint" of vLLM's --kv-events-config` });
+      this.fail({
+        kind: 'frames',
+        text: `${endpoint} sends messages that are not vLLM's (topic, 8 bytes of number, payload): set kvEvents.endpoint to the "endpoint" of vLLM's --kv-events-config`,
+      });
     } else if (!this.failure) {
       this.history.live(batch);
     } else if (this.read(batch.payload) === undefined) {
@@ -277,10 +300,16 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
       batch = decodeBatch(payload);
     } catch (error) {
       if (!(error instanceof LodestarError)) throw error;
-      return this.cannotRead({ kind: 'payload', text: `${error.message}: is ${this.options.endpoint} the "endpoint" of vLLM's --kv-events-config?` });
+      return this.cannotRead({
+        kind: 'payload',
+        text: `${error.message}: is ${this.options.endpoint} the "endpoint" of vLLM's --kv-events-config?`,
+      });
     }
     if (batch.unknown.length > 0) {
-      return this.cannotRead({ kind: 'type', text: `the engine sends events that are not known here (${batch.unknown.join(', ')}): update Lodestar; until then the cache view does without KV events` });
+      return this.cannotRead({
+        kind: 'type',
+        text: `the engine sends events that are not known here (${batch.unknown.join(', ')}): update Lodestar; until then the cache view does without KV events`,
+      });
     }
     return this.checkRank(batch.dataParallelRank) ? batch.events : undefined;
   }
@@ -290,11 +319,18 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     if (rank === undefined || rank === this.rank) return true;
     if (this.rank === undefined) {
       this.rank = rank;
-      if (rank > 0) env.log.info({ instance, rank }, 'the KV events are those of a data-parallel rank; if ranks share the url, set dataParallelRank so that requests go to this one');
+      if (rank > 0)
+        env.log.info(
+          { instance, rank },
+          'the KV events are those of a data-parallel rank; if ranks share the url, set dataParallelRank so that requests go to this one',
+        );
       return true;
     }
     const fix = `set dataParallelRank to ${rank}, or kvEvents.endpoint to vLLM's own without the rank, which is added to the port`;
-    this.cannotRead({ kind: 'rank', text: `${endpoint} has the events of data-parallel rank ${rank}, and this instance is rank ${this.rank}: ${fix}` });
+    this.cannotRead({
+      kind: 'rank',
+      text: `${endpoint} has the events of data-parallel rank ${rank}, and this instance is rank ${this.rank}: ${fix}`,
+    });
     return false;
   }
 
@@ -335,19 +371,27 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
   }
 }
 
-/** Where a rank's events are: vLLM adds the rank to the port of its endpoint. Sockets of a file have no port and stay as they are. */
+/**
+ * Where a rank's events are: vLLM adds the rank to the port of its endpoint. Sockets of a file have no port and stay as
+ * they are.
+ */
 export function endpointOfRank(endpoint: string, rank: number): string {
   return endpoint.replace(/^(tcp:.*:)(\d+)$/, (_, host: string, port: string) => `${host}${Number(port) + rank}`);
 }
 
 /** The subscriber of an instance, stopped; undefined where its KV events are not configured. */
-export function makeKvEventSubscriber(config: InstanceConfig, sink: KvEventSink, env: Pick<Env, 'clock' | 'log'>): KvEventSubscriber | undefined {
+export function makeKvEventSubscriber(
+  config: InstanceConfig,
+  sink: KvEventSink,
+  env: Pick<Env, 'clock' | 'log'>,
+): KvEventSubscriber | undefined {
   const { id, kvEvents, dataParallelRank: rank } = config;
   if (!kvEvents) return undefined;
   return new KvEventSubscriber({
     instance: id,
     endpoint: endpointOfRank(kvEvents.endpoint, rank ?? 0),
-    replayEndpoint: kvEvents.replayEndpoint === undefined ? undefined : endpointOfRank(kvEvents.replayEndpoint, rank ?? 0),
+    replayEndpoint:
+      kvEvents.replayEndpoint === undefined ? undefined : endpointOfRank(kvEvents.replayEndpoint, rank ?? 0),
     rank,
     sink,
     env,

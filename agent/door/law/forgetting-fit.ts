@@ -12,8 +12,8 @@ export class ForgettingFit {
   private weightSum = 0;
 
   /**
-   * `window`: observations after which the weight of one has fallen to 1/e. `scales`: typical size of each x, which makes the shrinkage equal
-   * to `shrinkage` observations at that size.
+   * `window`: observations after which the weight of one has fallen to 1/e. `scales`: typical size of each x, which
+   * makes the shrinkage equal to `shrinkage` observations at that size.
    */
   constructor(prior: readonly number[], scales: readonly number[], window: number, shrinkage: number) {
     this.n = prior.length;
@@ -34,14 +34,18 @@ export class ForgettingFit {
   add(x: readonly number[], y: number, weight: number): void {
     const { n, a, b, keep } = this;
     for (let i = 0; i < n; i++) {
-      for (let j = 0; j < n; j++) a[i * n + j] = (a[i * n + j] as number) * keep + weight * (x[i] as number) * (x[j] as number);
+      for (let j = 0; j < n; j++)
+        a[i * n + j] = (a[i * n + j] as number) * keep + weight * (x[i] as number) * (x[j] as number);
       b[i] = (b[i] as number) * keep + weight * (x[i] as number) * y;
     }
     this.samples = this.samples * keep + 1;
     this.weightSum = this.weightSum * keep + weight;
   }
 
-  /** Takes every observation so far to have lasted `factor` times as long (its weight falls with the square), and keeps `share` of them. */
+  /**
+   * Takes every observation so far to have lasted `factor` times as long (its weight falls with the square), and keeps
+   * `share` of them.
+   */
   rescale(factor: number, share: number): void {
     for (let i = 0; i < this.a.length; i++) this.a[i] = ((this.a[i] as number) * share) / (factor * factor);
     for (let i = 0; i < this.n; i++) {
@@ -52,7 +56,10 @@ export class ForgettingFit {
     this.weightSum *= share / (factor * factor);
   }
 
-  /** Solves for the weights; a negative one is set to zero and the rest solved again. `prior` is what the shrinkage pulls towards. */
+  /**
+   * Solves for the weights; a negative one is set to zero and the rest solved again. `prior` is what the shrinkage
+   * pulls towards.
+   */
   solve(prior: readonly number[]): void {
     if (this.weightSum <= 0) {
       prior.forEach((w, i) => (this.weights[i] = w));
@@ -75,7 +82,7 @@ export class ForgettingFit {
     const m = active.length;
     const meanWeight = this.weightSum / this.samples;
     const rows = active.map((i) => {
-      const ridge = (this.shrinkage * meanWeight) * (this.scales[i] as number) ** 2;
+      const ridge = this.shrinkage * meanWeight * (this.scales[i] as number) ** 2;
       const row = active.map((j) => (this.a[i * this.n + j] as number) + (i === j ? ridge : 0));
       row.push((this.b[i] as number) + ridge * (prior[i] as number));
       return row;

@@ -4,8 +4,8 @@ import { ForgettingFit } from './forgetting-fit.ts';
 import { PrefillFit } from './prefill-fit.ts';
 
 /**
- * Relative errors count alike, so a step is weighted by the inverse square of its length: of the longer of what was seen and what was expected, or a long
- * step that was misread as a short one would outweigh all others.
+ * Relative errors count alike, so a step is weighted by the inverse square of its length: of the longer of what was
+ * seen and what was expected, or a long step that was misread as a short one would outweigh all others.
  */
 function weightOf(ms: number, predictedMs: number): number {
   return 1 / Math.max(ms, predictedMs) ** 2;
@@ -16,7 +16,10 @@ const DECODE_SCALES = [1, 16, 16_000] as const;
 const DECODE_WINDOW = 600;
 /** Average steps that the prior counts as. */
 const DECODE_SHRINKAGE = 4;
-/** Observations that may be refused in a row before the law itself is taken to have changed (throttling, another tenant), whatever they say. */
+/**
+ * Observations that may be refused in a row before the law itself is taken to have changed (throttling, another
+ * tenant), whatever they say.
+ */
 const MAX_REFUSED = 12;
 /** So many are enough where they say the same: misread steps scatter, and a change of speed is one factor for all. */
 const AGREED = 5;
@@ -26,11 +29,17 @@ const AGREED_SHARE = 0.8;
 /** Observations after which a part of the law is known well enough to tell a changed speed from a bad guess. */
 const SETTLED = 30;
 const PREFILL_SETTLED = 8;
-/** Share of the old observations that outlives such a change: enough to keep the law's shape, little enough for a new shape to win. */
+/**
+ * Share of the old observations that outlives such a change: enough to keep the law's shape, little enough for a new
+ * shape to win.
+ */
 const KEPT_AFTER_CHANGE = 0.25;
 /** The same of prefill labels, which are few: stretched, they are right again. */
 const KEPT_PREFILL = 0.5;
-/** Prefill labels are compared with the last few: one whose step lasted this many times longer or shorter than those say was read from the wrong step. */
+/**
+ * Prefill labels are compared with the last few: one whose step lasted this many times longer or shorter than those say
+ * was read from the wrong step.
+ */
 const PREFILL_COMPARED_MAX = 9;
 const PREFILL_COMPARED_MIN = 5;
 const PREFILL_OFF = 1.7;
@@ -48,9 +57,9 @@ const FRONT_END_RATE = 0.1;
 const FRONT_END_MAX_MS = 500;
 
 /**
- * Fits an instance's step-time law from the steps that the step clock sees. Decode-only steps give c0, c3, c4; steps with a known prefill
- * chunk give c1, c2 of what they last longer. Shrunk towards the kind's or the fleet's law (from the routing table), so that an unknown GPU
- * predicts sensibly from the first request on. Method: docs/learning.md.
+ * Fits an instance's step-time law from the steps that the step clock sees. Decode-only steps give c0, c3, c4; steps
+ * with a known prefill chunk give c1, c2 of what they last longer. Shrunk towards the kind's or the fleet's law (from
+ * the routing table), so that an unknown GPU predicts sensibly from the first request on. Method: docs/learning.md.
  */
 export class LawFit {
   private prior!: StepLaw;
@@ -86,8 +95,9 @@ export class LawFit {
   }
 
   /**
-   * A better prior has come with a table. It is for the start: a part of the law that has been seen at work keeps the prior that it began with, since the
-   * fleet's laws hold this instance's own, and a fit that leans on itself would confirm its first error.
+   * A better prior has come with a table. It is for the start: a part of the law that has been seen at work keeps the
+   * prior that it began with, since the fleet's laws hold this instance's own, and a fit that leans on itself would
+   * confirm its first error.
    */
   setPrior(prior: LawState): void {
     const { c0, c1, c2, c3, c4, c5, t0 } = prior;
@@ -124,7 +134,10 @@ export class LawFit {
     this.solvePrefill();
   }
 
-  /** Time to first token of a request that found the engine idle, less the steps that the law gives it: what the front end takes. */
+  /**
+   * Time to first token of a request that found the engine idle, less the steps that the law gives it: what the front
+   * end takes.
+   */
   addFrontEnd(ms: number): void {
     this.frontEndSamples += 1;
     const rate = Math.max(FRONT_END_RATE, 1 / (this.frontEndSamples + 1));
@@ -165,29 +178,36 @@ export class LawFit {
     return true;
   }
 
-  /** Notes a step that lasted `ratio` times as long as predicted. Returns the factor by which the law has been stretched, once enough steps speak for one. */
+  /**
+   * Notes a step that lasted `ratio` times as long as predicted. Returns the factor by which the law has been
+   * stretched, once enough steps speak for one.
+   */
   private refuse(ratio: number): number | undefined {
     this.refused.push(ratio);
     const factor = median(this.refused) as number;
     const agreed = this.refused.filter((one) => one <= factor * AGREED_WITHIN && one >= factor / AGREED_WITHIN).length;
-    if (this.refused.length < MAX_REFUSED && (agreed < AGREED || agreed < AGREED_SHARE * this.refused.length)) return undefined;
+    if (this.refused.length < MAX_REFUSED && (agreed < AGREED || agreed < AGREED_SHARE * this.refused.length))
+      return undefined;
     this.changeSpeed(factor);
     this.refused.length = 0;
     return factor;
   }
 
   /**
-   * While a change of speed is suspected a prefill step teaches nothing, since the decode part that would be taken off it may be the wrong one. But under load
-   * most steps hold some prefill, so it speaks for the change, or none would be noticed for many seconds.
+   * While a change of speed is suspected a prefill step teaches nothing, since the decode part that would be taken off
+   * it may be the wrong one. But under load most steps hold some prefill, so it speaks for the change, or none would be
+   * noticed for many seconds.
    */
   private notePrefillOfOtherSpeed(ratio: number): void {
     const isFar = ratio > PREFILL_OFF || ratio < 1 / PREFILL_OFF;
-    if (this.prefill.samples >= PREFILL_SETTLED && isFar && ratio <= FIRST_OFF && ratio >= 1 / FIRST_OFF) this.refuse(ratio);
+    if (this.prefill.samples >= PREFILL_SETTLED && isFar && ratio <= FIRST_OFF && ratio >= 1 / FIRST_OFF)
+      this.refuse(ratio);
   }
 
   /**
-   * What changes while an engine runs is above all its speed: clocks throttle, another tenant takes its share. So the whole law is stretched, its
-   * prior included, which is right at once where that is all, and the old observations lose weight, so that new ones can bend it.
+   * What changes while an engine runs is above all its speed: clocks throttle, another tenant takes its share. So the
+   * whole law is stretched, its prior included, which is right at once where that is all, and the old observations lose
+   * weight, so that new ones can bend it.
    */
   private changeSpeed(factor: number): void {
     this.slowdown *= factor;
@@ -199,13 +219,15 @@ export class LawFit {
   }
 
   /**
-   * A busy host delays the tokens of a step, and a label then belongs to another step: such labels stand out from the others. They are compared
-   * with one another and not with the law, which may be wrong still: where all labels say the same, they are right.
+   * A busy host delays the tokens of a step, and a label then belongs to another step: such labels stand out from the
+   * others. They are compared with one another and not with the law, which may be wrong still: where all labels say the
+   * same, they are right.
    */
   private acceptsPrefill(ratio: number): boolean {
     this.prefillRatios.push(ratio);
     if (this.prefillRatios.length > PREFILL_COMPARED_MAX) this.prefillRatios.shift();
-    if (this.prefillRatios.length < PREFILL_COMPARED_MIN) return ratio <= PREFILL_OFF_FIRST && ratio >= 1 / PREFILL_OFF_FIRST;
+    if (this.prefillRatios.length < PREFILL_COMPARED_MIN)
+      return ratio <= PREFILL_OFF_FIRST && ratio >= 1 / PREFILL_OFF_FIRST;
     const middle = median(this.prefillRatios) as number;
     return ratio <= middle * PREFILL_OFF && ratio >= middle / PREFILL_OFF;
   }

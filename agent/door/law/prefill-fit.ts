@@ -9,7 +9,10 @@ export interface PrefillChunk {
   contextTokens: number;
 }
 
-/** Free tokens of a step that are tried: GPUs show none to a few hundred (a weight read lasts as long as computing c0/c1 tokens). */
+/**
+ * Free tokens of a step that are tried: GPUs show none to a few hundred (a weight read lasts as long as computing c0/c1
+ * tokens).
+ */
 const FREE_TOKENS = [0, 48, 96, 192, 384] as const;
 /** A typical label that the shrinkage is measured in: 512 tokens of prefill beside 16k tokens of context. */
 const SCALES = [512, 512 * 2048, 16_000] as const;
@@ -30,8 +33,9 @@ interface Rival {
 }
 
 /**
- * Fits what prefill adds to a step: c1·billed + c2·pairs + c5·context. The number of free tokens t0 bends the law, so no regression finds it: a few values are fitted
- * side by side, and the one that has predicted best of late is in force.
+ * Fits what prefill adds to a step: c1·billed + c2·pairs + c5·context. The number of free tokens t0 bends the law, so
+ * no regression finds it: a few values are fitted side by side, and the one that has predicted best of late is in
+ * force.
  */
 export class PrefillFit {
   private rivals: Rival[];
@@ -39,7 +43,11 @@ export class PrefillFit {
 
   constructor(prior: StepLaw) {
     const values = [...new Set([prior.t0, ...FREE_TOKENS])];
-    this.rivals = values.map((t0) => ({ t0, fit: new ForgettingFit([prior.c1, prior.c2, prior.c5], SCALES, WINDOW, SHRINKAGE), error: 0 }));
+    this.rivals = values.map((t0) => ({
+      t0,
+      fit: new ForgettingFit([prior.c1, prior.c2, prior.c5], SCALES, WINDOW, SHRINKAGE),
+      error: 0,
+    }));
     this.chosen = this.rivals[0] as Rival;
   }
 

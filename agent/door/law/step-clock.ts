@@ -36,16 +36,20 @@ interface Burst {
 
 /** Tokens of one step arrive together; a longer silence separates two steps. */
 const BURST_GAP_MS = 4;
-/** Two tokens of a stream closer than this are of one step (several sequences in one answer), or were held up together on the way. */
+/**
+ * Two tokens of a stream closer than this are of one step (several sequences in one answer), or were held up together
+ * on the way.
+ */
 const MIN_STEP_MS = 1;
 /** Two tokens of a stream further apart than this are not one step. */
 const MAX_STEP_MS = 4000;
 const HISTORY = 128;
 
 /**
- * Reads the engine's step times off the tokens that pass the door: in continuous batching each running stream gets one token per step, so the
- * time between two of them is a step, whose batch the ledger knows. Steps in which nothing was prefilled feed the decode part of the law; once a
- * request's first token shows which steps its prompt took, those feed the prefill part, if no other prompt can have been in them.
+ * Reads the engine's step times off the tokens that pass the door: in continuous batching each running stream gets one
+ * token per step, so the time between two of them is a step, whose batch the ledger knows. Steps in which nothing was
+ * prefilled feed the decode part of the law; once a request's first token shows which steps its prompt took, those feed
+ * the prefill part, if no other prompt can have been in them.
  */
 export class StepClock {
   private readonly fit: LawFit;
@@ -63,8 +67,9 @@ export class StepClock {
   }
 
   /**
-   * A chunk of a stream arrived. `batchNow` is called when this token opens a new burst, with the time at which the step that it ends began,
-   * and must describe the batch before this token is accounted for. Call before updating `request.lastTokenMs`.
+   * A chunk of a stream arrived. `batchNow` is called when this token opens a new burst, with the time at which the
+   * step that it ends began, and must describe the batch before this token is accounted for. Call before updating
+   * `request.lastTokenMs`.
    */
   onToken(request: ClockedRequest, nowMs: number, batchNow: (stepStartMs: number) => BatchView): void {
     const gapMs = request.lastTokenMs === undefined ? undefined : nowMs - request.lastTokenMs;
@@ -133,7 +138,8 @@ export class StepClock {
   /** Several prompts in one step: they fit its budget together, and none can have begun in the step before. */
   private learnTogether(burst: Burst, first: readonly ClockedRequest[]): void {
     const before = this.history.at(-2);
-    if (!before || before.batch.pendingBefore > before.firstTokens || burst.batch.pendingBefore !== first.length) return;
+    if (!before || before.batch.pendingBefore > before.firstTokens || burst.batch.pendingBefore !== first.length)
+      return;
     let tokens = 0;
     let pairs = 0;
     for (const { ownTokens, hitTokens } of first) {
@@ -145,13 +151,25 @@ export class StepClock {
   }
 
   /**
-   * An idle engine shows front end and prefill in one sum: what lies within twice the known front-end time of the law's own estimate belongs to
-   * the front end when the prompt is short, and to the prefill when it is long.
+   * An idle engine shows front end and prefill in one sum: what lies within twice the known front-end time of the law's
+   * own estimate belongs to the front end when the prompt is short, and to the prefill when it is long.
    */
-  private learnIdle(ttftMs: number, inStepsMs: number, frontEndMs: number, steps: number, request: ClockedRequest): void {
+  private learnIdle(
+    ttftMs: number,
+    inStepsMs: number,
+    frontEndMs: number,
+    steps: number,
+    request: ClockedRequest,
+  ): void {
     if (request.ownTokens <= 128) this.fit.addFrontEnd(ttftMs - inStepsMs);
     else if (steps === 1 && ttftMs > frontEndMs) {
-      this.fit.addPrefillStep(ttftMs - frontEndMs, 0, 0, request.ownTokens, request.ownTokens * (request.hitTokens + request.ownTokens / 2));
+      this.fit.addPrefillStep(
+        ttftMs - frontEndMs,
+        0,
+        0,
+        request.ownTokens,
+        request.ownTokens * (request.hitTokens + request.ownTokens / 2),
+      );
     }
   }
 
@@ -163,13 +181,24 @@ export class StepClock {
     if (at < 1) return;
     const involved = this.history.slice(at);
     const startMs = (this.history[at - 1] as Burst).atMs;
-    const alone = involved.every((one, k) => one.batch.pendingBefore === 1 && one.stepMs !== undefined && (k === involved.length - 1 || one.firstTokens === 0));
+    const alone = involved.every(
+      (one, k) =>
+        one.batch.pendingBefore === 1 &&
+        one.stepMs !== undefined &&
+        (k === involved.length - 1 || one.firstTokens === 0),
+    );
     if (!alone || request.startedMs > startMs) return;
     let context = request.hitTokens;
     let left = request.ownTokens;
     for (const step of involved) {
       const tokens = Math.min(left, budget);
-      this.fit.addPrefillStep(step.stepMs as number, step.batch.decoding, step.batch.contextTokens, tokens, tokens * (context + tokens / 2));
+      this.fit.addPrefillStep(
+        step.stepMs as number,
+        step.batch.decoding,
+        step.batch.contextTokens,
+        tokens,
+        tokens * (context + tokens / 2),
+      );
       context += tokens;
       left -= tokens;
     }
@@ -177,8 +206,18 @@ export class StepClock {
 }
 
 /** Milliseconds from admission to first token that the law expects of a request which is alone in prefill. */
-export function expectedPrefillMs(fit: LawFit, ownTokens: number, hitTokens: number, batch: BatchView, maxBatchedTokens: number): number {
+export function expectedPrefillMs(
+  fit: LawFit,
+  ownTokens: number,
+  hitTokens: number,
+  batch: BatchView,
+  maxBatchedTokens: number,
+): number {
   const law = fit.state();
   const steps = Math.max(1, Math.ceil(ownTokens / Math.max(1, maxBatchedTokens - batch.decoding)));
-  return law.frontEndMs + steps * prefillBaseMs(law, batch.decoding, batch.contextTokens) + prefillWorkMs(law, ownTokens, hitTokens, batch.decoding);
+  return (
+    law.frontEndMs +
+    steps * prefillBaseMs(law, batch.decoding, batch.contextTokens) +
+    prefillWorkMs(law, ownTokens, hitTokens, batch.decoding)
+  );
 }

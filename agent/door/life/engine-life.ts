@@ -43,8 +43,9 @@ const WORDS: Record<Exclude<Failure, 'unreachable' | 'reset' | 'link' | 'unknown
 };
 
 /**
- * Watches one engine and ends what runs there once it cannot come any more, so that nobody waits in vain; an engine that is up and works is never cut, however long
- * an answer takes. What it waits for are facts: docs/request-lifecycle.md, "How long to wait".
+ * Watches one engine and ends what runs there once it cannot come any more, so that nobody waits in vain; an engine
+ * that is up and works is never cut, however long an answer takes. What it waits for are facts:
+ * docs/request-lifecycle.md, "How long to wait".
  */
 export class EngineLife {
   private readonly options: LifeOptions;
@@ -85,7 +86,10 @@ export class EngineLife {
 
   /** The engine has restarted: what was sent to it before that cannot come any more. `beforeMs`: clock ms. */
   restarted(beforeMs: number): void {
-    this.end('gone', this.running().filter((one) => one.sentMs < beforeMs));
+    this.end(
+      'gone',
+      this.running().filter((one) => one.sentMs < beforeMs),
+    );
   }
 
   private tick(): void {
@@ -110,8 +114,11 @@ export class EngineLife {
     const reading = this.options.sources.gauges();
     if (!reading || reading.atMs === this.readMs) return;
     this.readMs = reading.atMs;
-    const { running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions } = reading.value;
-    const gauges = [running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions].join(' ');
+    const { running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions } =
+      reading.value;
+    const gauges = [running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions].join(
+      ' ',
+    );
     if (gauges !== this.lastGauges) this.watch.moved();
     this.lastGauges = gauges;
     const lost = this.lost.note({ beganMs: reading.beganMs, atEngine: running + waiting }, this.running());
@@ -124,7 +131,11 @@ export class EngineLife {
   private endGone(goneMs: number | undefined): void {
     if (goneMs === this.goneMs) return;
     this.goneMs = goneMs;
-    if (goneMs !== undefined) this.end('gone', this.running().filter((one) => one.sentMs < goneMs));
+    if (goneMs !== undefined)
+      this.end(
+        'gone',
+        this.running().filter((one) => one.sentMs < goneMs),
+      );
   }
 
   private running(): OpenAttempt[] {
@@ -134,7 +145,11 @@ export class EngineLife {
 
   private end(failure: keyof typeof WORDS, attempts: readonly OpenAttempt[]): void {
     for (const one of attempts) one.end({ failure, error: new LodestarError('UPSTREAM_TIMEOUT', WORDS[failure]) });
-    if (attempts.length > 0) this.options.env.log.warn({ instance: this.options.instance, requests: attempts.length, failure }, `ended what ran there: ${WORDS[failure]}`);
+    if (attempts.length > 0)
+      this.options.env.log.warn(
+        { instance: this.options.instance, requests: attempts.length, failure },
+        `ended what ran there: ${WORDS[failure]}`,
+      );
   }
 
   private say(): void {

@@ -6,8 +6,9 @@ const TIMEOUT_MS = 5000;
 const MAX_ANSWER_BYTES = 1024 * 1024;
 
 /**
- * Asks an engine in doubt for one token, at most once a second, so that no client's request has to find out whether it computes again. What it answers with
- * a 4xx (it may serve no completions at all) passes too: its next loss would be noticed like the first.
+ * Asks an engine in doubt for one token, at most once a second, so that no client's request has to find out whether it
+ * computes again. What it answers with a 4xx (it may serve no completions at all) passes too: its next loss would be
+ * noticed like the first.
  */
 export class EngineProbe {
   private readonly clock: Clock;
@@ -41,7 +42,11 @@ export class EngineProbe {
     const body = [Buffer.from(JSON.stringify({ model, prompt: 'a', max_tokens: 1 }))];
     const headers = { ...this.headers, 'content-type': 'application/json' };
     try {
-      const { status } = await this.upstream.ask({ method: 'POST', path: '/v1/completions', headers, body }, timeout.signal, MAX_ANSWER_BYTES);
+      const { status } = await this.upstream.ask(
+        { method: 'POST', path: '/v1/completions', headers, body },
+        timeout.signal,
+        MAX_ANSWER_BYTES,
+      );
       if (status < 500) this.onAnswer();
     } catch {
       // No answer is an answer: the engine stays in doubt.

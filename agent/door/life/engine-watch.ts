@@ -23,8 +23,9 @@ const MAX_TICK_MS = 250;
 const STEPS_STUCK = 10;
 
 /**
- * Whether one engine lives, by what comes from it: a byte of an answer, an answer to a health check, a gauge or counter that has moved. Gauges alone keep what runs there
- * running, but bring no new requests: an engine that leaves its health checks unanswered is not well. Silence and standstill count only while this process itself runs.
+ * Whether one engine lives, by what comes from it: a byte of an answer, an answer to a health check, a gauge or counter
+ * that has moved. Gauges alone keep what runs there running, but bring no new requests: an engine that leaves its
+ * health checks unanswered is not well. Silence and standstill count only while this process itself runs.
  */
 export class EngineWatch {
   private readonly limits: WatchLimits;

@@ -8,7 +8,10 @@ const MAX_TICK_MS = 1250;
 /** An entry asks once a second while it has attempts here. */
 const GONE_AFTER_MS = 10_000;
 
-/** Ends what an entry has running at this agent's engines once nothing is heard of the entry any more: a link may be half open, and its slots would be held for ever. */
+/**
+ * Ends what an entry has running at this agent's engines once nothing is heard of the entry any more: a link may be
+ * half open, and its slots would be held for ever.
+ */
 export class EntryWatch {
   private readonly clock: Clock;
   private readonly open: OpenAttempts;
@@ -45,7 +48,13 @@ export class EntryWatch {
     }
     for (const one of watched) {
       if ((this.quietMs.get(keyOf(one.id.entry, one.id.epoch)) ?? 0) <= GONE_AFTER_MS) continue;
-      one.end({ failure: 'link', error: new LodestarError('UPSTREAM_TIMEOUT', `nothing was heard of the entry ${one.id.entry} for ${GONE_AFTER_MS} ms`) });
+      one.end({
+        failure: 'link',
+        error: new LodestarError(
+          'UPSTREAM_TIMEOUT',
+          `nothing was heard of the entry ${one.id.entry} for ${GONE_AFTER_MS} ms`,
+        ),
+      });
     }
   }
 }

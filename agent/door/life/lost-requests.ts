@@ -18,8 +18,9 @@ interface Reading {
 }
 
 /**
- * Finds requests that an engine has lost: they are open at the door, but the engine counts fewer that run or wait, in five readings over ten seconds. A
- * paused vLLM looks so too: it answers its health check and shows none at all. Traffic that bypasses the door can hide a loss.
+ * Finds requests that an engine has lost: they are open at the door, but the engine counts fewer that run or wait, in
+ * five readings over ten seconds. A paused vLLM looks so too: it answers its health check and shows none at all.
+ * Traffic that bypasses the door can hide a loss.
  */
 export class LostRequests {
   /** the newest readings, each with the sequences that it missed; as many as the span needs */
@@ -36,15 +37,23 @@ export class LostRequests {
       return [];
     }
     this.readings.push({ beganMs, missing });
-    while (this.readings.length > READINGS && beganMs - (this.readings[1] as Reading).beganMs >= SPAN_MS) this.readings.shift();
+    while (this.readings.length > READINGS && beganMs - (this.readings[1] as Reading).beganMs >= SPAN_MS)
+      this.readings.shift();
     const fromMs = (this.readings[0] as Reading).beganMs;
     if (this.readings.length < READINGS || beganMs - fromMs < SPAN_MS) return [];
     const fewest = Math.min(...this.readings.map((one) => one.missing));
-    return longestOverdue(counted.filter((one) => one.sentMs < fromMs && one.lastByteMs < fromMs), fewest, beganMs);
+    return longestOverdue(
+      counted.filter((one) => one.sentMs < fromMs && one.lastByteMs < fromMs),
+      fewest,
+      beganMs,
+    );
   }
 }
 
-/** Of the requests that were silent all the time as many as come to `sequences`, the longest silent against their forecast first. */
+/**
+ * Of the requests that were silent all the time as many as come to `sequences`, the longest silent against their
+ * forecast first.
+ */
 function longestOverdue(silent: readonly OpenAttempt[], sequences: number, nowMs: number): OpenAttempt[] {
   const overdueMs = (one: OpenAttempt): number => nowMs - Math.max(one.forecastMs, one.lastByteMs);
   const chosen: OpenAttempt[] = [];
@@ -57,7 +66,9 @@ function longestOverdue(silent: readonly OpenAttempt[], sequences: number, nowMs
   return chosen;
 }
 
-/** Sequences that the engine must count for a request at the least: once a byte has come, some of several may be over. */
+/**
+ * Sequences that the engine must count for a request at the least: once a byte has come, some of several may be over.
+ */
 function sequencesLeft({ sequences, stream, lastByteMs, sentMs }: OpenAttempt): number {
   return stream && lastByteMs === sentMs ? sequences : 1;
 }

@@ -1,4 +1,13 @@
-import { CHUNK_BITS, HEAD_WORDS, HINT_SHIFT, MAX_HINT, ROW_MASK, TAG, TAG_MASK, TOKENS } from '../../../shared/blocks/block-rows.ts';
+import {
+  CHUNK_BITS,
+  HEAD_WORDS,
+  HINT_SHIFT,
+  MAX_HINT,
+  ROW_MASK,
+  TAG,
+  TAG_MASK,
+  TOKENS,
+} from '../../../shared/blocks/block-rows.ts';
 import { BlockStore, isHash, tagOf } from '../../../shared/blocks/block-store.ts';
 
 /** Blocks that the index takes: the caches of 256 instances with 32,768 blocks of their own each. */
@@ -22,14 +31,17 @@ export interface PrefixMatch {
 }
 
 /**
- * Which instances hold which prefix block: hash → bit set of instances, and how many prompt tokens end with the block, which is a fact of the hash. The longest
- * cached prefix of every instance comes out of one pass over the prompt's hashes.
+ * Which instances hold which prefix block: hash → bit set of instances, and how many prompt tokens end with the block,
+ * which is a fact of the hash. The longest cached prefix of every instance comes out of one pass over the prompt's
+ * hashes.
  *
- * Blocks of one prompt mostly come together, so their rows lie together: each row remembers how far on the row of the block is that followed it. That is a guess, checked by the
- * hash; where it fails, the next blocks are looked up. So a pass is exact whatever was removed, and reads the memory mostly in order.
+ * Blocks of one prompt mostly come together, so their rows lie together: each row remembers how far on the row of the
+ * block is that followed it. That is a guess, checked by the hash; where it fails, the next blocks are looked up. So a
+ * pass is exact whatever was removed, and reads the memory mostly in order.
  *
- * Memory, tables and gaps included: 28 bytes a block with up to 64 instances, 54 with 256 (`npm run bench -- cache-index`). What does not fit in `maxBlocks` is refused
- * and counted: its instance then seems to hold less than it does, until its door sends its whole view again.
+ * Memory, tables and gaps included: 28 bytes a block with up to 64 instances, 54 with 256 (`npm run bench --
+ * cache-index`). What does not fit in `maxBlocks` is refused and counted: its instance then seems to hold less than it
+ * does, until its door sends its whole view again.
  */
 export class BlockIndex {
   refused = 0;
@@ -42,7 +54,9 @@ export class BlockIndex {
   /** bits of the columns that instances have, 32 a word */
   private live = new Int32Array(1);
   private alive = new Int32Array(1);
-  /** columns whose instance has left them, with bits still in rows: those that wait, and those of the sweep under way */
+  /**
+   * columns whose instance has left them, with bits still in rows: those that wait, and those of the sweep under way
+   */
   private left: number[] = [];
   private sweeping: number[] = [];
   private sweepMask = new Int32Array(1);
@@ -77,7 +91,9 @@ export class BlockIndex {
     return column;
   }
 
-  /** `tokens`: of the prompt up to the end of the block, 0 if not known. A hash that no fingerprint gives is left out. */
+  /**
+   * `tokens`: of the prompt up to the end of the block, 0 if not known. A hash that no fingerprint gives is left out.
+   */
   add(instance: string, hash: number, tokens = 0): void {
     this.put(this.column(instance), hash, tokens, -1);
   }
@@ -121,8 +137,8 @@ export class BlockIndex {
   }
 
   /**
-   * Forgets all blocks of an instance; with `leave`, its column too. The bits are swept out of the rows a little at a time, so the instance may have another column afterwards:
-   * `column` must be asked again.
+   * Forgets all blocks of an instance; with `leave`, its column too. The bits are swept out of the rows a little at a
+   * time, so the instance may have another column afterwards: `column` must be asked again.
    */
   clear(instance: string, leave = false): void {
     const column = this.columns.get(instance);
@@ -138,7 +154,10 @@ export class BlockIndex {
     if (!leave) this.column(instance);
   }
 
-  /** Longest cached prefix of every instance, contiguous from the first block. `into` must be as long as the highest column + 1 and is overwritten. */
+  /**
+   * Longest cached prefix of every instance, contiguous from the first block. `into` must be as long as the highest
+   * column + 1 and is overwritten.
+   */
   match(hashes: Float64Array, into: PrefixMatch): void {
     into.depth.fill(0);
     into.tokens.fill(0);
@@ -158,7 +177,10 @@ export class BlockIndex {
         let any = 0;
         for (let word = 0; word < alive.length; word++) {
           const before = alive[word] as number;
-          const now = HEAD_WORDS + word < stride ? before & ((chunks[chunk] as Int32Array)[row + HEAD_WORDS + word] as number) : 0;
+          const now =
+            HEAD_WORDS + word < stride
+              ? before & ((chunks[chunk] as Int32Array)[row + HEAD_WORDS + word] as number)
+              : 0;
           any |= now;
           if (now === before) continue;
           settle(into, word, before & ~now, i, reached);
@@ -172,7 +194,9 @@ export class BlockIndex {
     for (let word = 0; word < alive.length; word++) settle(into, word, alive[word] as number, hashes.length, reached);
   }
 
-  /** Fills `slots` for `hashes[from]` to `hashes[end − 1]`; −1: not there. `last`: slot of the block before them, or −1. */
+  /**
+   * Fills `slots` for `hashes[from]` to `hashes[end − 1]`; −1: not there. `last`: slot of the block before them, or −1.
+   */
   private locate(hashes: Float64Array, from: number, end: number, last: number): void {
     const { slots, store } = this;
     let i = from;
@@ -251,7 +275,10 @@ export class BlockIndex {
     const chunk = slot >>> CHUNK_BITS;
     const stride = strides[chunk] as number;
     const word = HEAD_WORDS + (column >>> 5);
-    return word < stride && (((chunks[chunk] as Int32Array)[(slot & ROW_MASK) * stride + word] as number) & (1 << (column & 31))) !== 0;
+    return (
+      word < stride &&
+      (((chunks[chunk] as Int32Array)[(slot & ROW_MASK) * stride + word] as number) & (1 << (column & 31))) !== 0
+    );
   }
 
   /** The block in slot `last` was followed by the one in `slot`. */
@@ -294,7 +321,8 @@ export class BlockIndex {
         this.sweeping = this.left;
         this.left = [];
         this.sweepMask.fill(0);
-        for (const column of this.sweeping) this.sweepMask[column >>> 5] = (this.sweepMask[column >>> 5] as number) | (1 << (column & 31));
+        for (const column of this.sweeping)
+          this.sweepMask[column >>> 5] = (this.sweepMask[column >>> 5] as number) | (1 << (column & 31));
         this.sweepChunk = 0;
       }
       this.sweepOut(this.sweepChunk);

@@ -11,8 +11,9 @@ interface Node {
 }
 
 /**
- * Chains of prefix hashes, and how far a prompt runs along any of them: a radix tree. A hash stands for its block and all before it, so two chains that agree at one place agree up to it:
- * a run is compared by halving, and adding a chain of thousands of blocks costs a few comparisons and copies nothing.
+ * Chains of prefix hashes, and how far a prompt runs along any of them: a radix tree. A hash stands for its block and
+ * all before it, so two chains that agree at one place agree up to it: a run is compared by halving, and adding a chain
+ * of thousands of blocks costs a few comparisons and copies nothing.
  */
 export class ChainSet {
   private readonly root: Node = { chain: new Float64Array(0), from: 0, to: 0, count: 0, children: new Map() };

@@ -3,7 +3,10 @@ import { ChainSet } from './chain-set.ts';
 
 /** By now the door has had its say on a request that has ended. */
 const SETTLED_MS = 200;
-/** Without a word of the door, what an ended request has left is believed this long: until its engine needs the room, which nobody tells. */
+/**
+ * Without a word of the door, what an ended request has left is believed this long: until its engine needs the room,
+ * which nobody tells.
+ */
 const UNTOLD_MS = 300_000;
 /** Blocks of ended requests that are kept: about one cache. */
 const MAX_ENDED_BLOCKS = 32_768;
@@ -18,9 +21,10 @@ export interface Expectation {
 }
 
 /**
- * What one instance is about to cache because of requests of this entry, while its door has not said so: the requests of a burst share a prefix. An expectation ends when the door's
- * view has the block that was to come last, when its request was never computed, and, of a request that ended well, with the door's next word. So the door's view decides, and an
- * expectation that does not come true does not stay. A reset of the view leaves it alone.
+ * What one instance is about to cache because of requests of this entry, while its door has not said so: the requests
+ * of a burst share a prefix. An expectation ends when the door's view has the block that was to come last, when its
+ * request was never computed, and, of a request that ended well, with the door's next word. So the door's view decides,
+ * and an expectation that does not come true does not stay. A reset of the view leaves it alone.
  */
 export class Expectations {
   private readonly clock: Clock;
@@ -38,9 +42,16 @@ export class Expectations {
     return this.tree.size;
   }
 
-  /** A request was sent. `looseBlocks`: how many of its last blocks may lie in an engine block that is not full, which the engine does not cache. */
+  /**
+   * A request was sent. `looseBlocks`: how many of its last blocks may lie in an engine block that is not full, which
+   * the engine does not cache.
+   */
   expect(hashes: Float64Array, looseBlocks: number): Expectation {
-    const expectation = { hashes, witness: hashes[Math.max(0, hashes.length - 1 - looseBlocks)] ?? 0, endedMs: undefined };
+    const expectation = {
+      hashes,
+      witness: hashes[Math.max(0, hashes.length - 1 - looseBlocks)] ?? 0,
+      endedMs: undefined,
+    };
     if (hashes.length > 0) {
       this.open.add(expectation);
       this.tree.add(hashes);
@@ -73,7 +84,8 @@ export class Expectations {
       this.tree.delete(one.hashes);
     }
     const nowMs = this.clock.nowMs();
-    for (const one of this.ended) if (nowMs - (one.endedMs as number) >= SETTLED_MS || holds(one.witness)) this.drop(one);
+    for (const one of this.ended)
+      if (nowMs - (one.endedMs as number) >= SETTLED_MS || holds(one.witness)) this.drop(one);
   }
 
   /** The engine has restarted: what has ended has left nothing. */

@@ -3,7 +3,9 @@ import type { Guard } from './guard.ts';
 /** The estimate of a prompt's tokens may be off by this much before an instance is ruled out by it. */
 const TOLERANCE = 1.2;
 
-/** The prompt can fit the instance's context and KV cache at all: on a mixed fleet a long prompt has fewer places to go. */
+/**
+ * The prompt can fit the instance's context and KV cache at all: on a mixed fleet a long prompt has fewer places to go.
+ */
 export const fits: Guard = {
   name: 'fits',
   describe: 'the prompt fits the instance',

@@ -4,8 +4,9 @@ import type { Rng } from '../../env.ts';
 const SLICE_CENTRES = 4;
 
 /**
- * Greedy k-centre by cosine distance: starts at random, then takes again and again the row that is farthest from all taken. `vectors` holds
- * rows of `dimension` floats and is normalised in place. Yields the distances of each slice; returns the indices of at most `k` rows.
+ * Greedy k-centre by cosine distance: starts at random, then takes again and again the row that is farthest from all
+ * taken. `vectors` holds rows of `dimension` floats and is normalised in place. Yields the distances of each slice;
+ * returns the indices of at most `k` rows.
  */
 export function* kCentre(vectors: Float32Array, dimension: number, k: number, rng: Rng): Generator<number, number[]> {
   const n = vectors.length / dimension;

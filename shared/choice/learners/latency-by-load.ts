@@ -11,7 +11,10 @@ interface Bucket {
   atMs: number;
 }
 
-/** Latency of one instance by the number of requests it had in flight: the median of the last few, for a probe's answer (Prequal). */
+/**
+ * Latency of one instance by the number of requests it had in flight: the median of the last few, for a probe's answer
+ * (Prequal).
+ */
 export class LatencyByLoad {
   private readonly buckets: (Bucket | undefined)[] = Array.from({ length: BUCKETS }, () => undefined);
 

@@ -18,8 +18,8 @@ interface Models {
 }
 
 /**
- * llm-d's latency predictor: trees for TTFT and TPOT from a stratified store, trained from scratch every 10 s when there are new samples and at least
- * 100 in all. The models in force stay until the next ones are complete.
+ * llm-d's latency predictor: trees for TTFT and TPOT from a stratified store, trained from scratch every 10 s when
+ * there are new samples and at least 100 in all. The models in force stay until the next ones are complete.
  */
 export class LatencyModel {
   /** trainings completed */
@@ -65,8 +65,14 @@ export class LatencyModel {
   private *train(): Generator<number, Models> {
     const samples = this.store.take(MAX_ROWS);
     const answered = samples.filter(({ tpotMs }) => tpotMs !== null);
-    const ttft = yield* trainTrees({ ...tableOf(samples, ({ ttftMs }) => ttftMs), features: LATENCY_FEATURES }, this.rng);
-    const tpot = yield* trainTrees({ ...tableOf(answered, ({ tpotMs }) => tpotMs ?? 0), features: TPOT_FEATURES }, this.rng);
+    const ttft = yield* trainTrees(
+      { ...tableOf(samples, ({ ttftMs }) => ttftMs), features: LATENCY_FEATURES },
+      this.rng,
+    );
+    const tpot = yield* trainTrees(
+      { ...tableOf(answered, ({ tpotMs }) => tpotMs ?? 0), features: TPOT_FEATURES },
+      this.rng,
+    );
     return { ttft, tpot };
   }
 }

@@ -3,7 +3,10 @@ import type { Rng } from '../../env.ts';
 /** Rows per slice of training: about two milliseconds. */
 export const SLICE_ROWS = 32;
 const MAX_BATCH = 256;
-/** Batches are smaller while rows are few: the authors' start with thousands, and a few dozen steps of Adam would leave a cold start untaught. */
+/**
+ * Batches are smaller while rows are few: the authors' start with thousands, and a few dozen steps of Adam would leave
+ * a cold start untaught.
+ */
 const MIN_BATCH = 32;
 const MIN_STEPS = 16;
 const LEARNING_RATE = 3e-4;
@@ -22,7 +25,10 @@ interface Layer {
   at: number;
 }
 
-/** Fully connected network with ReLU between its layers and one output; Xavier-uniform start. All parameters lie in one array. */
+/**
+ * Fully connected network with ReLU between its layers and one output; Xavier-uniform start. All parameters lie in one
+ * array.
+ */
 export class Mlp {
   readonly layers: Layer[] = [];
   readonly parameters: Float32Array;
@@ -67,7 +73,12 @@ export class Mlp {
   }
 }
 
-function propagate(parameters: Float32Array, { inputs, outputs, at }: Layer, from: Float32Array, to: Float32Array): void {
+function propagate(
+  parameters: Float32Array,
+  { inputs, outputs, at }: Layer,
+  from: Float32Array,
+  to: Float32Array,
+): void {
   const biases = at + inputs * outputs;
   for (let o = 0; o < outputs; o++) to[o] = parameters[biases + o] as number;
   for (let i = 0; i < inputs; i++) {
@@ -87,10 +98,16 @@ export interface TrainingSet {
 }
 
 /**
- * Trains a fresh network of `sizes` on mean squared error: Adam (3e-4, × 0.95 per epoch, weight decay 1e-5), gradient norm clipped at 1, batches
- * of n/16 rows within 32 and 256, dropout 0.1 after the first two hidden layers while training. Yields the rows of each slice; returns the network.
+ * Trains a fresh network of `sizes` on mean squared error: Adam (3e-4, × 0.95 per epoch, weight decay 1e-5), gradient
+ * norm clipped at 1, batches of n/16 rows within 32 and 256, dropout 0.1 after the first two hidden layers while
+ * training. Yields the rows of each slice; returns the network.
  */
-export function* trainMlp(set: TrainingSet, sizes: readonly number[], epochs: number, rng: Rng): Generator<number, Mlp> {
+export function* trainMlp(
+  set: TrainingSet,
+  sizes: readonly number[],
+  epochs: number,
+  rng: Rng,
+): Generator<number, Mlp> {
   const net = new Mlp(sizes, rng);
   const trainer = new Trainer(net, rng);
   const n = set.targets.length;
@@ -136,7 +153,8 @@ class Trainer {
   private steps = 0;
   private readonly drop = (layer: number, activations: Float32Array): void => {
     if (layer >= 2) return;
-    for (let i = 0; i < activations.length; i++) activations[i] = this.rng() < DROPOUT ? 0 : (activations[i] as number) / (1 - DROPOUT);
+    for (let i = 0; i < activations.length; i++)
+      activations[i] = this.rng() < DROPOUT ? 0 : (activations[i] as number) / (1 - DROPOUT);
   };
 
   constructor(net: Mlp, rng: Rng) {
@@ -156,11 +174,23 @@ class Trainer {
     for (let l = net.layers.length - 1; l >= 0; l--) {
       // What enters the second layer passed through one ReLU and one dropout, hence its scale.
       const scale = l === 1 || l === 2 ? 1 / (1 - DROPOUT) : 1;
-      this.backward(net.layers[l] as Layer, net.activations[l] as Float32Array, deltas[l + 1] as Float32Array, l === 0 ? undefined : (deltas[l] as Float32Array), scale);
+      this.backward(
+        net.layers[l] as Layer,
+        net.activations[l] as Float32Array,
+        deltas[l + 1] as Float32Array,
+        l === 0 ? undefined : (deltas[l] as Float32Array),
+        scale,
+      );
     }
   }
 
-  private backward({ inputs, outputs, at }: Layer, from: Float32Array, delta: Float32Array, into: Float32Array | undefined, scale: number): void {
+  private backward(
+    { inputs, outputs, at }: Layer,
+    from: Float32Array,
+    delta: Float32Array,
+    into: Float32Array | undefined,
+    scale: number,
+  ): void {
     const { gradient } = this;
     const { parameters } = this.net;
     const biases = at + inputs * outputs;

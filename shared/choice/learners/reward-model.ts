@@ -29,9 +29,10 @@ interface Model {
 }
 
 /**
- * The reward predictor of the Lodestar paper (gangmuk/Lodestar @ 23da2a0, reward_predictor.py, replay_buffer.py): every 30 s with at least 50 new
- * samples, a fresh 128-128-128-1 network on the new batch, the last 5000 before it and a replay set, by greedy k-centre on the last hidden layer of the
- * model before. Rows are z-scored by the round's own statistics. The network in force stays until the next one is complete.
+ * The reward predictor of the Lodestar paper (gangmuk/Lodestar @ 23da2a0, reward_predictor.py, replay_buffer.py): every
+ * 30 s with at least 50 new samples, a fresh 128-128-128-1 network on the new batch, the last 5000 before it and a
+ * replay set, by greedy k-centre on the last hidden layer of the model before. Rows are z-scored by the round's own
+ * statistics. The network in force stays until the next one is complete.
  */
 export class RewardModel {
   /** rounds completed */
@@ -102,7 +103,10 @@ export class RewardModel {
 
   /** The most diverse of the round's samples, under its own model, for the next round. */
   private *chooseReplay(samples: Sample[], rows: Float32Array, net: Mlp): Generator<number, void> {
-    const pool = samples.length <= REPLAY_POOL ? samples.map((_, i) => i) : Array.from({ length: REPLAY_POOL }, () => Math.floor(this.rng() * samples.length));
+    const pool =
+      samples.length <= REPLAY_POOL
+        ? samples.map((_, i) => i)
+        : Array.from({ length: REPLAY_POOL }, () => Math.floor(this.rng() * samples.length));
     const width = HIDDEN.at(-1) as number;
     const hidden = new Float32Array(pool.length * width);
     for (let from = 0; from < pool.length; from += SLICE_ROWS) {
@@ -121,7 +125,8 @@ export class RewardModel {
 type Statistics = Omit<Model, 'net'>;
 
 function standardise(row: Float32Array, { mean, deviation }: Statistics, out: Float32Array, at: number): void {
-  for (let i = 0; i < row.length; i++) out[at + i] = ((row[i] as number) - (mean[i] as number)) / (deviation[i] as number);
+  for (let i = 0; i < row.length; i++)
+    out[at + i] = ((row[i] as number) - (mean[i] as number)) / (deviation[i] as number);
 }
 
 function statistics(samples: readonly Sample[], dimension: number): Statistics {
@@ -137,6 +142,9 @@ function statistics(samples: readonly Sample[], dimension: number): Statistics {
   const n = samples.length;
   const mean = Float32Array.from(sum, (total) => total / n);
   // A feature that never varied gets deviation 1: it is then 0 for all.
-  const deviation = Float32Array.from(squares, (total, i) => Math.sqrt(Math.max(0, total / n - ((sum[i] as number) / n) ** 2)) || 1);
+  const deviation = Float32Array.from(
+    squares,
+    (total, i) => Math.sqrt(Math.max(0, total / n - ((sum[i] as number) / n) ** 2)) || 1,
+  );
   return { mean, deviation };
 }

@@ -4,8 +4,9 @@ import type { Clock } from '../../env.ts';
 const PAUSE_MS = 1;
 
 /**
- * Runs a job to its end, one slice per timer, so that learning never holds up routing for longer than a slice. A job yields after each slice
- * how much it did in it (rows, say; informative), and returns its result, which `done` receives.
+ * Runs a job to its end, one slice per timer, so that learning never holds up routing for longer than a slice. A job
+ * yields after each slice how much it did in it (rows, say; informative), and returns its result, which `done`
+ * receives.
  */
 export function runSliced<T>(clock: Clock, job: Generator<number, T>, done: (result: T) => void): void {
   const step = (): void => {

@@ -18,8 +18,8 @@ export function prefixBucketOf(hitRatio: number): number {
 }
 
 /**
- * Samples in 5 buckets of queue length × 20 of KV use × 4 of cached prefix, the last 500 of each, so that rare states are not washed away by common
- * ones (llm-d's latency predictor). Nothing expires by age, as there.
+ * Samples in 5 buckets of queue length × 20 of KV use × 4 of cached prefix, the last 500 of each, so that rare states
+ * are not washed away by common ones (llm-d's latency predictor). Nothing expires by age, as there.
  */
 export class StratifiedStore {
   private readonly buckets = new Map<number, LatencySample[]>();

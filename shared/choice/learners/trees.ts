@@ -45,7 +45,8 @@ export class Trees {
     let sum = this.base;
     for (const tree of this.trees) {
       let node = 0;
-      while (node < INNER) node = 2 * node + ((row[tree.feature[node] as number] as number) <= (tree.threshold[node] as number) ? 1 : 2);
+      while (node < INNER)
+        node = 2 * node + ((row[tree.feature[node] as number] as number) <= (tree.threshold[node] as number) ? 1 : 2);
       sum += tree.leaf[node - INNER] as number;
     }
     return sum;
@@ -53,9 +54,9 @@ export class Trees {
 }
 
 /**
- * Trains 60 trees of depth 5 on squared error, by histograms of 64 bins: learning rate 0.1, 0.8 of rows and features per tree, at least 5 rows per
- * leaf. Fewer and smaller than llm-d's 200 of depth 6 at 0.05, to be cheap enough beside routing; the rate makes up for the number. Yields the rows of each
- * slice: a feature's binning, or one tree.
+ * Trains 60 trees of depth 5 on squared error, by histograms of 64 bins: learning rate 0.1, 0.8 of rows and features
+ * per tree, at least 5 rows per leaf. Fewer and smaller than llm-d's 200 of depth 6 at 0.05, to be cheap enough beside
+ * routing; the rate makes up for the number. Yields the rows of each slice: a feature's binning, or one tree.
  */
 export function* trainTrees(set: TreeSet, rng: Rng): Generator<number, Trees> {
   const n = set.targets.length;
@@ -132,7 +133,11 @@ class Grower {
   }
 
   grow(rng: Rng): Tree {
-    const tree: Tree = { feature: new Uint8Array(INNER), threshold: new Float32Array(INNER).fill(Infinity), leaf: new Float32Array(LEAVES) };
+    const tree: Tree = {
+      feature: new Uint8Array(INNER),
+      threshold: new Float32Array(INNER).fill(Infinity),
+      leaf: new Float32Array(LEAVES),
+    };
     for (let i = 0; i < this.sampled.length; i++) this.sampled[i] = rng() < SUBSAMPLE ? 1 : 0;
     for (let f = 0; f < this.features; f++) this.used[f] = rng() < SUBSAMPLE ? 1 : 0;
     this.nodes.fill(0);
@@ -140,7 +145,8 @@ class Grower {
     for (let depth = 0; depth < DEPTH; depth++) {
       const first = 2 ** depth - 1;
       this.fillHistograms(first, 2 ** depth);
-      for (let node = first; node < 2 * first + 1; node++) this.split(tree, node, (node - first) * this.features * BINS);
+      for (let node = first; node < 2 * first + 1; node++)
+        this.split(tree, node, (node - first) * this.features * BINS);
       this.descend(tree);
     }
     this.fillLeaves(tree);
@@ -184,7 +190,10 @@ class Grower {
         leftRows += this.counts[from + b] as number;
         if (leftRows < MIN_LEAF_ROWS || rows - leftRows < MIN_LEAF_ROWS) continue;
         const right = total - left;
-        const gain = (left * left) / (leftRows + LAMBDA) + (right * right) / (rows - leftRows + LAMBDA) - (total * total) / (rows + LAMBDA);
+        const gain =
+          (left * left) / (leftRows + LAMBDA) +
+          (right * right) / (rows - leftRows + LAMBDA) -
+          (total * total) / (rows + LAMBDA);
         if (gain <= bestGain) continue;
         bestGain = gain;
         tree.feature[node] = f;
@@ -198,7 +207,9 @@ class Grower {
     const { nodes, bins, features, splitBin } = this;
     for (let i = 0; i < nodes.length; i++) {
       const node = nodes[i] as number;
-      nodes[i] = 2 * node + ((bins[i * features + (tree.feature[node] as number)] as number) <= (splitBin[node] as number) ? 1 : 2);
+      nodes[i] =
+        2 * node +
+        ((bins[i * features + (tree.feature[node] as number)] as number) <= (splitBin[node] as number) ? 1 : 2);
     }
   }
 
@@ -212,7 +223,9 @@ class Grower {
       rows[leaf]! += 1;
       sums[leaf]! += residuals[i] as number;
     }
-    for (let leaf = 0; leaf < LEAVES; leaf++) tree.leaf[leaf] = (LEARNING_RATE * (sums[leaf] as number)) / ((rows[leaf] as number) + LAMBDA);
-    for (let i = 0; i < nodes.length; i++) residuals[i] = (residuals[i] as number) - (tree.leaf[(nodes[i] as number) - INNER] as number);
+    for (let leaf = 0; leaf < LEAVES; leaf++)
+      tree.leaf[leaf] = (LEARNING_RATE * (sums[leaf] as number)) / ((rows[leaf] as number) + LAMBDA);
+    for (let i = 0; i < nodes.length; i++)
+      residuals[i] = (residuals[i] as number) - (tree.leaf[(nodes[i] as number) - INNER] as number);
   }
 }

@@ -1,6 +1,9 @@
 import type { Objective } from './objective.ts';
 
-/** Mean end-to-end time: TTFT plus the answer at the predicted pace. A millisecond of prefill delays each running sequence by one. */
+/**
+ * Mean end-to-end time: TTFT plus the answer at the predicted pace. A millisecond of prefill delays each running
+ * sequence by one.
+ */
 export const e2e: Objective = {
   name: 'e2e',
   describe: 'time to the last token',

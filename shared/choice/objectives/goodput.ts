@@ -4,18 +4,25 @@ import type { Objective } from './objective.ts';
 const Z90 = 1.2816;
 /** Spread assumed where p90 and mean agree: no prediction is exact. */
 const SIGMA_MIN = 0.1;
-/** What a request that misses costs, in multiples of its TTFT target; a lone target per token counts as that many tokens. */
+/**
+ * What a request that misses costs, in multiples of its TTFT target; a lone target per token counts as that many
+ * tokens.
+ */
 const MISS = 8;
 const TOKENS_FOR_TTFT = 20;
-/** What a millisecond of the whole answer counts against one of TTFT: targets per token are missed where batches grow, so it counts for more than under `ttft`. */
+/**
+ * What a millisecond of the whole answer counts against one of TTFT: targets per token are missed where batches grow,
+ * so it counts for more than under `ttft`.
+ */
 const PACE = 0.3;
 /** Tokens of an answer whose pace counts. */
 const PACE_TOKENS = 200;
 
 /**
- * Share of requests that meet their own targets (headers x-slo-ttft-ms and x-slo-tpot-ms): the probability that the request misses one of them, from the predicted means and
- * p90s taken as lognormals, priced as some of its targets, plus the latencies themselves, which alone decide where no target is given. A request that
- * will miss anywhere goes where it does least harm.
+ * Share of requests that meet their own targets (headers x-slo-ttft-ms and x-slo-tpot-ms): the probability that the
+ * request misses one of them, from the predicted means and p90s taken as lognormals, priced as some of its targets,
+ * plus the latencies themselves, which alone decide where no target is given. A request that will miss anywhere goes
+ * where it does least harm.
  */
 export const goodput: Objective = {
   name: 'goodput',

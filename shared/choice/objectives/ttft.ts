@@ -1,8 +1,8 @@
 import type { Objective } from './objective.ts';
 
 /**
- * What a millisecond of the whole answer counts against one of TTFT: enough that no instance is driven to where its streams crawl, little enough that TTFT stays
- * what is minimised.
+ * What a millisecond of the whole answer counts against one of TTFT: enough that no instance is driven to where its
+ * streams crawl, little enough that TTFT stays what is minimised.
  */
 const PACE = 0.03;
 /** Beyond it, long answers would outweigh every TTFT. */
@@ -13,5 +13,6 @@ export const ttft: Objective = {
   name: 'ttft',
   describe: 'time to first token',
   weights: { queue: 0.25, busy: 1, decode: PACE, paceTokens: PACE_TOKENS, kv: 1, block: 1.2 },
-  costMs: (prediction, { outputTokens }) => prediction.ttftMs + PACE * Math.min(PACE_TOKENS, outputTokens) * prediction.tpotMs,
+  costMs: (prediction, { outputTokens }) =>
+    prediction.ttftMs + PACE * Math.min(PACE_TOKENS, outputTokens) * prediction.tpotMs,
 };

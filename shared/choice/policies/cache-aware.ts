@@ -8,10 +8,11 @@ const BALANCE_ABS = 64;
 const BALANCE_REL = 1.5;
 
 /**
- * cache_aware of the SGLang router, SMG and vllm-router, with the defaults of their command lines: if max − min in flight > 64 and
- * max > 1.5·min: least loaded. Else the instance with the longest match if it covers more than 0.3 of the prompt, else the least loaded.
- * Among equal matches the less loaded, then at random. Tuning: the match comes in tokens from the shared view of the caches, which knows of
- * evictions, where the originals keep a tree of characters that they sent; the load counts all entries' requests.
+ * cache_aware of the SGLang router, SMG and vllm-router, with the defaults of their command lines: if max − min in
+ * flight > 64 and max > 1.5·min: least loaded. Else the instance with the longest match if it covers more than 0.3 of
+ * the prompt, else the least loaded. Among equal matches the less loaded, then at random. Tuning: the match comes in
+ * tokens from the shared view of the caches, which knows of evictions, where the originals keep a tree of characters
+ * that they sent; the load counts all entries' requests.
  */
 export const cacheAware: PolicyKind = {
   name: 'cache-aware',

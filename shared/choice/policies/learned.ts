@@ -2,8 +2,9 @@ import { softmin } from '../ties.ts';
 import type { PolicyKind } from './policy.ts';
 
 /**
- * Lowest predicted cost: own predicted latency plus the price of what the request does to others (score.ts). Near-ties are drawn at random
- * with a temperature that grows with the age of the state, so that entries which see the same stale state do not herd.
+ * Lowest predicted cost: own predicted latency plus the price of what the request does to others (score.ts). Near-ties
+ * are drawn at random with a temperature that grows with the age of the state, so that entries which see the same stale
+ * state do not herd.
  */
 export const learned: PolicyKind = {
   name: 'learned',

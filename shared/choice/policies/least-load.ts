@@ -16,9 +16,9 @@ const ALPHA = 0.1;
  *
  *   (queued uncached tokens + tokens sent since the last poll) / generation throughput + 0.15·k/(1 − k)      k clamped to 0.999
  *
- * Defaults throughout. Tuning: both sums are `pendingTokens`, the ledger's with this entry's reservations, so there is no poll to reckon from.
- * The engine's own throughput gauge is replaced by what answers show: sequences in the batch over the time per output token, smoothed
- * (0.1) per instance; 2000 tok/s until the first.
+ * Defaults throughout. Tuning: both sums are `pendingTokens`, the ledger's with this entry's reservations, so there is
+ * no poll to reckon from. The engine's own throughput gauge is replaced by what answers show: sequences in the batch
+ * over the time per output token, smoothed (0.1) per instance; 2000 tok/s until the first.
  */
 export const leastLoad: PolicyKind = {
   name: 'least-load',

@@ -1,7 +1,10 @@
 import { argminRandomTies } from '../ties.ts';
 import type { PolicyKind } from './policy.ts';
 
-/** Fewest requests in flight (the doors' ledgers plus this entry's reservations, so it counts all entries), ties at random. */
+/**
+ * Fewest requests in flight (the doors' ledgers plus this entry's reservations, so it counts all entries), ties at
+ * random.
+ */
 export const leastRequest: PolicyKind = {
   name: 'least-request',
   describe: 'fewest requests in flight',

@@ -14,16 +14,18 @@ const TTFT_WEIGHT = 0.8;
 const TPOT_WEIGHT = 0.2;
 
 /**
- * llm-d's predicted latency (llm-d/llm-d-router @ ebab687 and its latency predictor): trees predict TTFT and TPOT per candidate (learners/latency-model.ts),
- * then: strict affinity filter (0.99 of the prompt cached, unless that costs 5 s of TTFT more) → tier of those with headroom below the
- * request's objectives (99 %) or without (1 %) → loose affinity filter (0.80) → drawn in proportion to (⌊100·(1 − c)⌋ + 1)/100 with
- * c = 0.8·TTFT + 0.2·TPOT, each |headroom| scaled to 0..1 over those left. Without headroom anywhere (always so when the request names no
- * objective): idle instances alone, if any; else those that miss TPOT alone, TTFT alone, or both. Until there are predictions: drawn in proportion to the
- * mean of free KV, short queue and cached share.
+ * llm-d's predicted latency (llm-d/llm-d-router @ ebab687 and its latency predictor): trees predict TTFT and TPOT per
+ * candidate (learners/latency-model.ts), then: strict affinity filter (0.99 of the prompt cached, unless that costs 5 s
+ * of TTFT more) → tier of those with headroom below the request's objectives (99 %) or without (1 %) → loose affinity
+ * filter (0.80) → drawn in proportion to (⌊100·(1 − c)⌋ + 1)/100 with c = 0.8·TTFT + 0.2·TPOT, each |headroom| scaled
+ * to 0..1 over those left. Without headroom anywhere (always so when the request names no objective): idle instances
+ * alone, if any; else those that miss TPOT alone, TTFT alone, or both. Until there are predictions: drawn in proportion
+ * to the mean of free KV, short queue and cached share.
  *
- * Defaults throughout. Tuning: features from the ledger and the shared cache view (decoded context included, which the original leaves at 0); labels
- * are always those of the first byte; predictions take effect at once, where the original's servers copy them every 30 s; smaller trees. As there, nothing names
- * the instance or its GPU, so a slower kind shows only by its queue.
+ * Defaults throughout. Tuning: features from the ledger and the shared cache view (decoded context included, which the
+ * original leaves at 0); labels are always those of the first byte; predictions take effect at once, where the
+ * original's servers copy them every 30 s; smaller trees. As there, nothing names the instance or its GPU, so a slower
+ * kind shows only by its queue.
  */
 export const llmDLatency: PolicyKind = {
   name: 'llm-d-latency',
@@ -63,12 +65,22 @@ function createLlmDLatency(env: PolicyEnv): Policy {
       } else choice = chooseComposite(input);
       const taken = candidates[choice.index] as CandidateState;
       writeRow(request, taken, row);
-      const memo: Memo = { row: row.slice(), waiting: taken.waiting, kvUsageRatio: kvUsageRatioOf(taken), hitRatio: blockHitRatioOf(request, taken) };
+      const memo: Memo = {
+        row: row.slice(),
+        waiting: taken.waiting,
+        kvUsageRatio: kvUsageRatioOf(taken),
+        hitRatio: blockHitRatioOf(request, taken),
+      };
       return { ...choice, memo };
     },
     observe({ ok, ttftMs, tpotMs }, memo) {
       if (!ok || ttftMs === null || !Number.isFinite(ttftMs) || !isMemo(memo)) return;
-      model.add({ row: memo.row, ttftMs, tpotMs: tpotMs !== null && Number.isFinite(tpotMs) ? tpotMs : null }, memo.waiting, memo.kvUsageRatio, memo.hitRatio);
+      model.add(
+        { row: memo.row, ttftMs, tpotMs: tpotMs !== null && Number.isFinite(tpotMs) ? tpotMs : null },
+        memo.waiting,
+        memo.kvUsageRatio,
+        memo.hitRatio,
+      );
     },
   };
 }
@@ -180,7 +192,10 @@ class Pipeline {
     for (let i = 0; i < n; i++) if (!test(i)) this.kept[i] = 0;
   }
 
-  /** Keeps those with at least this share cached alone, unless the best of them is much slower than the best of the others. */
+  /**
+   * Keeps those with at least this share cached alone, unless the best of them is much slower than the best of the
+   * others.
+   */
   private stick(n: number, threshold: number): void {
     let sticky = Infinity;
     let others = Infinity;

@@ -12,8 +12,9 @@ const PREFIX_WEIGHT = 3;
  *
  *   2·(maxWaiting − waiting)/(maxWaiting − minWaiting) + 2·(1 − k) + 3·cached share of the prompt
  *
- * with the queue's term 1 for all when nobody's queue differs; picked by max score, ties at random. Weights are the defaults. Tuning: `waiting`
- * and k are the ledger's with this entry's reservations, where llm-d scrapes gauges; the cache is the shared view, where llm-d guesses by its own LRU.
+ * with the queue's term 1 for all when nobody's queue differs; picked by max score, ties at random. Weights are the
+ * defaults. Tuning: `waiting` and k are the ledger's with this entry's reservations, where llm-d scrapes gauges; the
+ * cache is the shared view, where llm-d guesses by its own LRU.
  */
 export const llmD: PolicyKind = {
   name: 'llm-d',
@@ -34,7 +35,11 @@ function chooseLlmD({ request, candidates, scores, rng }: ChoiceInput): Choice {
   for (let i = 0; i < n; i++) {
     const candidate = candidates[i] as CandidateState;
     const queue = spread > 0 ? (max - candidate.waiting) / spread : 1;
-    scores[i] = -(QUEUE_WEIGHT * queue + KV_WEIGHT * (1 - kvUsageRatioOf(candidate)) + PREFIX_WEIGHT * blockHitRatioOf(request, candidate));
+    scores[i] = -(
+      QUEUE_WEIGHT * queue +
+      KV_WEIGHT * (1 - kvUsageRatioOf(candidate)) +
+      PREFIX_WEIGHT * blockHitRatioOf(request, candidate)
+    );
   }
   return argminRandomTies(scores, n, rng);
 }

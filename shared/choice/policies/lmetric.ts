@@ -3,8 +3,8 @@ import { argminRandomTies } from '../ties.ts';
 import type { PolicyKind } from './policy.ts';
 
 /**
- * LMETRIC (arXiv 2603.15202): argmin P·BS, P = uncached prompt tokens queued there plus this request's, BS = batch size. Batch size + 1, or an
- * idle instance's product vanishes whatever its queue.
+ * LMETRIC (arXiv 2603.15202): argmin P·BS, P = uncached prompt tokens queued there plus this request's, BS = batch
+ * size. Batch size + 1, or an idle instance's product vanishes whatever its queue.
  */
 export const lmetric: PolicyKind = {
   name: 'lmetric',
@@ -14,7 +14,9 @@ export const lmetric: PolicyKind = {
     choose({ request, candidates, scores, rng }) {
       for (let i = 0; i < candidates.length; i++) {
         const candidate = candidates[i];
-        scores[i] = candidate ? (candidate.pendingTokens + uncachedTokens(request, candidate)) * (candidate.inFlight + 1) : Infinity;
+        scores[i] = candidate
+          ? (candidate.pendingTokens + uncachedTokens(request, candidate)) * (candidate.inFlight + 1)
+          : Infinity;
       }
       return argminRandomTies(scores, candidates.length, rng);
     },

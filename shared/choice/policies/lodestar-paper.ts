@@ -20,16 +20,19 @@ const UNKNOWN_AGE_MS = 60_000;
 const MAX_PREFIXES = 1024;
 
 /**
- * The Lodestar paper's own method (arXiv 2606.00946; gangmuk/Lodestar @ 23da2a0): argmax of a network's reward = −TTFT in seconds over ten features
- * of request and pod and a one-hot of the GPU's kind, ε-greedy with ε = 0.05; learners/reward-model.ts has the network and its training. Prefix-load's
- * algorithm routes until there is a model. TTFT over 15 s is not learned.
+ * The Lodestar paper's own method (arXiv 2606.00946; gangmuk/Lodestar @ 23da2a0): argmax of a network's reward = −TTFT
+ * in seconds over ten features of request and pod and a one-hot of the GPU's kind, ε-greedy with ε = 0.05;
+ * learners/reward-model.ts has the network and its training. Prefix-load's algorithm routes until there is a model.
+ * TTFT over 15 s is not learned.
  *
- * As in the authors' runs, the k-filter and the fallback outside the trained range are off. Tuning: without the bugs of the code (dropout while serving, half-trained networks
- * serving, features that differ between training and serving), and training starts cold from 100 samples and 50 new ones, where the authors had 5000, 1000
- * and a model from random routing; batches are smaller while rows are few. 20 epochs, fewer above 3000 rows (60,000 row passes a round), and 512 replayed
- * samples, so that a round costs seconds.
- * The features come from the ledger and the shared cache view. The age of a prefix is that of the last request of this entry there that ended or matched at
- * the same length, as a policy does not see blocks; context of decoding requests stands for their tokens so far.
+ * As in the authors' runs, the k-filter and the fallback outside the trained range are off. Tuning: without the bugs of
+ * the code (dropout while serving, half-trained networks serving, features that differ between training and serving),
+ * and training starts cold from 100 samples and 50 new ones, where the authors had 5000, 1000 and a model from random
+ * routing; batches are smaller while rows are few. 20 epochs, fewer above 3000 rows (60,000 row passes a round), and
+ * 512 replayed samples, so that a round costs seconds.
+ * The features come from the ledger and the shared cache view. The age of a prefix is that of the last request of this
+ * entry there that ended or matched at the same length, as a policy does not see blocks; context of decoding requests
+ * stands for their tokens so far.
  */
 export const lodestarPaper: PolicyKind = {
   name: 'lodestar-paper',
@@ -59,7 +62,11 @@ function createLodestarPaper(env: PolicyEnv): Policy {
   };
 }
 
-function chooseByReward({ request, candidates, scores, nowMs, rng }: ChoiceInput, model: RewardModel, features: Features): Choice {
+function chooseByReward(
+  { request, candidates, scores, nowMs, rng }: ChoiceInput,
+  model: RewardModel,
+  features: Features,
+): Choice {
   const n = candidates.length;
   for (let i = 0; i < n; i++) scores[i] = -model.predict(features.row(request, candidates[i] as CandidateState, nowMs));
   const best = argminRandomTies(scores, n, rng);
@@ -98,7 +105,10 @@ class Features {
   sent(request: RoutingRequest, candidate: CandidateState, nowMs: number): void {
     const { report, hitTokens } = candidate;
     const known = this.prefixes.of(report.instance);
-    for (const tokens of [hitTokens, Math.floor(request.promptTokens / report.limits.blockTokens) * report.limits.blockTokens]) {
+    for (const tokens of [
+      hitTokens,
+      Math.floor(request.promptTokens / report.limits.blockTokens) * report.limits.blockTokens,
+    ]) {
       known.delete(tokens);
       known.set(tokens, nowMs);
       if (known.size <= MAX_PREFIXES) continue;

@@ -2,8 +2,9 @@ import type { CandidateState } from '../../candidate.ts';
 import type { Choice, ChoiceInput, PolicyKind } from './policy.ts';
 
 /**
- * Power of two choices (SMG, vllm-router: power_of_two): of two instances drawn at random the one with fewer requests in flight, ties at random.
- * Nothing to tune; the load is the ledgers' with this entry's reservations, where those routers count only their own or scrape.
+ * Power of two choices (SMG, vllm-router: power_of_two): of two instances drawn at random the one with fewer requests
+ * in flight, ties at random. Nothing to tune; the load is the ledgers' with this entry's reservations, where those
+ * routers count only their own or scrape.
  */
 export const powerOfTwo: PolicyKind = {
   name: 'power-of-two',

@@ -59,14 +59,16 @@ function sum(values: Float64Array): number {
 }
 
 /**
- * Preble's E2 (arXiv 2407.00023; AIBrix's prefix-cache-preble @ e3e10f9). If over half of the prompt is cached somewhere: the least loaded of the
- * holders of the longest match, unless it is 1.5 times as loaded as the idlest instance. Else, or then, argmin of
+ * Preble's E2 (arXiv 2407.00023; AIBrix's prefix-cache-preble @ e3e10f9). If over half of the prompt is cached
+ * somewhere: the least loaded of the holders of the longest match, unless it is 1.5 times as loaded as the idlest
+ * instance. Else, or then, argmin of
  *
  *   load over 3 minutes (prefill and decode time of what was sent there) + prefill time of what it evicts, as far as that is reused + own prefill time
  *
- * in ms, ties at random. Tuning: all times by the instance's own step-time law in place of curves of one model on an A6000, and the expected answer
- * length in place of 45 tokens; a decode counts with its share of the batch's steps. What is evicted is a guess: uncached tokens sent within the window beyond the KV
- * size, reused as often as prompts hit there. The window holds this entry's own requests, as the original's.
+ * in ms, ties at random. Tuning: all times by the instance's own step-time law in place of curves of one model on an
+ * A6000, and the expected answer length in place of 45 tokens; a decode counts with its share of the batch's steps.
+ * What is evicted is a guess: uncached tokens sent within the window beyond the KV size, reused as often as prompts hit
+ * there. The window holds this entry's own requests, as the original's.
  */
 export const preble: PolicyKind = {
   name: 'preble',
@@ -84,7 +86,13 @@ function createPreble(): Policy {
       const candidate = input.candidates[choice.index] as CandidateState;
       const batch = candidate.decoding + 1;
       const stepMs = decodeStepMs(candidate.report.law, batch, candidate.decodeContextTokens + request.promptTokens);
-      windows.of(candidate.report.instance).add(ownPrefillMs(request, candidate) + (request.outputTokens * stepMs) / batch, uncachedTokens(request, candidate), candidate.hitTokens);
+      windows
+        .of(candidate.report.instance)
+        .add(
+          ownPrefillMs(request, candidate) + (request.outputTokens * stepMs) / batch,
+          uncachedTokens(request, candidate),
+          candidate.hitTokens,
+        );
       return choice;
     },
   };

@@ -7,8 +7,9 @@ const IMBALANCE = 8;
 
 /**
  * AIBrix's prefix-cache policy (pkg/plugins/gateway/algorithms/prefix_cache.go), the paper's main baseline:
- * if max − min in flight > 8: least loaded. Else by cached share of the prompt, descending, then load: the first whose load is at most
- * mean + 1 σ; none: least loaded. Load is requests in flight, fresher than the gauge that AIBrix reads. Ties at random.
+ * if max − min in flight > 8: least loaded. Else by cached share of the prompt, descending, then load: the first whose
+ * load is at most mean + 1 σ; none: least loaded. Load is requests in flight, fresher than the gauge that AIBrix reads.
+ * Ties at random.
  */
 export const prefixLoad: PolicyKind = {
   name: 'prefix-load',

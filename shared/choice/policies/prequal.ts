@@ -41,13 +41,15 @@ class RecentCounts {
 }
 
 /**
- * Prequal's hot-cold lexicographic rule (arXiv 2312.10172): a pool of at most 16 probes (requests in flight, latency at that number); hot is who has
- * more in flight than the 0.84 quantile of recent probes. If any is cold: the cold one of the lowest latency; else the fewest in flight. Ties at random.
+ * Prequal's hot-cold lexicographic rule (arXiv 2312.10172): a pool of at most 16 probes (requests in flight, latency at
+ * that number); hot is who has more in flight than the 0.84 quantile of recent probes. If any is cold: the cold one of
+ * the lowest latency; else the fewest in flight. Ties at random.
  *
- * Tuning: a probe is the state that the entry has anyway, fresh for every request, so all instances of a fleet of up to 16 are in the pool and probes need
- * neither a rate nor ageing out; larger fleets draw 16 at random. Latency is time to first token, whose length, unlike that of a whole answer, is the
- * instance's doing; it is learned per instance from outcomes: the median of the last few that met about as many in flight, forgotten after 30 s. An instance
- * without any counts as 0 ms, so it is tried.
+ * Tuning: a probe is the state that the entry has anyway, fresh for every request, so all instances of a fleet of up to
+ * 16 are in the pool and probes need neither a rate nor ageing out; larger fleets draw 16 at random. Latency is time to
+ * first token, whose length, unlike that of a whole answer, is the instance's doing; it is learned per instance from
+ * outcomes: the median of the last few that met about as many in flight, forgotten after 30 s. An instance without any
+ * counts as 0 ms, so it is tried.
  */
 export const prequal: PolicyKind = {
   name: 'prequal',
@@ -73,13 +75,19 @@ function createPrequal(env: PolicyEnv): Policy {
       for (let k = 0; k < pool; k++) {
         const i = order[k] as number;
         const { inFlight, report } = candidates[i] as CandidateState;
-        scores[i] = inFlight > theta ? 1e9 + inFlight : (latencies.peek(report.instance)?.estimateMs(inFlight, nowMs) ?? 0);
+        scores[i] =
+          inFlight > theta ? 1e9 + inFlight : (latencies.peek(report.instance)?.estimateMs(inFlight, nowMs) ?? 0);
       }
       const choice = argminRandomTies(scores, n, rng);
-      return { ...choice, propensity: (choice.propensity * pool) / n, memo: (candidates[choice.index] as CandidateState).inFlight };
+      return {
+        ...choice,
+        propensity: (choice.propensity * pool) / n,
+        memo: (candidates[choice.index] as CandidateState).inFlight,
+      };
     },
     observe({ instance, ok, ttftMs }, memo) {
-      if (ok && ttftMs !== null && typeof memo === 'number') latencies.of(instance).add(memo, ttftMs, env.clock.nowMs());
+      if (ok && ttftMs !== null && typeof memo === 'number')
+        latencies.of(instance).add(memo, ttftMs, env.clock.nowMs());
     },
   };
 }

@@ -4,7 +4,9 @@ import { argminRandomTies } from '../ties.ts';
 import type { ChoiceInput, Policy, PolicyKind } from './policy.ts';
 import { PENDING_CONTEXT_SHARE, peakPrefillPerMs } from './readings.ts';
 
-/** The original counts characters: of its coefficients, 1 and 1e-4, one token takes four, and a pair of tokens sixteen. */
+/**
+ * The original counts characters: of its coefficients, 1 and 1e-4, one token takes four, and a pair of tokens sixteen.
+ */
 const LINEAR = 4;
 const ATTENTION = 16e-4;
 /** TTFT within which a request is content, ms: 0.2 s and 1e-4 s per character. */
@@ -27,9 +29,10 @@ interface Rate {
  *   work = 4·m + 16e-4·m·(L − m/2)      queued = pending work + own      meets: queued/rate <= 0.2 s + 0.4 ms·L
  *   rate = P90 of the last 64 of work/TTFT, from 8 on; before, one chunk by the instance's step-time law
  *
- * The longest match is followed if it covers over 0.1 of the prompt and meets that bound, or if nobody meets it; else argmin queued·(in
- * flight + 1), the form for instances that prefill and decode (+1, or idle instances tie whatever the work). Ties at random. Tuning: a request's turn
- * and its expected match are not known here, so a match over a tenth of the prompt stands for a later turn; slack 1; pending work from the ledger.
+ * The longest match is followed if it covers over 0.1 of the prompt and meets that bound, or if nobody meets it; else
+ * argmin queued·(in flight + 1), the form for instances that prefill and decode (+1, or idle instances tie whatever the
+ * work). Ties at random. Tuning: a request's turn and its expected match are not known here, so a match over a tenth of
+ * the prompt stands for a later turn; slack 1; pending work from the ledger.
  */
 export const smetric: PolicyKind = {
   name: 'smetric',
@@ -65,7 +68,8 @@ function createSmetric(): Policy {
       rate.values[rate.next] = memo / ttftMs;
       rate.next = (rate.next + 1) % RATE_WINDOW;
       const { length } = rate.values;
-      if (length >= RATE_MIN) rate.p90 = rate.values.toSorted((a, b) => a - b)[Math.min(length - 1, Math.floor(0.9 * length))] as number;
+      if (length >= RATE_MIN)
+        rate.p90 = rate.values.toSorted((a, b) => a - b)[Math.min(length - 1, Math.floor(0.9 * length))] as number;
     },
   };
 }
@@ -88,7 +92,8 @@ function choose({ request, candidates, scores, rng }: ChoiceInput, rates: PerIns
   }
   const follow = best > AFFINITY * request.promptTokens && (bestMeets || !anyMeets);
   if (follow) {
-    for (let i = 0; i < n; i++) if ((candidates[i] as CandidateState).hitTokens !== best) scores[i] = (scores[i] as number) + 1e15;
+    for (let i = 0; i < n; i++)
+      if ((candidates[i] as CandidateState).hitTokens !== best) scores[i] = (scores[i] as number) + 1e15;
   }
   return argminRandomTies(scores, n, rng);
 }

@@ -10,11 +10,12 @@ const MAX_PENALTY_MS = 18_000;
 const TOKEN_CEILING = 4_194_304;
 
 /**
- * llm-d's sticky until saturated ("token-aware", llm-d/llm-d-router @ ebab687): instances with at least 0.80 of the prompt cached are kept alone,
- * unless the best of them would wait over 18,000 ms longer than the best of the others, by in-flight uncached tokens / peak prefill throughput.
- * Among those kept, the fewest in-flight uncached tokens with this request's own; ties at random. Defaults throughout. Tuning: the peak
- * throughput, one number of a table in the original, is per instance what a chunk takes by its own step-time law (readings.ts), so that a mixed fleet is
- * not measured by one GPU's number; in-flight tokens are the ledger's.
+ * llm-d's sticky until saturated ("token-aware", llm-d/llm-d-router @ ebab687): instances with at least 0.80 of the
+ * prompt cached are kept alone, unless the best of them would wait over 18,000 ms longer than the best of the others,
+ * by in-flight uncached tokens / peak prefill throughput. Among those kept, the fewest in-flight uncached tokens with
+ * this request's own; ties at random. Defaults throughout. Tuning: the peak throughput, one number of a table in the
+ * original, is per instance what a chunk takes by its own step-time law (readings.ts), so that a mixed fleet is not
+ * measured by one GPU's number; in-flight tokens are the ledger's.
  */
 export const tokenAware: PolicyKind = {
   name: 'token-aware',

@@ -5,7 +5,10 @@ import type { Emulator } from './emulator.ts';
 import { submitChoices, type Choice, type Wanted } from './generation.ts';
 import { fingerprint, requestMetrics, usageOf } from './usage.ts';
 
-/** Answers a request in one piece when all its choices have ended. A client that leaves before aborts its engine requests at once. */
+/**
+ * Answers a request in one piece when all its choices have ended. A client that leaves before aborts its engine
+ * requests at once.
+ */
 export function answerWhole(emulator: Emulator, wanted: Wanted, reply: FastifyReply): void {
   emulator.load++;
   let open = wanted.prompts.length * wanted.n;
@@ -14,7 +17,10 @@ export function answerWhole(emulator: Emulator, wanted: Wanted, reply: FastifyRe
       choice.tokens.push(token);
     },
     onFinish: () => {
-      if (--open === 0) void reply.send(wanted.isChat ? chatBody(emulator, wanted, choices) : completionBody(emulator, wanted, choices));
+      if (--open === 0)
+        void reply.send(
+          wanted.isChat ? chatBody(emulator, wanted, choices) : completionBody(emulator, wanted, choices),
+        );
     },
     onDeath: () => {
       if (!reply.sent) void reply.status(500).send(engineDead().body());

@@ -30,7 +30,11 @@ export const chatMessages = z
   .min(1);
 
 /** The fields of `/v1/chat/completions` that the emulator knows. */
-export const chatBody = z.looseObject({ ...sampling, messages: chatMessages, max_completion_tokens: z.number().int().min(1).nullish() });
+export const chatBody = z.looseObject({
+  ...sampling,
+  messages: chatMessages,
+  max_completion_tokens: z.number().int().min(1).nullish(),
+});
 
 export const tokenizeBody = z.union([
   z.looseObject({ model: z.string().nullish(), prompt: z.string() }),

@@ -54,7 +54,8 @@ export function readWanted(
   if (faults.status === 500) throw new ApiError(500, 'InternalServerError', 'Emulated fault: status 500');
   if (engine.isDead) throw engineDead();
   const n = body.n ?? 1;
-  if (prompts.length * n > MAX_CHOICES) throw badRequest(`${prompts.length} prompts with n=${n} are over ${MAX_CHOICES} choices`, 'n');
+  if (prompts.length * n > MAX_CHOICES)
+    throw badRequest(`${prompts.length} prompts with n=${n} are over ${MAX_CHOICES} choices`, 'n');
   for (const prompt of prompts) checkLength(prompt.length, maxTokens, maxModelLen);
   const given = headers['x-request-id'] ?? body.request_id ?? randomBytes(8).toString('hex');
   const priority = Number(headers['x-vllm-priority'] ?? body.priority ?? 0);
@@ -129,7 +130,10 @@ function submitOne(
   return choice as Choice;
 }
 
-/** A chat answer without a limit ends by itself, after 32 to 511 tokens by the seed; any other output has a limit to run to. */
+/**
+ * A chat answer without a limit ends by itself, after 32 to 511 tokens by the seed; any other output has a limit to run
+ * to.
+ */
 function outputLimit(wanted: Wanted, seed: number, room: number): { maxOutput: number; endReason: 'length' | 'stop' } {
   const chosen = 32 + ((Math.imul(seed, 0x9e3779b1) >>> 8) % 480);
   if (wanted.maxTokens !== undefined) return { maxOutput: Math.min(wanted.maxTokens, room), endReason: 'length' };
@@ -146,7 +150,8 @@ export function sampleToken(request: EngineRequest): number {
 /** A 31-bit seed of the end of a prompt, so that equal requests get equal answers. */
 function promptSeed(prompt: Int32Array, salt: number): number {
   let hash = 0x811c9dc5 ^ salt ^ prompt.length;
-  for (let i = Math.max(0, prompt.length - 256); i < prompt.length; i++) hash = Math.imul(hash ^ prompt[i]!, 0x01000193);
+  for (let i = Math.max(0, prompt.length - 256); i < prompt.length; i++)
+    hash = Math.imul(hash ^ prompt[i]!, 0x01000193);
   return (hash ^ (hash >>> 15)) >>> 1;
 }
 

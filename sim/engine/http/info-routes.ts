@@ -26,7 +26,10 @@ export function addInfoRoutes(app: FastifyInstance, emulator: Emulator): void {
   app.post('/tokenize', (request, reply) => {
     const body = parseBody(tokenizeBody, request.body);
     checkModel(emulator, body.model);
-    const tokens = 'messages' in body && Array.isArray(body.messages) ? Array.from(chatPrompt(body.messages)) : tokenize(String(body['prompt']));
+    const tokens =
+      'messages' in body && Array.isArray(body.messages)
+        ? Array.from(chatPrompt(body.messages))
+        : tokenize(String(body['prompt']));
     void reply.send({ count: tokens.length, max_model_len: emulator.maxModelLen, tokens, token_strs: null });
   });
   app.post('/detokenize', (request, reply) => {

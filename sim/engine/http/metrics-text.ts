@@ -3,7 +3,10 @@ import type { Emulator } from './emulator.ts';
 
 type Labels = Record<string, string>;
 
-/** Collects series in the way Python's prometheus_client prints them: labels in order, floats with a point, a `_created` gauge each. */
+/**
+ * Collects series in the way Python's prometheus_client prints them: labels in order, floats with a point, a `_created`
+ * gauge each.
+ */
 class Exposition {
   private readonly lines: string[] = [];
   private readonly base: Labels;
@@ -22,7 +25,11 @@ class Exposition {
   counter(name: string, help: string, values: [Labels, number][]): void {
     this.head(`${name}_total`, help, 'counter');
     for (const [labels, value] of values) this.sample(`${name}_total`, labels, pythonFloat(value));
-    this.createdGauge(name, help, values.map(([labels]) => labels));
+    this.createdGauge(
+      name,
+      help,
+      values.map(([labels]) => labels),
+    );
   }
 
   histogram(name: string, help: string, histogram: Histogram): void {
@@ -77,10 +84,17 @@ function pythonFloat(value: number): string {
   return Number.isInteger(value) ? `${value}.0` : String(value);
 }
 
-/** The body of `/metrics`: every `vllm:` series that vLLM 0.28/0.29 shows for one engine and one API server, names and labels alike. */
+/**
+ * The body of `/metrics`: every `vllm:` series that vLLM 0.28/0.29 shows for one engine and one API server, names and
+ * labels alike.
+ */
 export function metricsText(emulator: Emulator): string {
   const out = new Exposition({ engine: '0', model_name: emulator.model }, emulator.startedWallMs / 1000);
-  out.process('process_start_time_seconds', 'Start time of the process since unix epoch in seconds.', emulator.startedWallMs / 1000);
+  out.process(
+    'process_start_time_seconds',
+    'Start time of the process since unix epoch in seconds.',
+    emulator.startedWallMs / 1000,
+  );
   addUnused(out);
   addGauges(out, emulator);
   addCounters(out, emulator);
@@ -142,7 +156,11 @@ function addHistograms(out: Exposition, { metrics }: Emulator): void {
   out.histogram('vllm:request_prompt_tokens', 'Prompt tokens per request', metrics.requestPromptTokens);
   out.histogram('vllm:request_generation_tokens', 'Generated tokens per request', metrics.requestGenerationTokens);
   out.histogram('vllm:iteration_tokens_total', 'Tokens per engine step', metrics.iterationTokens);
-  out.histogram('vllm:request_max_num_generation_tokens', 'Largest number of generated tokens of a request', metrics.requestMaxGenerationTokens);
+  out.histogram(
+    'vllm:request_max_num_generation_tokens',
+    'Largest number of generated tokens of a request',
+    metrics.requestMaxGenerationTokens,
+  );
   out.histogram('vllm:request_params_n', 'Parameter n', metrics.requestParamsN);
   out.histogram('vllm:request_params_max_tokens', 'Parameter max_tokens', metrics.requestParamsMaxTokens);
   out.histogram('vllm:time_to_first_token_seconds', 'Time to first token', metrics.ttft);
@@ -153,7 +171,11 @@ function addHistograms(out: Exposition, { metrics }: Emulator): void {
   out.histogram('vllm:request_inference_time_seconds', 'Time running', metrics.inferenceTime);
   out.histogram('vllm:request_prefill_time_seconds', 'Time in prefill', metrics.prefillTime);
   out.histogram('vllm:request_decode_time_seconds', 'Time in decode', metrics.decodeTime);
-  out.histogram('vllm:request_prefill_kv_computed_tokens', 'Prompt tokens computed per request', metrics.requestPrefillKvComputed);
+  out.histogram(
+    'vllm:request_prefill_kv_computed_tokens',
+    'Prompt tokens computed per request',
+    metrics.requestPrefillKvComputed,
+  );
 }
 
 function cacheConfig({ blockCount, engine, maxModelLen }: Emulator): Labels {

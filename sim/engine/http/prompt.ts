@@ -10,12 +10,14 @@ const END_OF_TURN = 3;
 export function completionPrompts(prompt: CompletionBody['prompt']): Int32Array[] {
   if (typeof prompt === 'string') return [textPrompt(prompt)];
   if (typeof prompt[0] === 'number') return [Int32Array.from(prompt as number[])];
-  return (prompt as (string | number[])[]).map((one) => (typeof one === 'string' ? textPrompt(one) : Int32Array.from(one)));
+  return (prompt as (string | number[])[]).map((one) =>
+    typeof one === 'string' ? textPrompt(one) : Int32Array.from(one),
+  );
 }
 
 /**
- * Token ids of a chat, by a template like Llama 3's. Each content is tokenised on its own between special tokens, so a chat that goes on
- * keeps every token of its earlier turns, answers included.
+ * Token ids of a chat, by a template like Llama 3's. Each content is tokenised on its own between special tokens, so a
+ * chat that goes on keeps every token of its earlier turns, answers included.
  */
 export function chatPrompt(messages: ChatMessages): Int32Array {
   const ids: number[] = [BEGIN];

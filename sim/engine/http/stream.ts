@@ -17,8 +17,8 @@ interface ChunkParts {
 }
 
 /**
- * Answers a request as server-sent events, field by field as vLLM does: status and headers at once, the first `data:` with the first
- * token, one write a token. A client that leaves aborts its engine requests at once.
+ * Answers a request as server-sent events, field by field as vLLM does: status and headers at once, the first `data:`
+ * with the first token, one write a token. A client that leaves aborts its engine requests at once.
  */
 export class StreamAnswer {
   private readonly emulator: Emulator;
@@ -44,7 +44,11 @@ export class StreamAnswer {
     this.open = this.choices.length;
   }
 
-  private sinkOf(choice: Choice): { onToken: (r: EngineRequest, token: number) => void; onFinish: () => void; onDeath: () => void } {
+  private sinkOf(choice: Choice): {
+    onToken: (r: EngineRequest, token: number) => void;
+    onFinish: () => void;
+    onDeath: () => void;
+  } {
     const parts = this.wanted.isChat ? chatParts(this.head, choice) : completionParts(this.head, choice);
     return {
       onToken: (request, token) => this.write(this.chunk(choice, parts, request, token)),
@@ -146,5 +150,8 @@ function completionParts(head: string, choice: Choice): ChunkParts {
 }
 
 function chatParts(head: string, choice: Choice): ChunkParts {
-  return { prefix: `${head}"choices":[{"index":${choice.index},"delta":{"content":`, middle: '},"logprobs":null,"finish_reason":' };
+  return {
+    prefix: `${head}"choices":[{"index":${choice.index},"delta":{"content":`,
+    middle: '},"logprobs":null,"finish_reason":',
+  };
 }

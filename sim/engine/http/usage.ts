@@ -21,7 +21,11 @@ export function usageOf(wanted: Wanted, choices: Choice[], blockSize: number): o
     prompt_tokens: prompt,
     total_tokens: prompt + completion,
     completion_tokens: completion,
-    prompt_tokens_details: { cached_tokens: cached, created_cache_tokens: created, ...(wanted.isStream ? {} : { multimodal_tokens: null }) },
+    prompt_tokens_details: {
+      cached_tokens: cached,
+      created_cache_tokens: created,
+      ...(wanted.isStream ? {} : { multimodal_tokens: null }),
+    },
   };
 }
 

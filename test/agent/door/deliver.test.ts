@@ -11,7 +11,17 @@ import { silentLog } from '../../../shared/env.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
 const PROMPT = {
-  hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', promptTokens: 4, tokensPerBlock: 16, exactTokens: true, stream: false, sequences: 1, computed: true,
+  hashes: new Float64Array(),
+  end: [0, 0] as const,
+  text: Buffer.alloc(0),
+  model: 'm',
+  cacheSalt: '',
+  promptTokens: 4,
+  tokensPerBlock: 16,
+  exactTokens: true,
+  stream: false,
+  sequences: 1,
+  computed: true,
 };
 
 let server: Server;
@@ -33,18 +43,38 @@ afterEach(async () => {
 
 function doorOf(instance: object, metrics?: VllmMetrics, options: Partial<DoorInstanceOptions> = {}): DoorInstance {
   const clock = new VirtualClock();
-  const [config] = loadConfig({ env: {}, overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } } }).agent.instances;
+  const [config] = loadConfig({
+    env: {},
+    overrides: { token: 'x'.repeat(16), agent: { id: 'a', instances: [{ url, ...instance }] } },
+  }).agent.instances;
   const none = { latest: () => undefined };
   const door = new DoorInstance({
-    config: config!, agentId: 'a', epoch: 1, doorUrl: 'http://door', connectTimeoutMs: 1000, open: new OpenAttempts(), limits: { suspectAfterMs: 3000, stuckAfterMs: 60_000 }, env: { clock, rng: () => 0.5, log: silentLog },
+    config: config!,
+    agentId: 'a',
+    epoch: 1,
+    doorUrl: 'http://door',
+    connectTimeoutMs: 1000,
+    open: new OpenAttempts(),
+    limits: { suspectAfterMs: 3000, stuckAfterMs: 60_000 },
+    env: { clock, rng: () => 0.5, log: silentLog },
     collectors: {
-      gpu: none, gpuInventory: none, host: none,
+      gpu: none,
+      gpuInventory: none,
+      host: none,
       instances: new Map([
         [
           config!.id,
           {
-            metrics: { latest: () => metrics && { value: metrics, atMs: clock.nowMs(), beganMs: clock.nowMs() }, readNow: () => Promise.resolve() },
-            health: { state: { health: 'up' as const, version: '0.29', models: [] }, heardMs: -Infinity, goneMs: undefined, noteFailure: () => undefined },
+            metrics: {
+              latest: () => metrics && { value: metrics, atMs: clock.nowMs(), beganMs: clock.nowMs() },
+              readNow: () => Promise.resolve(),
+            },
+            health: {
+              state: { health: 'up' as const, version: '0.29', models: [] },
+              heardMs: -Infinity,
+              goneMs: undefined,
+              noteFailure: () => undefined,
+            },
           },
         ],
       ]),
@@ -56,18 +86,34 @@ function doorOf(instance: object, metrics?: VllmMetrics, options: Partial<DoorIn
 }
 
 describe('what goes to the engine', () => {
-  const headers = { 'content-type': 'application/json', authorization: 'Bearer of the client', 'x-data-parallel-rank': '7' };
+  const headers = {
+    'content-type': 'application/json',
+    authorization: 'Bearer of the client',
+    'x-data-parallel-rank': '7',
+  };
   const send = async (instance: object): Promise<IncomingHttpHeaders> => {
     await new Promise<void>((resolve, reject) => {
       const handler = { onHeaders: () => undefined, onData: () => true, onEnd: () => resolve(), onFailure: reject };
-      deliver(doorOf(instance), { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')], usageSplice: undefined }, PROMPT, { entry: 'e', epoch: 1, seq: 0, watched: false }, handler);
+      deliver(
+        doorOf(instance),
+        { method: 'POST', path: '/v1/completions', headers, body: [Buffer.from('{}')], usageSplice: undefined },
+        PROMPT,
+        { entry: 'e', epoch: 1, seq: 0, watched: false },
+        handler,
+      );
     });
     return seen;
   };
 
   test('has the rank of the instance, whatever the client asked for', async () => {
-    expect(await send({ dataParallelRank: 0 })).toMatchObject({ 'x-data-parallel-rank': '0', authorization: 'Bearer of the client' });
-    expect(await send({ dataParallelRank: 2, apiKey: 'key' })).toMatchObject({ 'x-data-parallel-rank': '2', authorization: 'Bearer key' });
+    expect(await send({ dataParallelRank: 0 })).toMatchObject({
+      'x-data-parallel-rank': '0',
+      authorization: 'Bearer of the client',
+    });
+    expect(await send({ dataParallelRank: 2, apiKey: 'key' })).toMatchObject({
+      'x-data-parallel-rank': '2',
+      authorization: 'Bearer key',
+    });
   });
 
   test("has the client's own rank where the instance has none", async () => {
@@ -91,8 +137,15 @@ vllm:cache_config_info{block_size="${16 * (engine + 1)}",enable_prefix_caching="
   };
 
   test('are those of its engine, sizes too', () => {
-    expect(reportOf({ dataParallelRank: 1 })).toMatchObject({ instance: expect.stringMatching(/:1$/) as string, engine: { running: 2, waiting: 10, kvUsageRatio: 0.2 }, limits: { kvTokens: 3200, blockTokens: 32 } });
-    expect(reportOf({ dataParallelRank: 0 })).toMatchObject({ engine: { running: 1, waiting: 0, kvUsageRatio: 0.1 }, limits: { kvTokens: 1600, blockTokens: 16 } });
+    expect(reportOf({ dataParallelRank: 1 })).toMatchObject({
+      instance: expect.stringMatching(/:1$/) as string,
+      engine: { running: 2, waiting: 10, kvUsageRatio: 0.2 },
+      limits: { kvTokens: 3200, blockTokens: 32 },
+    });
+    expect(reportOf({ dataParallelRank: 0 })).toMatchObject({
+      engine: { running: 1, waiting: 0, kvUsageRatio: 0.1 },
+      limits: { kvTokens: 1600, blockTokens: 16 },
+    });
   });
 
   test('do not reach the view of a door whose cache size is assumed', () => {
@@ -107,11 +160,15 @@ vllm:cache_config_info{block_size="${16 * (engine + 1)}",enable_prefix_caching="
   });
 
   test('are the sums where no rank is set, or the page does not have it', () => {
-    for (const instance of [{}, { dataParallelRank: 5 }]) expect(reportOf(instance)).toMatchObject({ engine: { running: 3, waiting: 10 }, limits: { kvTokens: 4800 } });
+    for (const instance of [{}, { dataParallelRank: 5 }])
+      expect(reportOf(instance)).toMatchObject({ engine: { running: 3, waiting: 10 }, limits: { kvTokens: 4800 } });
   });
 
   test('an engine without prefix caching is believed to hold nothing, and that is said', () => {
-    expect(reportOf({ dataParallelRank: 1 }).cache).toMatchObject({ blocks: 0, problem: expect.stringContaining('--no-enable-prefix-caching') as string });
+    expect(reportOf({ dataParallelRank: 1 }).cache).toMatchObject({
+      blocks: 0,
+      problem: expect.stringContaining('--no-enable-prefix-caching') as string,
+    });
     expect(reportOf({ dataParallelRank: 0 }).cache?.problem).toBe('');
   });
 });

@@ -47,14 +47,23 @@ test('an agent that restarts after its wall clock went back is still the newer o
   expect(second.context.epoch).toBeGreaterThan(first.context.epoch);
 });
 
-test('limits are the engine\'s own, as soon as it has told them', async () => {
+test("limits are the engine's own, as soon as it has told them", async () => {
   const engine = await fleet.startEngine();
   const agent = await fleet.startLinked('a', [engine.url], []);
-  expect(doorOf(agent).report(false)).toMatchObject({ health: 'starting', limits: { kvTokens: 100_000, maxModelLen: 0 } });
+  expect(doorOf(agent).report(false)).toMatchObject({
+    health: 'starting',
+    limits: { kvTokens: 100_000, maxModelLen: 0 },
+  });
   await fleet.until('up', () => upCount(agent) === 1);
   await fleet.advance(1500);
   const report = doorOf(agent).report(true);
-  expect(report).toMatchObject({ health: 'up', draining: true, limits: { blockTokens: 16, maxModelLen: 32_768 }, gpu: null, models: ['test-model'] });
+  expect(report).toMatchObject({
+    health: 'up',
+    draining: true,
+    limits: { blockTokens: 16, maxModelLen: 32_768 },
+    gpu: null,
+    models: ['test-model'],
+  });
   expect(report.limits.kvTokens).toBeGreaterThan(63_000);
   expect(report.limits.kvTokens).toBeLessThanOrEqual(64_000);
   expect(report.engine).toMatchObject({ running: 0, waiting: 0 });

@@ -2,12 +2,25 @@ import { describe, expect, test } from 'vitest';
 import { EngineDoor } from '../../helpers/engine-door.ts';
 import { below } from '../../helpers/random.ts';
 
-const NO_TEXT = { hashes: new Float64Array(), end: [0, 0] as const, text: Buffer.alloc(0), model: 'm', cacheSalt: '', tokensPerBlock: 16, exactTokens: true, computed: true, sequences: 1 };
+const NO_TEXT = {
+  hashes: new Float64Array(),
+  end: [0, 0] as const,
+  text: Buffer.alloc(0),
+  model: 'm',
+  cacheSalt: '',
+  tokensPerBlock: 16,
+  exactTokens: true,
+  computed: true,
+  sequences: 1,
+};
 
-/** Longest that the ledger may differ from the engine: a step, and the front end in which the engine itself does not count a request. */
+/**
+ * Longest that the ledger may differ from the engine: a step, and the front end in which the engine itself does not
+ * count a request.
+ */
 const STEP_MS = 400;
 
-describe('totals against the engine\'s own', () => {
+describe("totals against the engine's own", () => {
   test.each(['A30', 'L20', 'A100'])('on an %s under load, and at rest', (gpu) => {
     const door = new EngineDoor(gpu, { noise: 0.02 });
     const { clock, engine, ledger } = door;
@@ -25,7 +38,16 @@ describe('totals against the engine\'s own', () => {
     clock.advance(60_000);
     watch.cancel();
     expect(engine.inFlight).toBe(0);
-    expect(ledger.totals()).toMatchObject({ inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, waitingTokens: 0, decodeContextTokens: 0, usedTokens: 0 });
+    expect(ledger.totals()).toMatchObject({
+      inFlight: 0,
+      waiting: 0,
+      prefilling: 0,
+      decoding: 0,
+      pendingTokens: 0,
+      waitingTokens: 0,
+      decodeContextTokens: 0,
+      usedTokens: 0,
+    });
   });
 
   test('pending tokens shrink chunk by chunk while a long prompt is computed', () => {
@@ -72,13 +94,20 @@ describe('totals against the engine\'s own', () => {
 });
 
 describe('admission as the engine does it', () => {
-  /** Both counts of waiting requests, taken whenever every running request is past its prefill: then only room keeps the others out. */
+  /**
+   * Both counts of waiting requests, taken whenever every running request is past its prefill: then only room keeps the
+   * others out.
+   */
   function compareWaiting(door: EngineDoor, ms: number): { moments: number; wrong: number; most: number } {
     const { clock, engine, ledger } = door;
     const seen = { moments: 0, wrong: 0, most: 0 };
     const watch = clock.every(7, () => {
       const { scheduler } = engine;
-      if (engine.inFlight !== scheduler.running.length + scheduler.waiting.size || scheduler.running.some((request) => request.firstTokenMs < 0)) return;
+      if (
+        engine.inFlight !== scheduler.running.length + scheduler.waiting.size ||
+        scheduler.running.some((request) => request.firstTokenMs < 0)
+      )
+        return;
       seen.moments += 1;
       if (ledger.totals().waiting !== scheduler.waiting.size) seen.wrong += 1;
       seen.most = Math.max(seen.most, scheduler.waiting.size);

@@ -4,7 +4,10 @@ import type { Log } from '../../../shared/env.ts';
 
 function watch(): { outside: OutsideTraffic; said: string[] } {
   const said: string[] = [];
-  const log = { warn: (_: object, text: string) => said.push(`warn ${text}`), info: (_: object, text: string) => said.push(`info ${text}`) } as unknown as Log;
+  const log = {
+    warn: (_: object, text: string) => said.push(`warn ${text}`),
+    info: (_: object, text: string) => said.push(`info ${text}`),
+  } as unknown as Log;
   return { outside: new OutsideTraffic('i', log), said };
 }
 

@@ -16,7 +16,8 @@ test('what was noted is seen and nothing else, in any order of arrival', () => {
     noted.add(pick);
     tracker.note('e', 1, pick);
     const list = tracker.list();
-    for (let check = Math.max(0, seq - 40); check < seq + 40; check++) expect(hasSeen(list, 'e', 1, check)).toBe(noted.has(check));
+    for (let check = Math.max(0, seq - 40); check < seq + 40; check++)
+      expect(hasSeen(list, 'e', 1, check)).toBe(noted.has(check));
   }
 });
 

@@ -17,10 +17,19 @@ test('a reservation counts until the report has seen it, then no more', () => {
   const entry = entryWith('a');
   const admission = admit(entry.instances, entry.decide(requestOf(500)), PRINT);
   const candidate = entry.take().candidates[0]!;
-  expect(candidate).toMatchObject({ unseen: 1, inFlight: 1, prefilling: 1, pendingTokens: 500, usedTokens: 500, pendingPromptTokens: 500 });
+  expect(candidate).toMatchObject({
+    unseen: 1,
+    inFlight: 1,
+    prefilling: 1,
+    pendingTokens: 500,
+    usedTokens: 500,
+    pendingPromptTokens: 500,
+  });
   entry.instances.applyReport(reportOf('a', { seq: 2 }, { inFlight: 0 }));
   expect(entry.take().candidates[0]).toMatchObject({ unseen: 1, inFlight: 1 });
-  entry.instances.applyReport(reportOf('a', { seq: 3, seen: [{ entry: ENTRY, epoch: EPOCH, upTo: 0, later: 0 }] }, { inFlight: 1, decoding: 1 }));
+  entry.instances.applyReport(
+    reportOf('a', { seq: 3, seen: [{ entry: ENTRY, epoch: EPOCH, upTo: 0, later: 0 }] }, { inFlight: 1, decoding: 1 }),
+  );
   expect(entry.take().candidates[0]).toMatchObject({ unseen: 0, inFlight: 1, decoding: 1 });
   admission.release(false);
   expect(entry.take().candidates[0]).toMatchObject({ unseen: 0, inFlight: 1 });
@@ -30,25 +39,50 @@ test('what a report has seen out of order is not counted twice', () => {
   const entry = entryWith('a');
   for (let i = 0; i < 4; i++) admit(entry.instances, entry.decide(), PRINT);
   // Of sequences 0 to 3 the door has seen 0 and 2.
-  entry.instances.applyReport(reportOf('a', { seq: 2, seen: [{ entry: ENTRY, epoch: EPOCH, upTo: 0, later: 1 }] }, { inFlight: 2 }));
+  entry.instances.applyReport(
+    reportOf('a', { seq: 2, seen: [{ entry: ENTRY, epoch: EPOCH, upTo: 0, later: 1 }] }, { inFlight: 2 }),
+  );
   expect(entry.take().candidates[0]).toMatchObject({ unseen: 2, inFlight: 4 });
 });
 
 test('what a door saw of an earlier boot of this entry says nothing of this one', () => {
   const entry = entryWith('a');
   admit(entry.instances, entry.decide(), PRINT);
-  entry.instances.applyReport(reportOf('a', { seq: 2, seen: [{ entry: ENTRY, epoch: EPOCH - 1, upTo: 99, later: 0 }, { entry: 'other', epoch: EPOCH, upTo: 99, later: 0 }] }));
+  entry.instances.applyReport(
+    reportOf('a', {
+      seq: 2,
+      seen: [
+        { entry: ENTRY, epoch: EPOCH - 1, upTo: 99, later: 0 },
+        { entry: 'other', epoch: EPOCH, upTo: 99, later: 0 },
+      ],
+    }),
+  );
   expect(entry.take().candidates[0]?.unseen).toBe(1);
 });
 
-/** Blocks of the prompt that the entry believes cached at the instance, by hits in tokens: half a block of 32 more is guessed. */
+/**
+ * Blocks of the prompt that the entry believes cached at the instance, by hits in tokens: half a block of 32 more is
+ * guessed.
+ */
 function believed(entry: Entry, hashes = PRINT.hashes): number {
   return Math.floor((entry.take(requestOf(1000), hashes).candidates[0]?.hitTokens ?? 0) / 32);
 }
 
-function delta(seq: number, changes: { add?: number[]; remove?: number[]; reset?: boolean; incarnation?: number }): BlocksMessage {
+function delta(
+  seq: number,
+  changes: { add?: number[]; remove?: number[]; reset?: boolean; incarnation?: number },
+): BlocksMessage {
   const { add = [], remove = [], reset = false, incarnation = 1 } = changes;
-  return { t: 'blocks', instance: 'a', incarnation, seq, reset, add: packHashes(add), tokens: packTokens([]), remove: packHashes(remove) };
+  return {
+    t: 'blocks',
+    instance: 'a',
+    incarnation,
+    seq,
+    reset,
+    add: packHashes(add),
+    tokens: packTokens([]),
+    remove: packHashes(remove),
+  };
 }
 
 test('released with failure, neither the place nor the expected prompt remain; a second release changes nothing', () => {
@@ -96,7 +130,9 @@ test('neither a reset of the view nor a restart of the engine takes back what is
   ended.release(false);
   entry.instances.applyReport(reportOf('a', { incarnation: 2 }));
   entry.instances.applyBlocks(delta(0, { reset: true, incarnation: 2 }));
-  expect([believed(entry), believed(entry, Float64Array.of(21, 22)), believed(entry, Float64Array.of(31))]).toEqual([3, 0, 0]);
+  expect([believed(entry), believed(entry, Float64Array.of(21, 22)), believed(entry, Float64Array.of(31))]).toEqual([
+    3, 0, 0,
+  ]);
   inFlight.release(true);
   expect(believed(entry)).toBe(0);
 });

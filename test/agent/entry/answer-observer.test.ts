@@ -2,8 +2,10 @@ import { describe, expect, test } from 'vitest';
 import { AnswerObserver } from '../../../agent/entry/answer-observer.ts';
 
 const ROLE = 'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n';
-const token = (text: string): string => `data: {"choices":[{"index":0,"delta":{"content":${JSON.stringify(text)}}}]}\n\n`;
-const USAGE = 'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":0}}}\n\n';
+const token = (text: string): string =>
+  `data: {"choices":[{"index":0,"delta":{"content":${JSON.stringify(text)}}}]}\n\n`;
+const USAGE =
+  'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":0}}}\n\n';
 const DONE = 'data: [DONE]\n\n';
 const PARTS = [ROLE + token('a'), token('b\n\nü'), token('c'), USAGE + DONE];
 
@@ -71,16 +73,22 @@ test('an error event inside the stream is noticed', () => {
 
 test('a plain answer passes untouched and its usage is read at the end', () => {
   const observer = new AnswerObserver('whole', false);
-  const body = Buffer.from('{"choices":[{"text":"data: [DONE]\\n\\n"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}');
+  const body = Buffer.from(
+    '{"choices":[{"text":"data: [DONE]\\n\\n"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}',
+  );
   expect(pass(observer, body, [3, 20, 33])).toEqual(body);
   expect(observer.observed.usage?.outputTokens).toBe(4);
   expect(observer.observed.ttftMs).toBeUndefined();
 });
 
 describe('a stream of named events', () => {
-  const event = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify({ ...data, type: name })}\n\n`;
-  const OPENING = event('response.created', { response: { usage: null } }) + event('response.in_progress', { response: { usage: null } });
-  const ANSWER = event('response.output_text.delta', { delta: 'a' }) + event('response.output_text.delta', { delta: 'b' });
+  const event = (name: string, data: object): string =>
+    `event: ${name}\ndata: ${JSON.stringify({ ...data, type: name })}\n\n`;
+  const OPENING =
+    event('response.created', { response: { usage: null } }) +
+    event('response.in_progress', { response: { usage: null } });
+  const ANSWER =
+    event('response.output_text.delta', { delta: 'a' }) + event('response.output_text.delta', { delta: 'b' });
   const END = event('response.completed', { response: { usage: { input_tokens: 9, output_tokens: 2 } } });
 
   test('its opening is held back until there is a token, wherever packets split; every byte passes in the end', () => {
@@ -125,17 +133,21 @@ describe('a stream of named events', () => {
 });
 
 describe('the fingerprint, which vLLM puts into the last event', () => {
-  const final = (rest: string): string => `data: {"choices":[{"index":0,"delta":{"content":"z"},"finish_reason":"length"}]${rest}}\n\n`;
+  const final = (rest: string): string =>
+    `data: {"choices":[{"index":0,"delta":{"content":"z"},"finish_reason":"length"}]${rest}}\n\n`;
   const FINGERPRINTED = USAGE.replace('}\n\n', ',"system_fingerprint":"vllm-0.29.0-1"}\n\n');
 
   test('moves from the usage event that is cut out to the last one with content', () => {
     const whole = Buffer.from(ROLE + token('a') + final('') + FINGERPRINTED + DONE);
     const without = ROLE + token('a') + final(',"system_fingerprint":"vllm-0.29.0-1"') + DONE;
-    for (let cut = 0; cut <= whole.length; cut++) expect(pass(new AnswerObserver('events', true), whole, [cut, cut + 7]).toString()).toBe(without);
+    for (let cut = 0; cut <= whole.length; cut++)
+      expect(pass(new AnswerObserver('events', true), whole, [cut, cut + 7]).toString()).toBe(without);
   });
 
   test('is not there: the last event passes as it is, also where the stream breaks off', () => {
-    expect(pass(new AnswerObserver('events', true), Buffer.from(final('') + USAGE + DONE), []).toString()).toBe(final('') + DONE);
+    expect(pass(new AnswerObserver('events', true), Buffer.from(final('') + USAGE + DONE), []).toString()).toBe(
+      final('') + DONE,
+    );
     const observer = new AnswerObserver('events', true);
     expect(observer.filter(Buffer.from(final('')), 1)).toBeUndefined();
     expect(observer.rest()?.toString()).toBe(final(''));

@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { ANSWER_ENDINGS, type Elsewhere, type Ending, type Facts, judge, OWN_ENDINGS } from '../../../agent/entry/culprit.ts';
+import {
+  ANSWER_ENDINGS,
+  type Elsewhere,
+  type Ending,
+  type Facts,
+  judge,
+  OWN_ENDINGS,
+} from '../../../agent/entry/culprit.ts';
 import { FAILURES } from '../../../agent/wire/ending.ts';
 import { codeIn, readPage, rows, section } from '../../docs/pages.ts';
 
@@ -19,17 +26,23 @@ const CONDITIONS: Record<string, (facts: Facts) => boolean> = {
   'well elsewhere': ({ elsewhere }) => elsewhere === 'well',
 };
 
-const table = rows(section(readPage('docs/request-lifecycle.md'), '## Whose fault')).map(([ending = '', condition = '', culprit = '', breaker = '', retry = '', outcome = '']) => ({
-  ending: codeIn(ending)[0],
-  conditions: condition.split(', '),
-  culprit: codeIn(culprit)[0],
-  breaker: codeIn(breaker)[0],
-  retry,
-  outcome: codeIn(outcome)[0],
-}));
+const table = rows(section(readPage('docs/request-lifecycle.md'), '## Whose fault')).map(
+  ([ending = '', condition = '', culprit = '', breaker = '', retry = '', outcome = '']) => ({
+    ending: codeIn(ending)[0],
+    conditions: condition.split(', '),
+    culprit: codeIn(culprit)[0],
+    breaker: codeIn(breaker)[0],
+    retry,
+    outcome: codeIn(outcome)[0],
+  }),
+);
 
 const combinations: Facts[] = ENDINGS.flatMap((ending) =>
-  ELSEWHERE.flatMap((elsewhere) => TRUTH.flatMap((begun) => TRUTH.flatMap((remote) => TRUTH.map((works) => ({ ending, elsewhere, begun, remote, works }))))),
+  ELSEWHERE.flatMap((elsewhere) =>
+    TRUTH.flatMap((begun) =>
+      TRUTH.flatMap((remote) => TRUTH.map((works) => ({ ending, elsewhere, begun, remote, works }))),
+    ),
+  ),
 );
 
 describe('the table of docs/request-lifecycle.md', () => {
@@ -40,10 +53,17 @@ describe('the table of docs/request-lifecycle.md', () => {
   test('has one row for every combination, and it says what the code decides', () => {
     expect(combinations).toHaveLength(ENDINGS.length * 24);
     for (const facts of combinations) {
-      const matching = table.filter(({ ending, conditions }) => ending === facts.ending && conditions.every((one) => CONDITIONS[one]?.(facts)));
+      const matching = table.filter(
+        ({ ending, conditions }) => ending === facts.ending && conditions.every((one) => CONDITIONS[one]?.(facts)),
+      );
       expect(matching, JSON.stringify(facts)).toHaveLength(1);
       const [{ culprit, breaker, retry, outcome } = { culprit: '', breaker: '', retry: '', outcome: '' }] = matching;
-      expect(judge(facts), JSON.stringify(facts)).toEqual({ culprit, breaker, outcome, retry: retry === 'unless begun' && !facts.begun });
+      expect(judge(facts), JSON.stringify(facts)).toEqual({
+        culprit,
+        breaker,
+        outcome,
+        retry: retry === 'unless begun' && !facts.begun,
+      });
     }
   });
 });

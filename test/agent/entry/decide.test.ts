@@ -12,11 +12,24 @@ import { Entry } from '../../helpers/entry.ts';
 import { reportOf, requestOf } from '../../helpers/reports.ts';
 import { randomNet, tableOf, trustOf } from '../../helpers/tables.ts';
 
-const BUSY = reportOf('a', {
-  engine: { running: 3, waiting: 1, kvUsageRatio: 0.25, ageMs: 417.1 },
-  gpu: { utilRatio: 0.93, memUsedRatio: 0.81, smClockRatio: 0.99, powerRatio: 0.7, temperatureC: 61, ageMs: 20.7 },
-  host: { cpuRatio: 0.13, memUsedRatio: 0.2 },
-}, { inFlight: 4, prefilling: 1, decoding: 3, pendingTokens: 512.7, pendingPromptTokens: 800.3, decodeContextTokens: 2711, usedTokens: 3000.4, workRatio: 0.31 });
+const BUSY = reportOf(
+  'a',
+  {
+    engine: { running: 3, waiting: 1, kvUsageRatio: 0.25, ageMs: 417.1 },
+    gpu: { utilRatio: 0.93, memUsedRatio: 0.81, smClockRatio: 0.99, powerRatio: 0.7, temperatureC: 61, ageMs: 20.7 },
+    host: { cpuRatio: 0.13, memUsedRatio: 0.2 },
+  },
+  {
+    inFlight: 4,
+    prefilling: 1,
+    decoding: 3,
+    pendingTokens: 512.7,
+    pendingPromptTokens: 800.3,
+    decodeContextTokens: 2711,
+    usedTokens: 3000.4,
+    workRatio: 0.31,
+  },
+);
 
 function entryWith(...reports: InstanceReport[]): Entry {
   const entry = new Entry();
@@ -51,13 +64,15 @@ describe('which policy decides, and why', () => {
 
   test('trust may lack for one regime only', () => {
     const entry = entryWith(reportOf('a'));
-    entry.tables.apply(tableOf({ trust: trustOf('trusted', { regimes: { idle: 'untrusted', queued: 'unknown', full: 'trusted' } }) }));
+    entry.tables.apply(
+      tableOf({ trust: trustOf('trusted', { regimes: { idle: 'untrusted', queued: 'unknown', full: 'trusted' } }) }),
+    );
     expect(inForce(entry)).toBe('lmetric: fallback:untrusted-idle');
     entry.instances.applyReport(reportOf('a', { seq: 2 }, { inFlight: 1, prefilling: 1, pendingTokens: 900 }));
     expect(inForce(entry)).toBe('learned: trusted');
   });
 
-  test('the operator\'s policy, of the table or of this agent, overrides', () => {
+  test("the operator's policy, of the table or of this agent, overrides", () => {
     const entry = entryWith(reportOf('a'));
     entry.tables.apply(tableOf({ policy: 'lmetric' }));
     expect(inForce(entry)).toBe('lmetric: table');
@@ -88,7 +103,10 @@ describe('which policy decides, and why', () => {
   });
 
   test('learned goes where the predicted cost is lowest', () => {
-    const entry = entryWith(reportOf('busy', {}, { inFlight: 4, prefilling: 4, pendingTokens: 8000 }), reportOf('idle'));
+    const entry = entryWith(
+      reportOf('busy', {}, { inFlight: 4, prefilling: 4, pendingTokens: 8000 }),
+      reportOf('idle'),
+    );
     entry.tables.apply(tableOf());
     for (let i = 0; i < 50; i++) expect(entry.decide().view.id).toBe('idle');
   });
@@ -97,7 +115,11 @@ describe('which policy decides, and why', () => {
 describe('exploration', () => {
   test('each instance is chosen as often as its propensity says', () => {
     // Far apart in cost, so that ties are never drawn; `c` is too far to be explored.
-    const entry = entryWith(reportOf('a'), reportOf('b', {}, { inFlight: 1, decoding: 1, decodeContextTokens: 60_000 }), reportOf('c', {}, { inFlight: 9, prefilling: 9, pendingTokens: 20_000 }));
+    const entry = entryWith(
+      reportOf('a'),
+      reportOf('b', {}, { inFlight: 1, decoding: 1, decodeContextTokens: 60_000 }),
+      reportOf('c', {}, { inFlight: 9, prefilling: 9, pendingTokens: 20_000 }),
+    );
     entry.tables.apply(tableOf({ exploration: 0.3 }));
     const seen = new Map<string, { times: number; propensity: number; reasons: Set<string> }>();
     const rounds = 20_000;
@@ -132,8 +154,37 @@ describe('robustness', () => {
   const huge = 1e15;
   const strange = [
     reportOf('zeros', { limits: zeros, law: zeroLaw }),
-    reportOf('huge', { limits: { kvTokens: huge, blockTokens: huge, maxNumSeqs: huge, maxBatchedTokens: huge, maxModelLen: huge }, law: { c0: huge, c1: huge, c2: huge, c3: huge, c4: huge, c5: huge, t0: huge, frontEndMs: huge, samples: huge, residualMs: huge } },
-      { inFlight: huge, waiting: huge, prefilling: huge, decoding: huge, pendingTokens: huge, waitingTokens: huge, pendingPromptTokens: huge, decodeContextTokens: huge, usedTokens: huge, workRatio: huge, meanOutputTokens: huge }),
+    reportOf(
+      'huge',
+      {
+        limits: { kvTokens: huge, blockTokens: huge, maxNumSeqs: huge, maxBatchedTokens: huge, maxModelLen: huge },
+        law: {
+          c0: huge,
+          c1: huge,
+          c2: huge,
+          c3: huge,
+          c4: huge,
+          c5: huge,
+          t0: huge,
+          frontEndMs: huge,
+          samples: huge,
+          residualMs: huge,
+        },
+      },
+      {
+        inFlight: huge,
+        waiting: huge,
+        prefilling: huge,
+        decoding: huge,
+        pendingTokens: huge,
+        waitingTokens: huge,
+        pendingPromptTokens: huge,
+        decodeContextTokens: huge,
+        usedTokens: huge,
+        workRatio: huge,
+        meanOutputTokens: huge,
+      },
+    ),
     reportOf('full', {}, { usedTokens: 80_000, waitingTokens: 90_000, waiting: 50, inFlight: 300 }),
     BUSY,
   ];
@@ -142,9 +193,15 @@ describe('robustness', () => {
     const entry = entryWith(...strange);
     entry.tables.apply(tableOf({ net: withNet ? packNet(randomNet(seededRng(4), [16])) : null }));
     for (const tokens of [0, 1, 1e6]) {
-      for (const report of strange) expect([...rowOf(candidateOf(report), requestOf(tokens))].every(Number.isFinite), report.instance).toBe(true);
+      for (const report of strange)
+        expect([...rowOf(candidateOf(report), requestOf(tokens))].every(Number.isFinite), report.instance).toBe(true);
       const decision = entry.decide(requestOf(tokens, { maxTokens: 1e9, sequences: 1e9 }));
-      for (const ms of [decision.priorTtftMs, decision.priorTpotMs, decision.predictedTtftMs, decision.predictedTtftP90Ms]) {
+      for (const ms of [
+        decision.priorTtftMs,
+        decision.priorTpotMs,
+        decision.predictedTtftMs,
+        decision.predictedTtftP90Ms,
+      ]) {
         expect(Number.isFinite(ms)).toBe(true);
         expect(ms).toBeGreaterThan(0);
       }
@@ -172,7 +229,14 @@ describe('robustness', () => {
 
   test('more candidates than one call of the scorer takes', () => {
     const entry = new Entry();
-    for (let i = 0; i < 600; i++) entry.instances.applyReport(reportOf(`i${i}`, {}, { inFlight: i === 555 ? 0 : 3, pendingTokens: i === 555 ? 0 : 4000, prefilling: i === 555 ? 0 : 3 }));
+    for (let i = 0; i < 600; i++)
+      entry.instances.applyReport(
+        reportOf(
+          `i${i}`,
+          {},
+          { inFlight: i === 555 ? 0 : 3, pendingTokens: i === 555 ? 0 : 4000, prefilling: i === 555 ? 0 : 3 },
+        ),
+      );
     entry.tables.apply(tableOf());
     expect(entry.decide().view.id).toBe('i555');
   });
@@ -183,7 +247,9 @@ describe('no skew between what routes and what is learned from', () => {
     const row = rowOf(candidateOf(BUSY));
     const [fromHeader] = decodeReport(encodeReport([BUSY]) as string);
     expect(rowOf(candidateOf(fromHeader as InstanceReport))).toEqual(row);
-    const message = parseBrainMessage(decode(encode({ t: 'state', seq: 1, full: true, reports: [BUSY], gone: [] }), MAX_FRAME_BYTES));
+    const message = parseBrainMessage(
+      decode(encode({ t: 'state', seq: 1, full: true, reports: [BUSY], gone: [] }), MAX_FRAME_BYTES),
+    );
     expect(message.t === 'state' && rowOf(candidateOf(message.reports[0] as InstanceReport))).toEqual(row);
   });
 

@@ -6,7 +6,17 @@ import { reportOf, requestOf } from '../../helpers/reports.ts';
 import { tableOf } from '../../helpers/tables.ts';
 
 function blocks(changes: Partial<BlocksMessage>, add: number[] = [], remove: number[] = []): BlocksMessage {
-  return { t: 'blocks', instance: 'a', incarnation: 1, seq: 0, reset: false, add: packHashes(add), remove: packHashes(remove), tokens: packTokens([]), ...changes };
+  return {
+    t: 'blocks',
+    instance: 'a',
+    incarnation: 1,
+    seq: 0,
+    reset: false,
+    add: packHashes(add),
+    remove: packHashes(remove),
+    tokens: packTokens([]),
+    ...changes,
+  };
 }
 
 test('a report is taken if it is newer, whatever way it came', () => {
@@ -46,10 +56,12 @@ test('the tokens of a delta are those of its blocks', () => {
   const entry = new Entry();
   entry.instances.applyReport(reportOf('a'));
   entry.instances.applyBlocks(blocks({ reset: true, tokens: packTokens([21, 0, 70]) }, [1, 2, 3]));
-  const matched = (...hashes: number[]): number | undefined => entry.take(requestOf(1000), Float64Array.from(hashes)).candidates[0]?.hitTokens;
+  const matched = (...hashes: number[]): number | undefined =>
+    entry.take(requestOf(1000), Float64Array.from(hashes)).candidates[0]?.hitTokens;
   expect([matched(1), matched(1, 2), matched(1, 2, 3), matched(9)]).toEqual([16, 64, 64, 0]);
   // Of 1000 tokens believed, 70 tokens of the first three blocks leave 1000; of 50 believed they correct the estimate.
-  const hitOf = (promptTokens: number, exactTokens: boolean) => entry.take(requestOf(promptTokens, { exactTokens }), Float64Array.of(1, 2, 3)).candidates[0]?.hitTokens;
+  const hitOf = (promptTokens: number, exactTokens: boolean) =>
+    entry.take(requestOf(promptTokens, { exactTokens }), Float64Array.of(1, 2, 3)).candidates[0]?.hitTokens;
   expect([hitOf(1000, false), hitOf(50, false), hitOf(50, true)]).toEqual([64, 64, 48]);
 });
 
@@ -89,7 +101,11 @@ test('an instance that left is forgotten, but the count of requests to it goes o
 
 test('the roster names instances and models before anyone has reported', () => {
   const { instances } = new Entry();
-  instances.applyRoster(tableOf({ roster: [{ instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m', 'lora'], kind: 'k' }] }).roster);
+  instances.applyRoster(
+    tableOf({
+      roster: [{ instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m', 'lora'], kind: 'k' }],
+    }).roster,
+  );
   expect(instances.views.get('a')).toMatchObject({ doorUrl: 'http://127.0.0.1:9', report: undefined });
   expect([...instances.models]).toEqual(['m', 'lora']);
 });

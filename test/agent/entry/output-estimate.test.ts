@@ -6,7 +6,11 @@ import { tableOf } from '../../helpers/tables.ts';
 const JSON_TYPE = { 'content-type': 'application/json' };
 
 function request(body: object, headers: Record<string, string> = {}) {
-  return readRequest('/v1/completions', { ...JSON_TYPE, ...headers }, JSON.stringify({ model: 'm', prompt: 'x', ...body }));
+  return readRequest(
+    '/v1/completions',
+    { ...JSON_TYPE, ...headers },
+    JSON.stringify({ model: 'm', prompt: 'x', ...body }),
+  );
 }
 
 test('starts from the mean of the model in the fleet, then of the fleet', () => {

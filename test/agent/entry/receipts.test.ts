@@ -3,8 +3,23 @@ import { type Receipt, Receipts } from '../../../agent/entry/receipts.ts';
 
 function receipt(attempt: number): Receipt {
   return {
-    atWallMs: 0, path: '/v1/completions', model: 'm', attempt, chosen: 'i', policy: 'learned', reason: 'trusted', propensity: 1, tableVersion: 1,
-    promptTokens: 1, predictedTtftMs: 1, candidates: [], status: 'ok', ending: 'answered', culprit: 'nobody', ttftMs: 1, e2eMs: 2,
+    atWallMs: 0,
+    path: '/v1/completions',
+    model: 'm',
+    attempt,
+    chosen: 'i',
+    policy: 'learned',
+    reason: 'trusted',
+    propensity: 1,
+    tableVersion: 1,
+    promptTokens: 1,
+    predictedTtftMs: 1,
+    candidates: [],
+    status: 'ok',
+    ending: 'answered',
+    culprit: 'nobody',
+    ttftMs: 1,
+    e2eMs: 2,
   };
 }
 

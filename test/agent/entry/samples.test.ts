@@ -27,7 +27,12 @@ test('frames are bounded, numbered, and kept until acknowledged', () => {
   const queue = filled(10_000, MAX_SAMPLES_PER_FRAME + 5);
   const first = queue.take();
   const second = queue.take();
-  expect([first?.batch, first?.samples.length, second?.batch, second?.samples.length]).toEqual([0, MAX_SAMPLES_PER_FRAME, 1, 5]);
+  expect([first?.batch, first?.samples.length, second?.batch, second?.samples.length]).toEqual([
+    0,
+    MAX_SAMPLES_PER_FRAME,
+    1,
+    5,
+  ]);
   expect(queue.take()).toBeUndefined();
   expect(queue.size).toBe(MAX_SAMPLES_PER_FRAME + 5);
   queue.ack(0);
@@ -57,16 +62,43 @@ test('the bound holds with unacknowledged batches too: the oldest of them goes w
 
 test('every sample fits the schema, whatever the request and its outcome: one that does not would have its whole frame refused', () => {
   const zeroLaw = { c0: 0, c1: 0, c2: 0, c3: 0, c4: 0, c5: 0, t0: 0, frontEndMs: 0, samples: 0, residualMs: 0 };
-  const bodies = ['{}', '{"stream":true,"n":1e308,"max_tokens":1e308}', `{"model":"${'m'.repeat(5000)}","prompt":[1,2,3]}`];
+  const bodies = [
+    '{}',
+    '{"stream":true,"n":1e308,"max_tokens":1e308}',
+    `{"model":"${'m'.repeat(5000)}","prompt":[1,2,3]}`,
+  ];
   const entry = new Entry();
-  entry.instances.applyReport(reportOf('a', { law: zeroLaw, models: [], limits: { kvTokens: 0, blockTokens: 0, maxNumSeqs: 0, maxBatchedTokens: 0, maxModelLen: 0 } }));
+  entry.instances.applyReport(
+    reportOf('a', {
+      law: zeroLaw,
+      models: [],
+      limits: { kvTokens: 0, blockTokens: 0, maxNumSeqs: 0, maxBatchedTokens: 0, maxModelLen: 0 },
+    }),
+  );
   const env = { clock: entry.clock, rng: seededRng(1), log: silentLog };
-  const results: [OutcomeStatus, number | undefined][] = [['ok', 200], ['ok', 204], ['failed', 400], ['failed', undefined], ['timeout', 200], ['aborted', undefined]];
-  const end: Pick<AttemptResult, 'ending' | 'begun' | 'error' | 'refusal' | 'restMs' | 'e2eMs'> = { ending: 'answered', begun: true, error: undefined, refusal: undefined, restMs: 0, e2eMs: 12.25 };
+  const results: [OutcomeStatus, number | undefined][] = [
+    ['ok', 200],
+    ['ok', 204],
+    ['failed', 400],
+    ['failed', undefined],
+    ['timeout', 200],
+    ['aborted', undefined],
+  ];
+  const end: Pick<AttemptResult, 'ending' | 'begun' | 'error' | 'refusal' | 'restMs' | 'e2eMs'> = {
+    ending: 'answered',
+    begun: true,
+    error: undefined,
+    refusal: undefined,
+    restMs: 0,
+    e2eMs: 12.25,
+  };
   for (const body of bodies) {
     const client = readRequest('/v1/completions', {}, body);
     for (const [status, httpStatus] of results) {
-      for (const usage of [undefined, { promptTokens: undefined, outputTokens: 7, cachedTokens: 0, engineTtftMs: 1.5 }]) {
+      for (const usage of [
+        undefined,
+        { promptTokens: undefined, outputTokens: 7, cachedTokens: 0, engineTtftMs: 1.5 },
+      ]) {
         const observed = { ttftMs: 3.5, lastTokenMs: 3.5, tokens: 1, usage, inBandError: false };
         const decision = entry.decide(requestOf(client.prompt.length / 3.7, { model: undefined }));
         const sample = makeSample(env, client, decision, { ...end, httpStatus, observed }, status);
@@ -84,6 +116,21 @@ test('time per token is over the tokens after the first, of each sequence', () =
   const client = readRequest('/v1/completions', {}, '{"stream":true,"prompt":"x","n":2}');
   const usage = { promptTokens: 10, outputTokens: 42, cachedTokens: 0, engineTtftMs: undefined };
   const observed = { ttftMs: 100, lastTokenMs: 500, tokens: 42, usage, inBandError: false };
-  const sample = makeSample(env, client, entry.decide(), { ending: 'answered', httpStatus: 200, begun: true, error: undefined, refusal: undefined, restMs: 0, observed, e2eMs: 510 }, 'ok');
+  const sample = makeSample(
+    env,
+    client,
+    entry.decide(),
+    {
+      ending: 'answered',
+      httpStatus: 200,
+      begun: true,
+      error: undefined,
+      refusal: undefined,
+      restMs: 0,
+      observed,
+      e2eMs: 510,
+    },
+    'ok',
+  );
   expect(sample.outcome).toMatchObject({ status: 'ok', ttftMs: 100, tpotMs: 20, e2eMs: 510, outputTokens: 42 });
 });

@@ -3,7 +3,13 @@ import { Watchdog } from '../../../agent/entry/watchdog.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
 function watched(deadlineMs: number) {
-  return { deadlineMs, fired: 0, onTimeout() { this.fired += 1; } };
+  return {
+    deadlineMs,
+    fired: 0,
+    onTimeout() {
+      this.fired += 1;
+    },
+  };
 }
 
 test('fires once, within one sweep after the deadline, never before it', () => {
@@ -40,7 +46,13 @@ test('one may add or remove others when it fires; after close nothing fires', ()
   const watchdog = new Watchdog(clock);
   const second = watched(100);
   const late = watched(200);
-  watchdog.add({ deadlineMs: 100, onTimeout: () => { watchdog.remove(second); watchdog.add(late); } });
+  watchdog.add({
+    deadlineMs: 100,
+    onTimeout: () => {
+      watchdog.remove(second);
+      watchdog.add(late);
+    },
+  });
   watchdog.add(second);
   clock.advance(100);
   watchdog.close();

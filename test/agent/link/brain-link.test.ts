@@ -7,7 +7,12 @@ import { BrainLink } from '../../../agent/link/brain-link.ts';
 import { SampleQueue } from '../../../agent/entry/samples.ts';
 import { decode, encode } from '../../../shared/codec.ts';
 import { seededRng } from '../../../shared/env.ts';
-import { type AgentMessage, type BlocksMessage, MAX_FRAME_BYTES, MAX_HASHES_PER_FRAME } from '../../../shared/protocol.ts';
+import {
+  type AgentMessage,
+  type BlocksMessage,
+  MAX_FRAME_BYTES,
+  MAX_HASHES_PER_FRAME,
+} from '../../../shared/protocol.ts';
 import { logSpy } from '../../helpers/log-spy.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
@@ -32,7 +37,14 @@ beforeEach(async () => {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   url = `ws://127.0.0.1:${(server.address() as AddressInfo).port}`;
   const hello = { agent: 'a', epoch: 1, credential: 'c'.repeat(32), version: '0', doorUrl: 'http://a' };
-  link = new BrainLink({ url, token: 'wrong', hello, env: { clock, rng: seededRng(1), log: spy.log }, samples: new SampleQueue(10), onMessage: () => undefined });
+  link = new BrainLink({
+    url,
+    token: 'wrong',
+    hello,
+    env: { clock, rng: seededRng(1), log: spy.log },
+    samples: new SampleQueue(10),
+    onMessage: () => undefined,
+  });
 });
 
 afterEach(async () => {
@@ -48,7 +60,12 @@ async function until(done: () => boolean): Promise<void> {
 
 test('a failure is said once with its remedy, and again only when it changes', async () => {
   await until(() => upgrades >= 4);
-  expect(spy.lines).toMatchObject([{ level: 40, msg: 'no link to the brain: the brain refuses the fleet token (HTTP 401); agent and brain must have the same `token`' }]);
+  expect(spy.lines).toMatchObject([
+    {
+      level: 40,
+      msg: 'no link to the brain: the brain refuses the fleet token (HTTP 401); agent and brain must have the same `token`',
+    },
+  ]);
   answer = '503 Service Unavailable';
   await until(() => link.lastError.includes('server response: 503'));
   await new Promise((resolve) => server.close(resolve));
@@ -57,7 +74,9 @@ test('a failure is said once with its remedy, and again only when it changes', a
   // A port may read 401, too. A connection that is under way as the server closes may break in a way of its own.
   const said = (text: string): string[] => spy.lines.map(({ msg }) => msg).filter((msg) => msg.includes(text));
   for (const text of ['(HTTP 401)', 'server response: 503', 'connection refused']) expect(said(text)).toHaveLength(1);
-  expect(said('connection refused')[0]).toContain(`nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`);
+  expect(said('connection refused')[0]).toContain(
+    `nothing listens at ${url} (connection refused); start the brain there or correct agent.brainUrl`,
+  );
 });
 
 test('while the brain does not read, deltas are left out at some point, and the whole view is asked for once it reads again', async () => {
@@ -69,7 +88,8 @@ test('while the brain does not read, deltas are left out at some point, and the 
     peer = socket;
     socket.on('message', (data: Buffer) => {
       const message = decode(data, MAX_FRAME_BYTES) as AgentMessage;
-      if (message.t === 'hello') socket.send(encode({ t: 'welcome', protocol: 2, brainEpoch: 1, salt: 'a'.repeat(64), table: null }));
+      if (message.t === 'hello')
+        socket.send(encode({ t: 'welcome', protocol: 2, brainEpoch: 1, salt: 'a'.repeat(64), table: null }));
       if (message.t === 'blocks') heard.push(message);
     });
   });
@@ -77,12 +97,23 @@ test('while the brain does not read, deltas are left out at some point, and the 
   const hello = { agent: 'a', epoch: 1, credential: 'c'.repeat(32), version: '0', doorUrl: 'http://a' };
   const brainUrl = `ws://127.0.0.1:${(brain.address() as AddressInfo).port}`;
   const full = new BrainLink({
-    url: brainUrl, token: 't', hello, env: { clock, rng: seededRng(1), log: spy.log }, samples: new SampleQueue(10),
+    url: brainUrl,
+    token: 't',
+    hello,
+    env: { clock, rng: seededRng(1), log: spy.log },
+    samples: new SampleQueue(10),
     onMessage: (message) => void (message.t === 'resend-blocks' && asked.push(message.instance)),
   });
   while (!full.connected) await clock.advanceWithIo(50, 10);
   const delta = (seq: number, reset = false): BlocksMessage => ({
-    t: 'blocks', instance: 'i', incarnation: 1, seq, reset, add: new Uint8Array(8 * MAX_HASHES_PER_FRAME), remove: new Uint8Array(0), tokens: new Uint8Array(0),
+    t: 'blocks',
+    instance: 'i',
+    incarnation: 1,
+    seq,
+    reset,
+    add: new Uint8Array(8 * MAX_HASHES_PER_FRAME),
+    remove: new Uint8Array(0),
+    tokens: new Uint8Array(0),
   });
   peer?.pause();
   const sent = 100;
@@ -102,7 +133,10 @@ test('while the brain does not read, deltas are left out at some point, and the 
   full.sendBlocks(delta(sent + 1, true));
   full.sendBlocks(delta(sent + 2));
   while (heard.at(-1)?.seq !== sent + 2) await clock.advanceWithIo(50, 10);
-  expect(heard.slice(-2).map(({ seq, reset }) => [seq, reset])).toEqual([[sent + 1, true], [sent + 2, false]]);
+  expect(heard.slice(-2).map(({ seq, reset }) => [seq, reset])).toEqual([
+    [sent + 1, true],
+    [sent + 2, false],
+  ]);
   full.close();
   for (const client of brain.clients) client.terminate();
   brain.close();

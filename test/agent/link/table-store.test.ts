@@ -51,7 +51,13 @@ test('a corrupt file, wherever the damage, is ignored and said', () => {
     writeFileSync(path, bad);
     expect(store.load()).toBeUndefined();
   }
-  for (const bytes of [Buffer.alloc(0), whole.subarray(0, 10), whole.subarray(0, -1), Buffer.from('not a table'), Buffer.alloc(9 << 20)]) {
+  for (const bytes of [
+    Buffer.alloc(0),
+    whole.subarray(0, 10),
+    whole.subarray(0, -1),
+    Buffer.from('not a table'),
+    Buffer.alloc(9 << 20),
+  ]) {
     writeFileSync(path, bytes);
     lines.length = 0;
     expect(store.load()).toBeUndefined();
@@ -67,14 +73,17 @@ test('the credential stays, and each boot has a higher epoch even if the wall cl
   expect(second).toEqual({ credential: 'c'.repeat(32), epoch: 2_000_001 });
 });
 
-test.each(['', '{"credential":', '{}', '{"credential":"short","epoch":1}', 'null'])('a damaged identity file stops the start and stays as it is: %s', (text) => {
-  const path = join(dir, 'identity.json');
-  writeFileSync(path, text);
-  const boot = (): unknown => new TableStore(dir, logSpy().log).boot(new VirtualClock(5), () => 'e'.repeat(32));
-  expect(codeOf(boot)).toBe('CONFIG_INVALID');
-  expect(boot).toThrow(`${path}: it is damaged; restore it, or delete it and choose another agent.id`);
-  expect(readFileSync(path, 'utf8')).toBe(text);
-});
+test.each(['', '{"credential":', '{}', '{"credential":"short","epoch":1}', 'null'])(
+  'a damaged identity file stops the start and stays as it is: %s',
+  (text) => {
+    const path = join(dir, 'identity.json');
+    writeFileSync(path, text);
+    const boot = (): unknown => new TableStore(dir, logSpy().log).boot(new VirtualClock(5), () => 'e'.repeat(32));
+    expect(codeOf(boot)).toBe('CONFIG_INVALID');
+    expect(boot).toThrow(`${path}: it is damaged; restore it, or delete it and choose another agent.id`);
+    expect(readFileSync(path, 'utf8')).toBe(text);
+  },
+);
 
 test('an identity that cannot be read is not taken for none', () => {
   mkdirSync(join(dir, 'identity.json'));

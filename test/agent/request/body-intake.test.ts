@@ -70,7 +70,8 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 const taken = (at: number): TakenRequest => results[at] as TakenRequest;
-const errorOf = (client: RawClient) => (client.json as { error: { type: string; message: string; code: number } }).error;
+const errorOf = (client: RawClient) =>
+  (client.json as { error: { type: string; message: string; code: number } }).error;
 
 test('a body is read as it comes and counted until its request is over', async () => {
   const body = `{"model":"m","prompt":"${'x'.repeat(200_000)}"}`;
@@ -98,7 +99,10 @@ describe('size', () => {
   test('a stated length over the limit is refused before a byte is read', async () => {
     const client = open(LIMITS.bodyLimitBytes + 1, '');
     await until(() => client.received.includes('}}'));
-    expect(errorOf(client)).toMatchObject({ code: 413, message: expect.stringContaining('agent.bodyLimitBytes') as string });
+    expect(errorOf(client)).toMatchObject({
+      code: 413,
+      message: expect.stringContaining('agent.bodyLimitBytes') as string,
+    });
     // The client may go on for a while, or it would never see the answer.
     expect(client.closed).toBe(false);
     client.socket.write(Buffer.alloc(300_000));
@@ -111,7 +115,8 @@ describe('size', () => {
     const client = new RawClient(url);
     clients.push(client);
     client.socket.write(`POST ${PATH} HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n`);
-    for (let sent = 0; sent < 1_100_000; sent += 65_536) client.socket.write(Buffer.concat([Buffer.from('10000\r\n'), Buffer.alloc(65_536, 32), Buffer.from('\r\n')]));
+    for (let sent = 0; sent < 1_100_000; sent += 65_536)
+      client.socket.write(Buffer.concat([Buffer.from('10000\r\n'), Buffer.alloc(65_536, 32), Buffer.from('\r\n')]));
     await until(() => client.received.includes('}}'));
     expect(client.status).toBe(413);
     expect(intake.heldBytes).toBe(0);
@@ -135,7 +140,10 @@ describe('time', () => {
     expect(results).toEqual([]);
     clock.advance(200);
     await until(() => client.received.includes('}}'));
-    expect(errorOf(client)).toMatchObject({ code: 408, message: expect.stringContaining('agent.bodyTimeoutMs') as string });
+    expect(errorOf(client)).toMatchObject({
+      code: 408,
+      message: expect.stringContaining('agent.bodyTimeoutMs') as string,
+    });
     clock.advance(1000);
     await until(() => client.closed);
     expect(intake.heldBytes).toBe(0);
@@ -180,7 +188,10 @@ describe('memory', () => {
     await until(() => results.length === 1);
     const refused = open(body.length, '');
     await until(() => refused.received.includes('}}'));
-    expect(errorOf(refused)).toMatchObject({ code: 503, message: expect.stringContaining('agent.bodyBudgetBytes') as string });
+    expect(errorOf(refused)).toMatchObject({
+      code: 503,
+      message: expect.stringContaining('agent.bodyBudgetBytes') as string,
+    });
     expect(refused.received).toMatch(/retry-after: 1/i);
     taken(0).release();
     open(body.length, body);
@@ -194,7 +205,9 @@ describe('memory', () => {
     await until(() => intake.heldBytes >= 20);
     for (const client of both) client.socket.write(body.subarray(10));
     await until(() => results.length === 2);
-    expect(results.map((result) => (result && 'status' in result ? result.status : 200)).toSorted()).toEqual([200, 503]);
+    expect(results.map((result) => (result && 'status' in result ? result.status : 200)).toSorted()).toEqual([
+      200, 503,
+    ]);
   });
 
   test('the prompt that is read out of a body counts, too', async () => {

@@ -8,8 +8,40 @@ import { below, pick } from '../../helpers/random.ts';
 import { readPieces } from '../../helpers/read-request.ts';
 
 const CHAT = '/v1/chat/completions';
-const TEXTS = ['', 'Hi', 'a "quoted" word', 'back\\slash', 'ü👋', 'two\nlines\t', '{"model":"no"}', ',:}]{[', '\\"', 'x'.repeat(70), '\u2028', 'é\u0000'];
-const FIELDS = ['model', 'stream', 'stream_options', 'max_tokens', 'n', 'cache_salt', 'priority', 'messages', 'prompt', 'input', 'tools', 'system', 'instructions', 'metadata', 'ü', '', 'a"b', '{'];
+const TEXTS = [
+  '',
+  'Hi',
+  'a "quoted" word',
+  'back\\slash',
+  'ü👋',
+  'two\nlines\t',
+  '{"model":"no"}',
+  ',:}]{[',
+  '\\"',
+  'x'.repeat(70),
+  '\u2028',
+  'é\u0000',
+];
+const FIELDS = [
+  'model',
+  'stream',
+  'stream_options',
+  'max_tokens',
+  'n',
+  'cache_salt',
+  'priority',
+  'messages',
+  'prompt',
+  'input',
+  'tools',
+  'system',
+  'instructions',
+  'metadata',
+  'ü',
+  '',
+  'a"b',
+  '{',
+];
 const MEMBERS = ['role', 'content', 'tool_calls', 'name', 'text', 'type', 'image_url', 'a\\b'];
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -31,7 +63,12 @@ class Text {
   string(value: string): string {
     const inner = [...value].map((char) => {
       if (char === '"' || char === '\\' || char < ' ') return JSON.stringify(char).slice(1, -1);
-      return this.escapes && this.rng() < 0.15 ? [...char].flatMap((one) => one.split('')).map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`).join('') : char;
+      return this.escapes && this.rng() < 0.15
+        ? [...char]
+            .flatMap((one) => one.split(''))
+            .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+            .join('')
+        : char;
     });
     return `"${inner.join('')}"`;
   }
@@ -39,7 +76,9 @@ class Text {
   of(value: Json): string {
     if (typeof value === 'string') return this.string(value);
     if (typeof value !== 'object' || value === null) return JSON.stringify(value);
-    const list = Array.isArray(value) ? value.map((one) => this.of(one)) : Object.entries(value).map(([key, one]) => this.member(key, one));
+    const list = Array.isArray(value)
+      ? value.map((one) => this.of(one))
+      : Object.entries(value).map(([key, one]) => this.member(key, one));
     const inner = list.map((one) => this.space() + one + this.space()).join(',') || this.space();
     return Array.isArray(value) ? `[${inner}]` : `{${inner}}`;
   }
@@ -53,7 +92,10 @@ function randomJson(rng: Rng, depth: number, keys: readonly string[] = MEMBERS):
   const kind = below(rng, depth > 0 ? 9 : 5);
   if (kind <= 2) return pick(rng, TEXTS);
   if (kind <= 4) return pick<Json>(rng, [null, true, false, 0, 7, 123_456, -0.5, 1e21]);
-  if (kind <= 6) return Object.fromEntries(Array.from({ length: below(rng, 4) }, () => [pick(rng, keys), randomJson(rng, depth - 1)]));
+  if (kind <= 6)
+    return Object.fromEntries(
+      Array.from({ length: below(rng, 4) }, () => [pick(rng, keys), randomJson(rng, depth - 1)]),
+    );
   return Array.from({ length: below(rng, 4) }, () => randomJson(rng, depth - 1));
 }
 
@@ -61,15 +103,27 @@ function randomJson(rng: Rng, depth: number, keys: readonly string[] = MEMBERS):
 function randomValue(rng: Rng, field: string): Json {
   const list = <T>(make: () => T): T[] => Array.from({ length: below(rng, 4) }, make);
   const ids = (): number[] => list(() => below(rng, 200_000));
-  const part = (): Json => pick<Json>(rng, [{ type: 'text', text: pick(rng, TEXTS) }, { type: 'image_url', image_url: { url: 'A'.repeat(below(rng, 600)) } }, randomJson(rng, 2)]);
+  const part = (): Json =>
+    pick<Json>(rng, [
+      { type: 'text', text: pick(rng, TEXTS) },
+      { type: 'image_url', image_url: { url: 'A'.repeat(below(rng, 600)) } },
+      randomJson(rng, 2),
+    ]);
   const content = (): Json => pick<Json>(rng, [pick(rng, TEXTS), list(part), null, randomJson(rng, 2)]);
-  const message = (): Json => pick<Json>(rng, [{ role: pick(rng, ['user', 'assistant', '']), content: content() }, { content: content(), role: 'user', tool_calls: randomJson(rng, 2) }, randomJson(rng, 2)]);
+  const message = (): Json =>
+    pick<Json>(rng, [
+      { role: pick(rng, ['user', 'assistant', '']), content: content() },
+      { content: content(), role: 'user', tool_calls: randomJson(rng, 2) },
+      randomJson(rng, 2),
+    ]);
   if (rng() < 0.15) return randomJson(rng, 3);
   if (field === 'messages') return list(message);
   if (field === 'system' || field === 'instructions') return content();
-  if (field === 'prompt' || field === 'input') return pick<Json>(rng, [pick(rng, TEXTS), ids(), list(() => pick(rng, TEXTS)), list(ids), list(message), null]);
+  if (field === 'prompt' || field === 'input')
+    return pick<Json>(rng, [pick(rng, TEXTS), ids(), list(() => pick(rng, TEXTS)), list(ids), list(message), null]);
   if (field === 'stream') return true;
-  if (field === 'stream_options') return pick<Json>(rng, [null, {}, { include_usage: rng() < 0.5 }, { continuous_usage_stats: true }]);
+  if (field === 'stream_options')
+    return pick<Json>(rng, [null, {}, { include_usage: rng() < 0.5 }, { continuous_usage_stats: true }]);
   return randomJson(rng, 3);
 }
 
@@ -97,11 +151,17 @@ function promptOf(json: Record<string, unknown>): { prompt: Buffer; promptIsToke
   if (!messages) return none;
   const parts: string[] = [];
   if (json['tools'] !== undefined) parts.push(jsonOf(json['tools']));
-  for (const key of ['system', 'instructions']) if (json[key] !== undefined) parts.push('\u0001system\u0002', textOf(json[key]));
+  for (const key of ['system', 'instructions'])
+    if (json[key] !== undefined) parts.push('\u0001system\u0002', textOf(json[key]));
   for (const message of messages) {
     if (!isObject(message)) continue;
     const role = message['role'];
-    parts.push('\u0001', typeof role === 'object' && role !== null ? jsonOf(role) : String(role), '\u0002', textOf(message['content']));
+    parts.push(
+      '\u0001',
+      typeof role === 'object' && role !== null ? jsonOf(role) : String(role),
+      '\u0002',
+      textOf(message['content']),
+    );
     if (message['tool_calls'] !== undefined) parts.push(jsonOf(message['tool_calls']));
   }
   return { ...none, prompt: Buffer.from(parts.join('')) };
@@ -110,7 +170,9 @@ function promptOf(json: Record<string, unknown>): { prompt: Buffer; promptIsToke
 function textOf(content: unknown): string {
   if (typeof content === 'string') return content;
   if (!Array.isArray(content)) return content === undefined || content === null ? '' : jsonOf(content);
-  return content.map((part: unknown) => (isObject(part) && typeof part['text'] === 'string' ? part['text'] : digest(jsonOf(part)))).join('');
+  return content
+    .map((part: unknown) => (isObject(part) && typeof part['text'] === 'string' ? part['text'] : digest(jsonOf(part))))
+    .join('');
 }
 
 function digest(json: string): string {
@@ -118,7 +180,11 @@ function digest(json: string): string {
 }
 
 function isTokens(value: unknown): value is number[] {
-  return Array.isArray(value) && typeof value[0] === 'number' && value.every((one) => typeof one === 'number' && Number.isInteger(one) && one >= 0 && one < 2 ** 32);
+  return (
+    Array.isArray(value) &&
+    typeof value[0] === 'number' &&
+    value.every((one) => typeof one === 'number' && Number.isInteger(one) && one >= 0 && one < 2 ** 32)
+  );
 }
 
 /** Lists that begin as token ids and are none: what is read of them is the engine's to refuse. */
@@ -138,7 +204,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 function pieces(rng: Rng, body: Buffer): Buffer[] {
   const out: Buffer[] = [];
   const most = pick(rng, [1, 3, 20, 500]);
-  for (let at = 0; at < body.length; ) {
+  for (let at = 0; at < body.length;) {
     const size = 1 + below(rng, most);
     out.push(body.subarray(at, at + size));
     at += size;
@@ -165,7 +231,10 @@ describe('random bodies', () => {
       const { batch, ...expected } = promptOf(json);
       if (escapes && takenOver > before) continue;
       compared += 1;
-      expect({ prompt: request.prompt.toString('latin1'), promptIsTokens: request.promptIsTokens }, body).toEqual({ ...expected, prompt: expected.prompt.toString('latin1') });
+      expect({ prompt: request.prompt.toString('latin1'), promptIsTokens: request.promptIsTokens }, body).toEqual({
+        ...expected,
+        prompt: expected.prompt.toString('latin1'),
+      });
       expect(request.promptBytes, body).toBe(expected.prompt.length);
       expect(request.model, body).toBe(typeof json['model'] === 'string' ? json['model'] : undefined);
       if (json['n'] === undefined) expect(request.sequences, body).toBe(batch);
@@ -177,12 +246,20 @@ describe('random bodies', () => {
 
   function expectUsage(request: ClientRequest, body: string, json: Record<string, unknown>): void {
     const options = json['stream_options'];
-    const sent = JSON.parse(Buffer.concat(spliced(request.body, request.usageSplice)).toString()) as Record<string, unknown>;
+    const sent = JSON.parse(Buffer.concat(spliced(request.body, request.usageSplice)).toString()) as Record<
+      string,
+      unknown
+    >;
     const asked = isObject(options) && (options['include_usage'] === true || options['include_usage'] === 1);
-    const wanted = json['stream'] === true && !asked && (options === undefined || options === null || isObject(options));
+    const wanted =
+      json['stream'] === true && !asked && (options === undefined || options === null || isObject(options));
     if (!wanted) return expect(sent, body).toEqual(json);
-    const continuous = isObject(options) && 'continuous_usage_stats' in options ? { continuous_usage_stats: false } : {};
-    expect(sent, body).toEqual({ ...json, stream_options: { ...(isObject(options) ? options : {}), ...continuous, include_usage: true } });
+    const continuous =
+      isObject(options) && 'continuous_usage_stats' in options ? { continuous_usage_stats: false } : {};
+    expect(sent, body).toEqual({
+      ...json,
+      stream_options: { ...(isObject(options) ? options : {}), ...continuous, include_usage: true },
+    });
   }
 
   /** A door reads no further than the entry says, and comes to the same. */
@@ -200,18 +277,28 @@ describe('random bodies', () => {
       const text = new Text(rng, true);
       const bytes = Buffer.from(text.of(Object.fromEntries(FIELDS.map((key) => [key, randomValue(rng, key)]))));
       const body = bytes.subarray(0, below(rng, bytes.length));
-      for (let i = below(rng, 4); i > 0; i--) body[below(rng, Math.max(1, body.length))] = pick(rng, [...Buffer.from('{}[]",:\\u0 ')]);
+      for (let i = below(rng, 4); i > 0; i--)
+        body[below(rng, Math.max(1, body.length))] = pick(rng, [...Buffer.from('{}[]",:\\u0 ')]);
       expect(() => readPieces(CHAT, {}, pieces(rng, body))).not.toThrow();
     }
   });
 });
 
 test('halves of surrogate pairs become what UTF-8 has for them', () => {
-  for (const text of ['"\\ud83d"', '"\\ude00"', '"\\ud83d\\ud83d\\ude00"', '"\\ud83dx"', '"\\ud83d\\n"', '"\\ud83d\\u0041"']) {
+  for (const text of [
+    '"\\ud83d"',
+    '"\\ude00"',
+    '"\\ud83d\\ud83d\\ude00"',
+    '"\\ud83dx"',
+    '"\\ud83d\\n"',
+    '"\\ud83d\\u0041"',
+  ]) {
     const expected = Buffer.from(JSON.parse(text) as string).toString('hex');
     for (const size of [1, 2, 100]) {
       const body = Buffer.from(`{"prompt":${text}}`);
-      const cut = Array.from({ length: Math.ceil(body.length / size) }, (_, i) => body.subarray(i * size, (i + 1) * size));
+      const cut = Array.from({ length: Math.ceil(body.length / size) }, (_, i) =>
+        body.subarray(i * size, (i + 1) * size),
+      );
       expect(readPieces('/v1/completions', {}, cut).prompt.toString('hex')).toBe(expected);
     }
   }
@@ -227,13 +314,22 @@ describe('hostile bodies', () => {
   test.each([
     ['messages of nothing', `{"messages":[${'{},'.repeat(UNITS)}{}],"model":"m"}`],
     ['messages that are none', `{"messages":[${'[],'.repeat(UNITS)}7],"model":"m"}`],
-    ['a picture in base64', `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"${long}"}}]}],"model":"m"}`],
+    [
+      'a picture in base64',
+      `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"${long}"}}]}],"model":"m"}`,
+    ],
     ['deep arrays', `{"messages":${'['.repeat(UNITS)}${']'.repeat(UNITS)},"model":"m"}`],
-    ['deep objects in a message', `{"messages":[{"content":${'{"content":'.repeat(UNITS)}0${'}'.repeat(UNITS)}}],"model":"m"}`],
+    [
+      'deep objects in a message',
+      `{"messages":[{"content":${'{"content":'.repeat(UNITS)}0${'}'.repeat(UNITS)}}],"model":"m"}`,
+    ],
     ['one long string', `{"prompt":"${long}","model":"m"}`],
     ['a long role', `{"messages":[{"role":"${long}","content":"${long}","tool_calls":"${long}"}],"model":"m"}`],
     ['long values of fields', `{"user":"${long}","cache_salt":"${long}","stream_options":"${long}","model":"m"}`],
-    ['escapes everywhere', `{"messages":[{"content":"${'\\n\\u00fc\\"\\\\'.repeat(UNITS)}"}],"x":"${'\\\\\\"'.repeat(UNITS)}","model":"m"}`],
+    [
+      'escapes everywhere',
+      `{"messages":[{"content":"${'\\n\\u00fc\\"\\\\'.repeat(UNITS)}"}],"x":"${'\\\\\\"'.repeat(UNITS)}","model":"m"}`,
+    ],
     ['numbers as a prompt', `{"prompt":[${'1,'.repeat(1_000_000)}2],"model":"m"}`],
     ['prompts of one number', `{"prompt":[${'[1],'.repeat(UNITS)}[2]],"model":"m"}`],
     ['keys', `{${'"a":1,'.repeat(UNITS)}"model":"m"}`],
@@ -258,7 +354,9 @@ describe('hostile bodies', () => {
   test('a prompt beyond what is fingerprinted is counted, and a door need not read it', () => {
     const ids = readPieces('/v1/completions', {}, [Buffer.from(`{"prompt":[${'1,'.repeat(1_999_999)}2],"model":"m"}`)]);
     expect(ids).toMatchObject({ promptIsTokens: true, promptBytes: 8_000_000, promptEnd: 11 + MAX_PROMPT_BYTES / 2 });
-    const chat = readPieces(CHAT, {}, [Buffer.from(`{"messages":[${`{"role":"user","content":"${'a'.repeat(1000)}"},`.repeat(3000)}{}]}`)]);
+    const chat = readPieces(CHAT, {}, [
+      Buffer.from(`{"messages":[${`{"role":"user","content":"${'a'.repeat(1000)}"},`.repeat(3000)}{}]}`),
+    ]);
     expect(chat.prompt.length).toBe(MAX_PROMPT_BYTES);
     expect(chat.promptBytes).toBeGreaterThan(3_000_000);
     expect(chat.promptEnd).toBeLessThan(2_300_000);

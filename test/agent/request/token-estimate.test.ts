@@ -5,7 +5,7 @@ import { tableOf } from '../../helpers/tables.ts';
 
 const request = (body: object) => readRequest('/v1/completions', {}, JSON.stringify(body));
 
-test('starts from four bytes a token, then the fleet\'s figure, then its own', () => {
+test("starts from four bytes a token, then the fleet's figure, then its own", () => {
   const tokens = new TokenEstimate();
   expect(tokens.bytesPerToken('m')).toBe(4);
   tokens.applyTable(tableOf({ bytesPerToken: { m: 5 } }));

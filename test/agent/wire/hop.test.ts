@@ -13,7 +13,17 @@ test.each([true, false])('what was signed is read back, watched %s', (watched) =
 test('a hop of another fleet, or none at all, is refused', () => {
   const header = signHop(HOP, TOKEN);
   expect(openHop(header, `${TOKEN}x`)).toBeUndefined();
-  for (const text of ['', ',', ',,,,', 'gpu-1:8000,agent-a,1,2', 'x'.repeat(10_000), `${header},`, ` ${header}`, `${header}, ${header}`]) expect(openHop(text, TOKEN)).toBeUndefined();
+  for (const text of [
+    '',
+    ',',
+    ',,,,',
+    'gpu-1:8000,agent-a,1,2',
+    'x'.repeat(10_000),
+    `${header},`,
+    ` ${header}`,
+    `${header}, ${header}`,
+  ])
+    expect(openHop(text, TOKEN)).toBeUndefined();
 });
 
 test('no truncation and no single changed character passes', () => {

@@ -18,7 +18,12 @@ test('a report survives the header to the last digit', () => {
 });
 
 test('a report that is too large for a header is not sent in one', () => {
-  const seen = Array.from({ length: 256 }, (_, i) => ({ entry: `entry-number-${i}-${'x'.repeat(40)}`, epoch: i, upTo: i, later: 0 }));
+  const seen = Array.from({ length: 256 }, (_, i) => ({
+    entry: `entry-number-${i}-${'x'.repeat(40)}`,
+    epoch: i,
+    upTo: i,
+    later: 0,
+  }));
   expect(encodeReport([{ ...REPORT, seen }])).toBeUndefined();
 });
 
@@ -28,9 +33,21 @@ test('a bad one is none, and never throws', () => {
   for (const bad of ['', '????', text.slice(0, -8), 'A'.repeat(5000)]) expect(decodeReport(bad)).toEqual([]);
   for (let i = 0; i < 2000; i++) {
     const at = below(rng, text.length);
-    for (const report of decodeReport(text.slice(0, at) + String.fromCharCode(43 + below(rng, 80)) + text.slice(at + 1))) expect(Number.isFinite(report.ledger.pendingTokens)).toBe(true);
+    for (const report of decodeReport(
+      text.slice(0, at) + String.fromCharCode(43 + below(rng, 80)) + text.slice(at + 1),
+    ))
+      expect(Number.isFinite(report.ledger.pendingTokens)).toBe(true);
   }
-  for (const value of [null, 7, {}, [null], [{ ...REPORT, ageMs: Number.NaN }], [{ ...REPORT, doorUrl: 'x' }], [{ ...REPORT, health: 'fine' }], Array.from({ length: 300 }, () => REPORT)]) {
+  for (const value of [
+    null,
+    7,
+    {},
+    [null],
+    [{ ...REPORT, ageMs: Number.NaN }],
+    [{ ...REPORT, doorUrl: 'x' }],
+    [{ ...REPORT, health: 'fine' }],
+    Array.from({ length: 300 }, () => REPORT),
+  ]) {
     expect(openReports(encode(value))).toEqual([]);
   }
 });

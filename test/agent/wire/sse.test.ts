@@ -1,9 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import { classifyEvent, EventCutter, readUsage } from '../../../agent/wire/sse.ts';
 
-const ROLE = 'data: {"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n';
+const ROLE =
+  'data: {"id":"a","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n';
 const TOKEN = 'data: {"id":"a","choices":[{"index":0,"delta":{"content":"Grüße 👋 \\n\\n"},"finish_reason":null}]}\n\n';
-const USAGE = 'data: {"id":"a","choices":[],"usage":{"prompt_tokens":19,"total_tokens":21,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":16}},"metrics":{"time_to_first_token_ms":12.5,"queue_time_ms":2.5}}\n\n';
+const USAGE =
+  'data: {"id":"a","choices":[],"usage":{"prompt_tokens":19,"total_tokens":21,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":16}},"metrics":{"time_to_first_token_ms":12.5,"queue_time_ms":2.5}}\n\n';
 const DONE = 'data: [DONE]\n\n';
 
 /** Of vLLM 0.29, as they came, but for what the second one says of the request. */
@@ -39,7 +41,8 @@ describe.each([
   });
 
   test('finds them byte by byte, and several in one chunk', () => {
-    for (const size of [1, 2, 3, stream.length]) expect(eventsOf(new EventCutter(), inChunks(stream, size))).toEqual(expected);
+    for (const size of [1, 2, 3, stream.length])
+      expect(eventsOf(new EventCutter(), inChunks(stream, size))).toEqual(expected);
   });
 
   test('knows their kinds', () => {
@@ -88,12 +91,24 @@ describe('classifyEvent', () => {
     ['error', 'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"died"}}\n\n'],
     // Text that quotes the markers is escaped inside JSON, so it is a token all the same.
     ['token', 'data: {"choices":[{"delta":{"content":"\\"choices\\":[] \\"usage\\":{ data: [DONE]"}}]}\n\n'],
-    ['token', 'data: {"id":"a","choices":[{"text":"x","index":0}],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n'],
-    ['frame', 'event: message_start\ndata: {"type":"message_start","message":{"role":"assistant","content":[],"usage":{"input_tokens":156,"output_tokens":0}}}\n\n'],
+    [
+      'token',
+      'data: {"id":"a","choices":[{"text":"x","index":0}],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n',
+    ],
+    [
+      'frame',
+      'event: message_start\ndata: {"type":"message_start","message":{"role":"assistant","content":[],"usage":{"input_tokens":156,"output_tokens":0}}}\n\n',
+    ],
     ['usage', MESSAGE_DELTA],
     ['done', 'event: message_stop\ndata: {"type":"message_stop"}\n\n'],
-    ['frame', 'event: response.created\ndata: {"response":{"id":"resp_1","usage":null},"sequence_number":0,"type":"response.created"}\n\n'],
-    ['token', 'event: response.output_text.delta\ndata: {"content_index":0,"delta":"lo","type":"response.output_text.delta"}\n\n'],
+    [
+      'frame',
+      'event: response.created\ndata: {"response":{"id":"resp_1","usage":null},"sequence_number":0,"type":"response.created"}\n\n',
+    ],
+    [
+      'token',
+      'event: response.output_text.delta\ndata: {"content_index":0,"delta":"lo","type":"response.output_text.delta"}\n\n',
+    ],
     ['frame', 'event: response.output_text.done\ndata: {"text":"lo","type":"response.output_text.done"}\n\n'],
     ['usage', RESPONSE_COMPLETED],
     ['error', 'event: response.failed\ndata: {"response":{"error":{"message":"died"}},"type":"response.failed"}\n\n'],
@@ -107,30 +122,70 @@ describe('classifyEvent', () => {
 describe('readUsage', () => {
   test('reads events, whole answers and the names of the Messages API', () => {
     expect(readUsage(USAGE)).toEqual({ promptTokens: 19, outputTokens: 2, cachedTokens: 16, engineTtftMs: 15 });
-    expect(readUsage('{"usage":{"input_tokens":5,"output_tokens":6}}')).toEqual({ promptTokens: 5, outputTokens: 6, cachedTokens: undefined, engineTtftMs: undefined });
+    expect(readUsage('{"usage":{"input_tokens":5,"output_tokens":6}}')).toEqual({
+      promptTokens: 5,
+      outputTokens: 6,
+      cachedTokens: undefined,
+      engineTtftMs: undefined,
+    });
     expect(readUsage('{"usage":{"prompt_tokens":5,"prompt_tokens_details":null}}')?.cachedTokens).toBeUndefined();
   });
 
   test('the prompt of the Messages API is the sum of what was cached, what is now, and the rest', () => {
-    expect(readUsage(MESSAGE_DELTA)).toEqual({ promptTokens: 156, outputTokens: 3, cachedTokens: 128, engineTtftMs: undefined });
-    const answer = '{"type":"message","usage":{"input_tokens":12,"output_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":144}}';
-    expect(readUsage(answer)).toEqual({ promptTokens: 156, outputTokens: 3, cachedTokens: 144, engineTtftMs: undefined });
+    expect(readUsage(MESSAGE_DELTA)).toEqual({
+      promptTokens: 156,
+      outputTokens: 3,
+      cachedTokens: 128,
+      engineTtftMs: undefined,
+    });
+    const answer =
+      '{"type":"message","usage":{"input_tokens":12,"output_tokens":3,"cache_creation_input_tokens":0,"cache_read_input_tokens":144}}';
+    expect(readUsage(answer)).toEqual({
+      promptTokens: 156,
+      outputTokens: 3,
+      cachedTokens: 144,
+      engineTtftMs: undefined,
+    });
     // vLLM before it counted what it puts into the cache.
-    expect(readUsage('{"usage":{"input_tokens":28,"output_tokens":3,"cache_read_input_tokens":128}}')).toMatchObject({ promptTokens: 156, cachedTokens: 128 });
+    expect(readUsage('{"usage":{"input_tokens":28,"output_tokens":3,"cache_read_input_tokens":128}}')).toMatchObject({
+      promptTokens: 156,
+      cachedTokens: 128,
+    });
   });
 
   test('the Responses API has usage in its response, and in a plain answer beside the rest', () => {
     const usage = { promptTokens: 156, outputTokens: 3, cachedTokens: 144, engineTtftMs: undefined };
     expect(readUsage(RESPONSE_COMPLETED)).toEqual(usage);
-    expect(readUsage('{"object":"response","usage":{"input_tokens":156,"input_tokens_details":{"cached_tokens":144},"output_tokens":3}}')).toEqual(usage);
+    expect(
+      readUsage(
+        '{"object":"response","usage":{"input_tokens":156,"input_tokens_details":{"cached_tokens":144},"output_tokens":3}}',
+      ),
+    ).toEqual(usage);
   });
 
-  test.each(['', 'data: [DONE]', 'event: ping', 'event: response.created\ndata: {"response":{"usage":null}}\n\n', '{"usage":null}', 'null', '[]', '{', '{"usage":7}'])('none in %j', (text) => {
+  test.each([
+    '',
+    'data: [DONE]',
+    'event: ping',
+    'event: response.created\ndata: {"response":{"usage":null}}\n\n',
+    '{"usage":null}',
+    'null',
+    '[]',
+    '{',
+    '{"usage":7}',
+  ])('none in %j', (text) => {
     expect(readUsage(text)).toBeUndefined();
   });
 
   test('counts that are no counts are left out: they travel in samples, whose schema refuses them', () => {
-    const usage = readUsage('{"usage":{"prompt_tokens":-1,"completion_tokens":2.5,"prompt_tokens_details":{"cached_tokens":"7"}}}');
-    expect(usage).toEqual({ promptTokens: undefined, outputTokens: undefined, cachedTokens: undefined, engineTtftMs: undefined });
+    const usage = readUsage(
+      '{"usage":{"prompt_tokens":-1,"completion_tokens":2.5,"prompt_tokens_details":{"cached_tokens":"7"}}}',
+    );
+    expect(usage).toEqual({
+      promptTokens: undefined,
+      outputTokens: undefined,
+      cachedTokens: undefined,
+      engineTtftMs: undefined,
+    });
   });
 });

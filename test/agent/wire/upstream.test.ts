@@ -23,12 +23,15 @@ afterEach(async () => {
 /** Sends a body and waits for the end of its answer. */
 function post(to: Upstream, body: readonly Buffer[]): Promise<'ended' | 'failed'> {
   return new Promise((resolve) => {
-    to.dispatch({ method: 'POST', path: PATH, headers: { 'content-type': 'application/json' }, body }, {
-      onHeaders: () => undefined,
-      onData: () => true,
-      onEnd: () => resolve('ended'),
-      onFailure: () => resolve('failed'),
-    });
+    to.dispatch(
+      { method: 'POST', path: PATH, headers: { 'content-type': 'application/json' }, body },
+      {
+        onHeaders: () => undefined,
+        onData: () => true,
+        onEnd: () => resolve('ended'),
+        onFailure: () => resolve('failed'),
+      },
+    );
   });
 }
 
@@ -43,13 +46,23 @@ describe('a body in pieces', () => {
     expect(stub.requests).toHaveLength(2);
   });
 
-  test.each([['none', []], ['one piece', [Buffer.from('{}')]]])('%s', async (_name, body) => {
+  test.each([
+    ['none', []],
+    ['one piece', [Buffer.from('{}')]],
+  ])('%s', async (_name, body) => {
     expect(await post(upstream, body)).toBe('ended');
-    expect(stub.requests[0]).toMatchObject({ body: Buffer.concat(body).toString(), headers: { 'content-length': String(Buffer.concat(body).length) } });
+    expect(stub.requests[0]).toMatchObject({
+      body: Buffer.concat(body).toString(),
+      headers: { 'content-length': String(Buffer.concat(body).length) },
+    });
   });
 
   test('is asked with in the same way', async () => {
-    const { status } = await upstream.ask({ method: 'POST', path: PATH, headers: {}, body: PIECES }, new AbortController().signal, 1000);
+    const { status } = await upstream.ask(
+      { method: 'POST', path: PATH, headers: {}, body: PIECES },
+      new AbortController().signal,
+      1000,
+    );
     expect([status, stub.requests[0]?.body]).toEqual([200, WHOLE]);
   });
 

@@ -32,11 +32,54 @@ const MIXED = { A30: 4, L20: 2, A100: 2 };
 const CONVERSATION = 'mooncake-conversation-first10min.jsonl.gz';
 /** Traces as short as the bundled ones are repeated, each time with other tokens. */
 const PLANS: readonly CellPlan[] = [
-  { name: 'mixed kinds, low load', gpus: MIXED, trace: CONVERSATION, lengthScale: 0.125, outputScale: 0.5, rate: 5, count: 3000 },
-  { name: 'mixed kinds, high load', gpus: MIXED, trace: CONVERSATION, lengthScale: 0.125, outputScale: 0.5, rate: 26, count: 5000 },
-  { name: 'one throttled 2x half-way', gpus: { A30: 4 }, trace: 'synthetic:shared-prompts', lengthScale: 0.5, outputScale: 1, rate: 11, count: 3500, throttled: true },
-  { name: 'shared GPUs', gpus: { A30: 4, L20: 2 }, trace: 'synthetic:agents', lengthScale: 1, outputScale: 1, rate: 9, count: 3500, shared: true },
-  { name: 'shared GPUs, high load', gpus: { A30: 6 }, trace: 'azure-conv-2023-first4000.csv.gz', lengthScale: 1, outputScale: 0.5, rate: 17, count: 4000, shared: true },
+  {
+    name: 'mixed kinds, low load',
+    gpus: MIXED,
+    trace: CONVERSATION,
+    lengthScale: 0.125,
+    outputScale: 0.5,
+    rate: 5,
+    count: 3000,
+  },
+  {
+    name: 'mixed kinds, high load',
+    gpus: MIXED,
+    trace: CONVERSATION,
+    lengthScale: 0.125,
+    outputScale: 0.5,
+    rate: 26,
+    count: 5000,
+  },
+  {
+    name: 'one throttled 2x half-way',
+    gpus: { A30: 4 },
+    trace: 'synthetic:shared-prompts',
+    lengthScale: 0.5,
+    outputScale: 1,
+    rate: 11,
+    count: 3500,
+    throttled: true,
+  },
+  {
+    name: 'shared GPUs',
+    gpus: { A30: 4, L20: 2 },
+    trace: 'synthetic:agents',
+    lengthScale: 1,
+    outputScale: 1,
+    rate: 9,
+    count: 3500,
+    shared: true,
+  },
+  {
+    name: 'shared GPUs, high load',
+    gpus: { A30: 6 },
+    trace: 'azure-conv-2023-first4000.csv.gz',
+    lengthScale: 1,
+    outputScale: 0.5,
+    rate: 17,
+    count: 4000,
+    shared: true,
+  },
 ];
 
 const TENANT_FACTOR = [1.4, 2.5] as const;
@@ -53,7 +96,12 @@ export function cells(): Cell[] {
 function makeCell(plan: CellPlan): Cell {
   const requests = makeRequests(plan);
   const spanMs = requests.at(-1)?.arrivalMs ?? 0;
-  const instances = Object.entries(plan.gpus).map(([gpu, count]) => ({ gpu, count, maxNumSeqs: 256, maxBatchedTokens: 2048 }));
+  const instances = Object.entries(plan.gpus).map(([gpu, count]) => ({
+    gpu,
+    count,
+    maxNumSeqs: 256,
+    maxBatchedTokens: 2048,
+  }));
   const events = plan.throttled ? [{ atS: spanMs / 2000, kind: 'throttle', instance: 0, factor: 2 }] : [];
   const cluster = parseCluster(JSON.stringify({ instances, stepLaw: 'rough', events }), plan.name);
   return { name: plan.name, cluster, requests, tenants: plan.shared ? tenants(spanMs) : [] };
@@ -68,7 +116,9 @@ function makeRequests({ trace, lengthScale, outputScale, rate, count }: CellPlan
     const row = rows[i % rows.length]!;
     return { ...row, round, arrivalMs: row.arrivalMs + round * spanMs };
   });
-  return pace(repeated, { rate }).map((row, i) => simRequest(i, row.arrivalMs, simPrompt(row, 1 + row.round), row.outputTokens, row.client ?? ''));
+  return pace(repeated, { rate }).map((row, i) =>
+    simRequest(i, row.arrivalMs, simPrompt(row, 1 + row.round), row.outputTokens, row.client ?? ''),
+  );
 }
 
 /** Visits of a tenant to two of the GPUs: exponential gaps and stays, a factor of its own each time. */
@@ -76,7 +126,7 @@ function tenants(spanMs: number): Cell['tenants'] {
   const rng = seededRng(11);
   const visits: Cell['tenants'] = [];
   for (const instance of [0, 1]) {
-    for (let atMs = 0; atMs < spanMs; ) {
+    for (let atMs = 0; atMs < spanMs;) {
       const fromMs = atMs - TENANT_GAP_MS * Math.log(1 - rng());
       const toMs = fromMs - TENANT_STAY_MS * Math.log(1 - rng());
       visits.push({ instance, fromMs, toMs, factor: TENANT_FACTOR[0] + (TENANT_FACTOR[1] - TENANT_FACTOR[0]) * rng() });

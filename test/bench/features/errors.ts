@@ -31,5 +31,10 @@ export function errorsOf(pairs: readonly Pair[]): Errors {
 /** The mean of several rows of errors, figure by figure. */
 export function meanErrors(rows: readonly Errors[]): Errors {
   const mean = (of: (row: Errors) => number): number => rows.reduce((sum, row) => sum + of(row), 0) / rows.length;
-  return { medianApe: mean((row) => row.medianApe), p90Ape: mean((row) => row.p90Ape), logError: mean((row) => row.logError), p90Coverage: mean((row) => row.p90Coverage) };
+  return {
+    medianApe: mean((row) => row.medianApe),
+    p90Ape: mean((row) => row.p90Ape),
+    logError: mean((row) => row.logError),
+    p90Coverage: mean((row) => row.p90Coverage),
+  };
 }

@@ -6,7 +6,15 @@ type Feature = (typeof FEATURES)[number];
 export const GROUPS = {
   request: ['promptTokens', 'maxTokens', 'stream', 'sequences'],
   'cache and KV': ['ownTokens', 'kvHitRatio', 'kvPressure', 'overTokens'],
-  ledger: ['inFlight', 'pendingRequests', 'pendingTokens', 'decoding', 'decodeContextTokens', 'workRatio', 'meanOutputTokens'],
+  ledger: [
+    'inFlight',
+    'pendingRequests',
+    'pendingTokens',
+    'decoding',
+    'decodeContextTokens',
+    'workRatio',
+    'meanOutputTokens',
+  ],
   'engine gauges': ['engineRunning', 'engineWaiting', 'engineKvUsageRatio', 'engineAge', 'outsideRequests'],
   'GPU use, memory': ['gpuPresent', 'gpuUtilRatio', 'gpuMemUsedRatio'],
   'clocks, power': ['gpuSmClockRatio', 'gpuPowerRatio'],

@@ -25,14 +25,25 @@ type Step = { atMs: number; order: number } & ({ kind: 'dispatch' | 'arrival'; a
 
 const SEED = 1;
 
-/** The brain's own learner lives through the samples again: what it would have said at each dispatch, before anything of the outcome was known. */
-export async function progress(tf: Tf, samples: readonly Arrived[], changes: Partial<LearnerOptions>): Promise<Progress> {
+/**
+ * The brain's own learner lives through the samples again: what it would have said at each dispatch, before anything of
+ * the outcome was known.
+ */
+export async function progress(
+  tf: Tf,
+  samples: readonly Arrived[],
+  changes: Partial<LearnerOptions>,
+): Promise<Progress> {
   let nowMs = 0;
   let cpuUs = 0;
   const after = (): never => {
     throw new Error('the learner sets no timers');
   };
-  const env: Env = { clock: { nowMs: () => nowMs, wallMs: () => nowMs, after, every: after }, rng: seededRng(SEED), log: silentLog };
+  const env: Env = {
+    clock: { nowMs: () => nowMs, wallMs: () => nowMs, after, every: after },
+    rng: seededRng(SEED),
+    log: silentLog,
+  };
   const fit = (request: FitRequest): ReturnType<Trainer['fit']> => {
     const before = process.cpuUsage();
     const result = fitNet(tf, request);
@@ -42,8 +53,18 @@ export async function progress(tf: Tf, samples: readonly Arrived[], changes: Par
   };
   const { learn, trust } = defaultConfig('token-of-a-simulation').brain;
   const counters = newCounters();
-  const idle: Pick<Trainer, 'start' | 'close'> = { start: () => Promise.reject(new Error('it runs')), close: () => Promise.resolve() };
-  const learner = new Learner({ ...learn, trust, ...changes }, env, { ...idle, fit }, counters, { champion: null, trusted: false }, () => {});
+  const idle: Pick<Trainer, 'start' | 'close'> = {
+    start: () => Promise.reject(new Error('it runs')),
+    close: () => Promise.resolve(),
+  };
+  const learner = new Learner(
+    { ...learn, trust, ...changes },
+    env,
+    { ...idle, fit },
+    counters,
+    { champion: null, trusted: false },
+    () => {},
+  );
   const predictor = new Follower(learner);
   const said: { experience: Experience; residuals: Residuals }[] = [];
   for (const step of timeline(samples, learn.roundMs)) {
@@ -56,8 +77,20 @@ export async function progress(tf: Tf, samples: readonly Arrived[], changes: Par
     }
   }
   return {
-    ttft: errorsOf(said.map(({ experience, residuals }) => ({ predicted: residuals.ttft, p90: residuals.ttftP90, observed: experience.ttft }))),
-    tpot: errorsOf(said.map(({ experience, residuals }) => ({ predicted: residuals.tpot, p90: residuals.tpotP90, observed: experience.tpot }))),
+    ttft: errorsOf(
+      said.map(({ experience, residuals }) => ({
+        predicted: residuals.ttft,
+        p90: residuals.ttftP90,
+        observed: experience.ttft,
+      })),
+    ),
+    tpot: errorsOf(
+      said.map(({ experience, residuals }) => ({
+        predicted: residuals.tpot,
+        p90: residuals.tpotP90,
+        observed: experience.tpot,
+      })),
+    ),
     rounds: counters.roundsRun,
     accepted: counters.challengersAccepted,
     dropped: counters.championsDropped,
@@ -100,6 +133,7 @@ function timeline(samples: readonly Arrived[], roundMs: number): Step[] {
   ]);
   const times = steps.map(({ atMs }) => atMs);
   const lastMs = times.reduce((a, b) => Math.max(a, b), -Infinity);
-  for (let atMs = times.reduce((a, b) => Math.min(a, b), Infinity) + roundMs; atMs < lastMs; atMs += roundMs) steps.push({ atMs, order: 2, kind: 'turn' });
+  for (let atMs = times.reduce((a, b) => Math.min(a, b), Infinity) + roundMs; atMs < lastMs; atMs += roundMs)
+    steps.push({ atMs, order: 2, kind: 'turn' });
   return steps.toSorted((a, b) => a.atMs - b.atMs || a.order - b.order);
 }

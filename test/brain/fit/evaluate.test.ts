@@ -24,7 +24,10 @@ const served = serve(900);
 const timed = logOf(timedCsv(served));
 const counted = logOf(countedCsv(served));
 
-/** The log with other latencies wherever they show only after request `from` has arrived: its own, later ones, and ends of those in flight. */
+/**
+ * The log with other latencies wherever they show only after request `from` has arrived: its own, later ones, and ends
+ * of those in flight.
+ */
 function withOtherFuture(log: RequestLog, from: number): RequestLog {
   const nowMs = (served.served[from] as (typeof served.served)[number]).startMs;
   const requests = log.requests.map((request, i) => {
@@ -51,22 +54,39 @@ describe('what was known when a request was routed', () => {
     const errors: number[] = [];
     rebuilt.forEach(({ flights }, i) => {
       if (i < 100) return;
-      const truth = new Map(exact[i]?.flights.map(({ request, ageMs }) => [request.ttftMs * 1e6 + request.promptTokens, ageMs]));
+      const truth = new Map(
+        exact[i]?.flights.map(({ request, ageMs }) => [request.ttftMs * 1e6 + request.promptTokens, ageMs]),
+      );
       expect(flights).toHaveLength(truth.size);
-      for (const { request, ageMs } of flights) errors.push(Math.abs(ageMs - (truth.get(request.ttftMs * 1e6 + request.promptTokens) ?? Infinity)));
+      for (const { request, ageMs } of flights)
+        errors.push(Math.abs(ageMs - (truth.get(request.ttftMs * 1e6 + request.promptTokens) ?? Infinity)));
     });
     expect(quantile(errors, 0.5)).toBeLessThan(330);
   });
 
-  it.each([['timed', timed], ['counted', counted]] as const)('holds nothing of the future (%s)', (_, log) => {
+  it.each([
+    ['timed', timed],
+    ['counted', counted],
+  ] as const)('holds nothing of the future (%s)', (_, log) => {
     const from = 700;
-    const known = (one: RequestLog): unknown => observe(one).slice(0, from + 1).map(({ atMs, flights, sinceFirstTokenMs, ended }) => ({ atMs, sinceFirstTokenMs, ended, ages: flights.map(({ ageMs }) => ageMs) }));
+    const known = (one: RequestLog): unknown =>
+      observe(one)
+        .slice(0, from + 1)
+        .map(({ atMs, flights, sinceFirstTokenMs, ended }) => ({
+          atMs,
+          sinceFirstTokenMs,
+          ended,
+          ages: flights.map(({ ageMs }) => ageMs),
+        }));
     expect(known(withOtherFuture(log, from))).toEqual(known(log));
   });
 });
 
 describe('the cut in time', () => {
-  it.each([['timed', timed], ['counted', counted]] as const)('learns only from what had ended, and tests on what arrived later (%s)', (_, log) => {
+  it.each([
+    ['timed', timed],
+    ['counted', counted],
+  ] as const)('learns only from what had ended, and tests on what arrived later (%s)', (_, log) => {
     const { training, testing } = splitByTime(observe(log));
     const cutMs = served.served[0]!.startMs + TRAIN_SHARE * (served.served.at(-1)!.startMs - served.served[0]!.startMs);
     const of = new Map(log.requests.map((request, i) => [request, served.served[i]!]));
@@ -79,25 +99,37 @@ describe('the cut in time', () => {
 });
 
 describe('the report', () => {
-  it.each([['timed', timed, 0.12], ['counted', counted, 0.25]] as const)('predicts the future far better than prompt size does, and always says the same (%s)', (_, log, limit) => {
-    const report = evaluateLog(tf, log, 'x.csv');
-    expect(report).toMatchObject({ n: 900, failed: 0 });
-    expect(report.trainedOn + report.testedOn + report.leftOut).toBe(900);
-    expect(report.ttft.medianApe).toBeLessThan(limit);
-    expect(report.ttft.medianApe).toBeLessThan(report.promptSizeAlone.medianApe / 1.5);
-    expect(report.ttft.p90Coverage).toBeGreaterThan(0.7);
-    expect(report.ttft.spearman).toBeGreaterThan(0.85);
-    expect(evaluateLog(tf, log, 'x.csv')).toEqual(report);
-  });
+  it.each([
+    ['timed', timed, 0.12],
+    ['counted', counted, 0.25],
+  ] as const)(
+    'predicts the future far better than prompt size does, and always says the same (%s)',
+    (_, log, limit) => {
+      const report = evaluateLog(tf, log, 'x.csv');
+      expect(report).toMatchObject({ n: 900, failed: 0 });
+      expect(report.trainedOn + report.testedOn + report.leftOut).toBe(900);
+      expect(report.ttft.medianApe).toBeLessThan(limit);
+      expect(report.ttft.medianApe).toBeLessThan(report.promptSizeAlone.medianApe / 1.5);
+      expect(report.ttft.p90Coverage).toBeGreaterThan(0.7);
+      expect(report.ttft.spearman).toBeGreaterThan(0.85);
+      expect(evaluateLog(tf, log, 'x.csv')).toEqual(report);
+    },
+  );
 
   it('needs enough requests', () => {
-    expect(() => evaluateLog(tf, logOf(timedCsv(serve(60))), 'short.csv')).toThrow(/short.csv: holds \d+ requests that ended .* at least 100 and 30 are needed/);
+    expect(() => evaluateLog(tf, logOf(timedCsv(serve(60))), 'short.csv')).toThrow(
+      /short.csv: holds \d+ requests that ended .* at least 100 and 30 are needed/,
+    );
   });
 });
 
 describe('figures', () => {
   it('are what they say', () => {
-    const predictions = [100, 200, 300, 400].map((observedMs, i) => ({ observedMs, predictedMs: observedMs * 1.1, predictedP90Ms: i === 0 ? 50 : 1000 }));
+    const predictions = [100, 200, 300, 400].map((observedMs, i) => ({
+      observedMs,
+      predictedMs: observedMs * 1.1,
+      predictedP90Ms: i === 0 ? 50 : 1000,
+    }));
     const figures = figuresOf(predictions);
     expect(figures.medianApe).toBeCloseTo(0.1);
     expect(figures.p90Ape).toBeCloseTo(0.1);
@@ -106,6 +138,8 @@ describe('figures', () => {
   });
 
   it('have no rank correlation where nothing varies', () => {
-    expect(figuresOf([1, 2].map((observedMs) => ({ observedMs, predictedMs: 5, predictedP90Ms: 5 }))).spearman).toBeNull();
+    expect(
+      figuresOf([1, 2].map((observedMs) => ({ observedMs, predictedMs: 5, predictedP90Ms: 5 }))).spearman,
+    ).toBeNull();
   });
 });

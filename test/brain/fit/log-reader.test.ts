@@ -56,10 +56,18 @@ describe('request logs', () => {
     [`${TIMED_HEADER}\n1,"2\n`, /line 2: a quoted cell does not end/],
     [timedCsv(serve(3)).replace(/^1,[^,]+/m, '1,soon'), /line 3, column start_us: "soon" must be a number/],
     [timedCsv(serve(3)).replace(/,10\.0\.0\.\d,/, ',,'), /line 2, column pod: "" must name the chosen instance/],
-    [timedCsv(serve(3)).replace(/,40,(\d|\.)+,(\d|\.)+,/, ',40,1,1,'), /line 2, column e2e_ms: "1" must not be below ttft_ms of the line, \d+/],
-    [countedCsv(serve(3)).replace(/,pod_\d,/, ',pod_9,'), /line 2, column selected_pod: "pod_9" must be one of the instances of line 1: pod_0, pod_1, pod_2/],
+    [
+      timedCsv(serve(3)).replace(/,40,(\d|\.)+,(\d|\.)+,/, ',40,1,1,'),
+      /line 2, column e2e_ms: "1" must not be below ttft_ms of the line, \d+/,
+    ],
+    [
+      countedCsv(serve(3)).replace(/,pod_\d,/, ',pod_9,'),
+      /line 2, column selected_pod: "pod_9" must be one of the instances of line 1: pod_0, pod_1, pod_2/,
+    ],
   ])('says where a log is wrong and what is needed (%#)', (text, message) => {
-    expect(() => readRequestLog(file(text))).toThrow(expect.objectContaining({ code: 'LOG_INVALID', message: expect.stringMatching(message) }));
+    expect(() => readRequestLog(file(text))).toThrow(
+      expect.objectContaining({ code: 'LOG_INVALID', message: expect.stringMatching(message) }),
+    );
   });
 
   it('names a file that cannot be read', () => {

@@ -1,5 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { type BackendLoader, type BackendName, type BackendOptions, loadBackend } from '../../../brain/predictor/backend.ts';
+import {
+  type BackendLoader,
+  type BackendName,
+  type BackendOptions,
+  loadBackend,
+} from '../../../brain/predictor/backend.ts';
 import { limitGpuMemory, parseFreeMemory } from '../../../brain/predictor/gpu-memory.ts';
 import { tempDir } from '../fixtures.ts';
 
@@ -42,7 +47,11 @@ describe('the training backend', () => {
 
   it('starts with the one that was asked for, and fails with every reason when none is left', async () => {
     const tried: BackendName[] = [];
-    const loaders = { 'tfjs-node-gpu': failing(tried, 'tfjs-node-gpu', new Error('a')), wasm: failing(tried, 'wasm', new Error('b')), cpu: failing(tried, 'cpu', new Error('c')) };
+    const loaders = {
+      'tfjs-node-gpu': failing(tried, 'tfjs-node-gpu', new Error('a')),
+      wasm: failing(tried, 'wasm', new Error('b')),
+      cpu: failing(tried, 'cpu', new Error('c')),
+    };
     await expect(loadBackend({ ...AUTO, backend: 'wasm' }, loaders)).rejects.toThrow('wasm: b; cpu: c');
     expect(tried).toEqual(['wasm', 'cpu']);
   });
@@ -61,7 +70,10 @@ describe('the training backend', () => {
 
 describe('GPU memory', () => {
   it('is read off nvidia-smi', () => {
-    expect(parseFreeMemory('0, 79000\n1, 4096\nfoo\n')).toEqual([{ index: '0', freeMb: 79_000 }, { index: '1', freeMb: 4096 }]);
+    expect(parseFreeMemory('0, 79000\n1, 4096\nfoo\n')).toEqual([
+      { index: '0', freeMb: 79_000 },
+      { index: '1', freeMb: 4096 },
+    ]);
   });
 
   it('grows on demand, and what the operator has set stays', async () => {

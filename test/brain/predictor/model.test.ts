@@ -10,7 +10,9 @@ const N = 800;
 
 function rowsOf(seed: number, scale = 3, shift = 1): Float32Array {
   const rng = seededRng(seed);
-  return Float32Array.from({ length: N * FEATURE_COUNT }, (_, i) => (i % FEATURE_COUNT === 5 ? 2 : shift + scale * rng()));
+  return Float32Array.from({ length: N * FEATURE_COUNT }, (_, i) =>
+    i % FEATURE_COUNT === 5 ? 2 : shift + scale * rng(),
+  );
 }
 
 function scores(net: ResidualNet, rows: Float32Array): Float32Array {
@@ -46,23 +48,30 @@ describe('a net', () => {
     expect(isFiniteNet(net)).toBe(false);
   });
 
-  it.each(['wasm', 'cpu'] as const)('is trained alike on %s, missing labels left out, without leaking tensors', async (backend) => {
-    const { tf } = await loadBackend({ backend, tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 });
-    const rows = rowsOf(3);
-    const labels = new Float32Array(N * 2);
-    for (let i = 0; i < N; i++) {
-      labels[2 * i] = 0.5 * (rows[i * FEATURE_COUNT] as number) - 1;
-      labels[2 * i + 1] = i % 3 === 0 ? Number.NaN : -0.2;
-    }
-    const before = tf.memory().numTensors;
-    const { net, lossBefore, lossAfter } = fitNet(tf, { champion: null, hidden: [16], rows, labels, n: N, seed: 1 });
-    expect(tf.memory().numTensors).toBe(before);
-    expect(lossAfter).toBeLessThan(0.8 * lossBefore);
-    const out = scores(net, rows);
-    const error = rows.reduce((sum, _, i) => (i < N ? sum + Math.abs((out[i * HEAD_COUNT] as number) - (labels[2 * i] as number)) : sum), 0) / N;
-    expect(error).toBeLessThan(0.3);
-    expect(out[2]).toBeCloseTo(-0.2, 1);
-    const warm = fitNet(tf, { champion: net, hidden: [16], rows, labels, n: N, seed: 2 });
-    expect(warm.lossBefore).toBeLessThan(lossBefore);
-  });
+  it.each(['wasm', 'cpu'] as const)(
+    'is trained alike on %s, missing labels left out, without leaking tensors',
+    async (backend) => {
+      const { tf } = await loadBackend({ backend, tfjsNodeGpuDir: '', gpuMemoryLimitMb: 512 });
+      const rows = rowsOf(3);
+      const labels = new Float32Array(N * 2);
+      for (let i = 0; i < N; i++) {
+        labels[2 * i] = 0.5 * (rows[i * FEATURE_COUNT] as number) - 1;
+        labels[2 * i + 1] = i % 3 === 0 ? Number.NaN : -0.2;
+      }
+      const before = tf.memory().numTensors;
+      const { net, lossBefore, lossAfter } = fitNet(tf, { champion: null, hidden: [16], rows, labels, n: N, seed: 1 });
+      expect(tf.memory().numTensors).toBe(before);
+      expect(lossAfter).toBeLessThan(0.8 * lossBefore);
+      const out = scores(net, rows);
+      const error =
+        rows.reduce(
+          (sum, _, i) => (i < N ? sum + Math.abs((out[i * HEAD_COUNT] as number) - (labels[2 * i] as number)) : sum),
+          0,
+        ) / N;
+      expect(error).toBeLessThan(0.3);
+      expect(out[2]).toBeCloseTo(-0.2, 1);
+      const warm = fitNet(tf, { champion: net, hidden: [16], rows, labels, n: N, seed: 2 });
+      expect(warm.lossBefore).toBeLessThan(lossBefore);
+    },
+  );
 });

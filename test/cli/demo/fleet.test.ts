@@ -32,17 +32,38 @@ it('starts nine processes, knows all instances at every entry, tells who dies, a
   let told: (error: LodestarError) => void = () => {};
   const death = new Promise<LodestarError>((resolve) => (told = resolve));
   const ready: string[] = [];
-  const fleet = new Fleet({ folder, logs: folder, env, onDeath: (error) => told(error), onReady: (name) => ready.push(name) });
+  const fleet = new Fleet({
+    folder,
+    logs: folder,
+    env,
+    onDeath: (error) => told(error),
+    onReady: (name) => ready.push(name),
+  });
   try {
     await fleet.start();
-    expect(ready.toSorted()).toEqual(['agent a100', 'agent a30-1', 'agent a30-2', 'agent l20', 'brain', 'engine a100', 'engine a30-1', 'engine a30-2', 'engine l20']);
+    expect(ready.toSorted()).toEqual([
+      'agent a100',
+      'agent a30-1',
+      'agent a30-2',
+      'agent l20',
+      'brain',
+      'engine a100',
+      'engine a30-1',
+      'engine a30-2',
+      'engine l20',
+    ]);
     const client = new FleetClient(fleet);
     await untilFleetIsUp({ client, signal: new AbortController().signal });
     const version = await client.choosePolicy('round-robin');
     expect(version).toBeGreaterThan(0);
     await client.resetCaches();
     process.kill(fleet.processes().find(({ name }) => name === 'engine l20')?.pid ?? 0, 'SIGKILL');
-    expect(await death).toMatchObject({ code: 'PROCESS_DIED', message: expect.stringMatching(/^engine l20 was ended by SIGKILL; the end of its log:\n.*EMULATED vLLM/) as string });
+    expect(await death).toMatchObject({
+      code: 'PROCESS_DIED',
+      message: expect.stringMatching(
+        /^engine l20 was ended by SIGKILL; the end of its log:\n.*EMULATED vLLM/,
+      ) as string,
+    });
   } finally {
     await fleet.stop();
   }
@@ -51,13 +72,24 @@ it('starts nine processes, knows all instances at every entry, tells who dies, a
 });
 
 it('refuses a process that ends before it listens, with its log', async () => {
-  const child = new Child({ name: 'engine x', args: ['engine', '--gpu', 'nothing'], env: { ...env, LODESTAR_NO_BUILD: '1' }, logFile: join(folder, 'x.log'), onDeath: () => {} });
-  await expect(child.ready).rejects.toThrow(/engine x ended with status 1; the end of its log:\n.*unknown GPU 'nothing'/);
+  const child = new Child({
+    name: 'engine x',
+    args: ['engine', '--gpu', 'nothing'],
+    env: { ...env, LODESTAR_NO_BUILD: '1' },
+    logFile: join(folder, 'x.log'),
+    onDeath: () => {},
+  });
+  await expect(child.ready).rejects.toThrow(
+    /engine x ended with status 1; the end of its log:\n.*unknown GPU 'nothing'/,
+  );
 });
 
 it('ends a process whose parent is gone', async () => {
   const preload = pathToFileURL(join(packageRoot, 'dist/cli/demo/exit-with-parent.js')).href;
-  const engine = spawn(process.execPath, ['--import', preload, command, 'engine', '--gpu', 'A30', '--port', '0'], { env: { ...process.env, LODESTAR_NO_BUILD: '1' }, stdio: ['pipe', 'pipe', 'ignore'] });
+  const engine = spawn(process.execPath, ['--import', preload, command, 'engine', '--gpu', 'A30', '--port', '0'], {
+    env: { ...process.env, LODESTAR_NO_BUILD: '1' },
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
   await once(engine.stdout, 'data');
   engine.stdin.end();
   expect(await once(engine, 'exit')).toEqual([1, null]);

@@ -5,7 +5,14 @@ import { brain, INSTANCES, phaseResult } from './demo-state.ts';
 
 function report(change: Partial<Report> = {}): Report {
   const nodes = INSTANCES.map(({ id, gpu }) => ({ instance: id, gpu }));
-  return { phases: [phaseResult('prefix-load', 600, 50), phaseResult('learned', 300, 20)], nodes, floorTtftMs: 100, fastestGpu: 'A100', trustedAfterMs: 12_000, ...change };
+  return {
+    phases: [phaseResult('prefix-load', 600, 50), phaseResult('learned', 300, 20)],
+    nodes,
+    floorTtftMs: 100,
+    fastestGpu: 'A100',
+    trustedAfterMs: 12_000,
+    ...change,
+  };
 }
 
 it('sets both phases side by side, with the ratio and what bounds it', () => {
@@ -25,11 +32,18 @@ it('sets both phases side by side, with the ratio and what bounds it', () => {
 
 it('says what went wrong: failures, fallback, a machine that was too slow', () => {
   const learned = phaseResult('learned', 300, 20);
-  learned.load = { ...learned.load, failed: 2, failures: { 'status 503': 2 }, examples: { 'status 503': 'no instance' } };
+  learned.load = {
+    ...learned.load,
+    failed: 2,
+    failures: { 'status 503': 2 },
+    examples: { 'status 503': 'no instance' },
+  };
   learned.counters.policies = { learned: 25, 'prefix-load': 75 };
   learned.usage.hostBusyCores = 1.9;
   learned.brain = brain;
-  const text = reportLines(report({ phases: [phaseResult('prefix-load', 600, 50), learned], trustedAfterMs: undefined })).join('\n');
+  const text = reportLines(
+    report({ phases: [phaseResult('prefix-load', 600, 50), learned], trustedAfterMs: undefined }),
+  ).join('\n');
   expect(text).toContain('earned no trust');
   expect(text).toContain('The brain did not know a30-1 to be up at the end of learned');
   expect(text).toContain('learned made 25.0 % of the decisions');
@@ -38,7 +52,9 @@ it('says what went wrong: failures, fallback, a machine that was too slow', () =
 });
 
 it('gives what a user can paste, with the real ports', () => {
-  const nodes = [{ instance: 'a100', gpu: 'A100', agentUrl: 'http://127.0.0.1:45001', engineUrl: 'http://127.0.0.1:45002' }];
+  const nodes = [
+    { instance: 'a100', gpu: 'A100', agentUrl: 'http://127.0.0.1:45001', engineUrl: 'http://127.0.0.1:45002' },
+  ];
   const text = hintLines({ nodes, brainUrl: 'http://127.0.0.1:45003', token: 'secret', model: 'm' }).join('\n');
   expect(text).toContain("curl http://127.0.0.1:45001/v1/chat/completions -H 'content-type: application/json'");
   expect(text).toContain('OpenAI(base_url="http://127.0.0.1:45001/v1"');

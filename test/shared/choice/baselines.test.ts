@@ -27,19 +27,27 @@ describe('llm-d', () => {
   });
 
   test('prefers free KV where nothing else differs', () => {
-    expect(chosen('llm-d', [candidateWith('a', { usedTokens: 20_000 }), candidateWith('b', { usedTokens: 10_000 })])).toBe(1);
+    expect(
+      chosen('llm-d', [candidateWith('a', { usedTokens: 20_000 }), candidateWith('b', { usedTokens: 10_000 })]),
+    ).toBe(1);
   });
 });
 
 describe('power-of-two', () => {
   test('never takes the most loaded of three, and takes each other as often as it says', () => {
-    const input = choiceInput([candidateWith('a', { inFlight: 9 }), candidateWith('b', { inFlight: 1 }), candidateWith('c', { inFlight: 5 })]);
+    const input = choiceInput([
+      candidateWith('a', { inFlight: 9 }),
+      candidateWith('b', { inFlight: 1 }),
+      candidateWith('c', { inFlight: 5 }),
+    ]);
     const policy = policies['power-of-two'].create(policyEnv());
     const [a, b = 0, c = 0] = counts(policy, input, 3000);
     expect(a).toBe(0);
     expect(b / 3000).toBeCloseTo(2 / 3, 1);
     expect(c / 3000).toBeCloseTo(1 / 3, 1);
-    const propensities = new Map(Array.from({ length: 50 }, () => policy.choose(input)).map(({ index, propensity }) => [index, propensity]));
+    const propensities = new Map(
+      Array.from({ length: 50 }, () => policy.choose(input)).map(({ index, propensity }) => [index, propensity]),
+    );
     expect(propensities.get(1)).toBeCloseTo(2 / 3);
     expect(propensities.get(2)).toBeCloseTo(1 / 3);
   });
@@ -56,13 +64,19 @@ describe('cache-aware', () => {
 
   test('ignores the cache once loads differ by more than 64 and 1.5 times', () => {
     expect(chosen('cache-aware', [candidateWith('a', { inFlight: 65 }, 900), candidateWith('b')])).toBe(1);
-    expect(chosen('cache-aware', [candidateWith('a', { inFlight: 265 }, 900), candidateWith('b', { inFlight: 200 })])).toBe(0);
+    expect(
+      chosen('cache-aware', [candidateWith('a', { inFlight: 265 }, 900), candidateWith('b', { inFlight: 200 })]),
+    ).toBe(0);
   });
 });
 
 test('dynamo adds prefill blocks left to compute and KV blocks in use', () => {
   // In tokens: a 0 + 1000 − 800 + 2000 = 2200, b 500 + 1000 + 500 = 2000, c 1000 + 1100 = 2100.
-  const candidates = [candidateWith('a', { usedTokens: 2000 }, 800), candidateWith('b', { pendingTokens: 500, usedTokens: 500 }), candidateWith('c', { usedTokens: 1100 })];
+  const candidates = [
+    candidateWith('a', { usedTokens: 2000 }, 800),
+    candidateWith('b', { pendingTokens: 500, usedTokens: 500 }),
+    candidateWith('c', { usedTokens: 1100 }),
+  ];
   expect(chosen('dynamo', candidates)).toBe(1);
 });
 
@@ -80,23 +94,35 @@ describe('token-aware', () => {
   });
 
   test('measures saturation by the instance’s own throughput', () => {
-    expect(chosen('token-aware', [slower(candidateWith('a', { pendingTokens: 80_000 }, 800), 2), candidateWith('b')])).toBe(1);
+    expect(
+      chosen('token-aware', [slower(candidateWith('a', { pendingTokens: 80_000 }, 800), 2), candidateWith('b')]),
+    ).toBe(1);
   });
 
   test('takes the fewest tokens in flight where nobody holds 0.8 of the prompt', () => {
-    expect(chosen('token-aware', [candidateWith('a', { pendingTokens: 900 }, 700), candidateWith('b', { pendingTokens: 100 }, 0)])).toBe(1);
+    expect(
+      chosen('token-aware', [
+        candidateWith('a', { pendingTokens: 900 }, 700),
+        candidateWith('b', { pendingTokens: 100 }, 0),
+      ]),
+    ).toBe(1);
   });
 });
 
 describe('least-load', () => {
   test('prices a KV cache that is nearly full', () => {
     // a: 0.15·0.95/0.05 = 2.85 s; b: 4000/2000 = 2 s.
-    expect(chosen('least-load', [candidateWith('a', { usedTokens: 38_000 }), candidateWith('b', { pendingTokens: 4000 })])).toBe(1);
+    expect(
+      chosen('least-load', [candidateWith('a', { usedTokens: 38_000 }), candidateWith('b', { pendingTokens: 4000 })]),
+    ).toBe(1);
   });
 
   test('learns the throughput of each instance from its answers', () => {
     const policy = policies['least-load'].create(policyEnv());
-    const input = choiceInput([candidateWith('a', { pendingTokens: 1000 }), candidateWith('b', { pendingTokens: 1000 })]);
+    const input = choiceInput([
+      candidateWith('a', { pendingTokens: 1000 }),
+      candidateWith('b', { pendingTokens: 1000 }),
+    ]);
     // One sequence in a batch of 20 ms steps is 50 tok/s, of 10 ms 100.
     policy.observe?.(outcome('a', { tpotMs: 20 }), 1);
     policy.observe?.(outcome('b', { tpotMs: 10 }), 1);
@@ -110,17 +136,29 @@ describe('smetric', () => {
 
   test('follows a match that meets the bound, else the least work × requests', () => {
     // 1000 tokens may take 600 ms.
-    expect(chosen('smetric', [candidateWith('a', { inFlight: 5, pendingTokens: 2000 }, 500), candidateWith('b', idle)])).toBe(0);
-    expect(chosen('smetric', [candidateWith('a', { inFlight: 5, pendingTokens: 20_000 }, 500), candidateWith('b', idle)])).toBe(1);
+    expect(
+      chosen('smetric', [candidateWith('a', { inFlight: 5, pendingTokens: 2000 }, 500), candidateWith('b', idle)]),
+    ).toBe(0);
+    expect(
+      chosen('smetric', [candidateWith('a', { inFlight: 5, pendingTokens: 20_000 }, 500), candidateWith('b', idle)]),
+    ).toBe(1);
   });
 
   test('follows the match if nobody meets the bound', () => {
-    expect(chosen('smetric', [candidateWith('a', { inFlight: 5, pendingTokens: 20_000 }, 500), candidateWith('b', { pendingTokens: 10_000 })])).toBe(0);
+    expect(
+      chosen('smetric', [
+        candidateWith('a', { inFlight: 5, pendingTokens: 20_000 }, 500),
+        candidateWith('b', { pendingTokens: 10_000 }),
+      ]),
+    ).toBe(0);
   });
 
   test('learns the rate of an instance after 8 answers', () => {
     const policy = policies.smetric.create(policyEnv());
-    const input = choiceInput([candidateWith('a', { inFlight: 5, pendingTokens: 2000 }, 500), candidateWith('b', idle)]);
+    const input = choiceInput([
+      candidateWith('a', { inFlight: 5, pendingTokens: 2000 }, 500),
+      candidateWith('b', idle),
+    ]);
     for (let i = 0; i < 8; i++) {
       const { memo } = policy.choose(input);
       policy.observe?.(outcome('a', { ttftMs: 5000 }), memo);
@@ -148,7 +186,13 @@ describe('preble', () => {
     const first = policy.choose(choiceInput(both)).index;
     expect(policy.choose(choiceInput(both)).index).toBe(1 - first);
     // The window forgets: afterwards both are level, and draws decide.
-    const later = new Set(Array.from({ length: 20 }, (_, i) => policies.preble.create(policyEnv(i)).choose(choiceInput(both, { nowMs: 200_000, rng: () => i / 20 })).index));
+    const later = new Set(
+      Array.from(
+        { length: 20 },
+        (_, i) =>
+          policies.preble.create(policyEnv(i)).choose(choiceInput(both, { nowMs: 200_000, rng: () => i / 20 })).index,
+      ),
+    );
     expect(later.size).toBe(2);
   });
 });
@@ -156,15 +200,32 @@ describe('preble', () => {
 describe('prequal', () => {
   test('takes the lowest latency among those that are not hot', () => {
     const policy = policies.prequal.create(policyEnv());
-    const candidates = [candidateWith('a', { inFlight: 2 }), candidateWith('b', { inFlight: 3 }), candidateWith('c', { inFlight: 30 })];
+    const candidates = [
+      candidateWith('a', { inFlight: 2 }),
+      candidateWith('b', { inFlight: 3 }),
+      candidateWith('c', { inFlight: 30 }),
+    ];
     policy.observe?.(outcome('a', { ttftMs: 900 }), 2);
     policy.observe?.(outcome('b', { ttftMs: 300 }), 3);
     policy.observe?.(outcome('c', { ttftMs: 10 }), 30);
     // With three instances the 0.84 quantile of the first probes is the highest of them, so some calm ones come first.
     const calm = [candidateWith('a'), candidateWith('b'), candidateWith('c')];
     for (let i = 0; i < 20; i++) policy.choose(choiceInput(calm));
-    policy.choose(choiceInput([candidateWith('a', { inFlight: 3 }), candidateWith('b', { inFlight: 3 }), candidateWith('c', { inFlight: 3 })]));
-    for (let i = 0; i < 4; i++) policy.choose(choiceInput([candidateWith('a', { inFlight: 3 }), candidateWith('b', { inFlight: 3 }), candidateWith('c', { inFlight: 3 })]));
+    policy.choose(
+      choiceInput([
+        candidateWith('a', { inFlight: 3 }),
+        candidateWith('b', { inFlight: 3 }),
+        candidateWith('c', { inFlight: 3 }),
+      ]),
+    );
+    for (let i = 0; i < 4; i++)
+      policy.choose(
+        choiceInput([
+          candidateWith('a', { inFlight: 3 }),
+          candidateWith('b', { inFlight: 3 }),
+          candidateWith('c', { inFlight: 3 }),
+        ]),
+      );
     expect(policy.choose(choiceInput(candidates)).index).toBe(1);
   });
 
@@ -173,7 +234,9 @@ describe('prequal', () => {
     for (let i = 0; i < 100; i++) policy.choose(choiceInput([candidateWith('a'), candidateWith('b')]));
     policy.observe?.(outcome('a', { ttftMs: 1 }), 9);
     policy.observe?.(outcome('b', { ttftMs: 1000 }), 8);
-    expect(policy.choose(choiceInput([candidateWith('a', { inFlight: 9 }), candidateWith('b', { inFlight: 8 })])).index).toBe(1);
+    expect(
+      policy.choose(choiceInput([candidateWith('a', { inFlight: 9 }), candidateWith('b', { inFlight: 8 })])).index,
+    ).toBe(1);
   });
 
   test('forgets latencies after 30 s', () => {

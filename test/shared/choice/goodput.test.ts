@@ -2,7 +2,12 @@ import { expect, test } from 'vitest';
 import { goodput, missProbability } from '../../../shared/choice/objectives/goodput.ts';
 import { requestOf } from '../../helpers/reports.ts';
 
-const prediction = (ttftMs: number, tpotMs: number) => ({ ttftMs, ttftP90Ms: ttftMs * 1.5, tpotMs, tpotP90Ms: tpotMs * 1.2 });
+const prediction = (ttftMs: number, tpotMs: number) => ({
+  ttftMs,
+  ttftP90Ms: ttftMs * 1.5,
+  tpotMs,
+  tpotP90Ms: tpotMs * 1.2,
+});
 
 test('a limit at the predicted mean is missed half the time, at the p90 one time in ten', () => {
   expect(missProbability(100, 200, 100)).toBeCloseTo(0.5, 6);

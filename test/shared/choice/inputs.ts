@@ -11,7 +11,10 @@ export function policyEnv(seed = 1): PolicyEnv & { clock: VirtualClock } {
 }
 
 /** A choice among `candidates` for a request of `promptTokens`. */
-export function choiceInput(candidates: CandidateState[], changes: Partial<ChoiceInput> & { promptTokens?: number } = {}): ChoiceInput {
+export function choiceInput(
+  candidates: CandidateState[],
+  changes: Partial<ChoiceInput> & { promptTokens?: number } = {},
+): ChoiceInput {
   const { promptTokens = 1000, ...rest } = changes;
   return {
     request: requestOf(promptTokens),
@@ -33,6 +36,10 @@ export function counts(policy: Policy, input: ChoiceInput, times = 200): number[
 }
 
 /** The choice of a fresh policy. */
-export function chosen(name: PolicyName, candidates: CandidateState[], changes: Parameters<typeof choiceInput>[1] = {}): number {
+export function chosen(
+  name: PolicyName,
+  candidates: CandidateState[],
+  changes: Parameters<typeof choiceInput>[1] = {},
+): number {
   return policies[name].create(policyEnv()).choose(choiceInput(candidates, changes)).index;
 }

@@ -32,17 +32,47 @@ function problem(act: () => unknown): string {
 describe('layers', () => {
   it('fills every default', () => {
     const config = defaultConfig(token);
-    expect(config.agent).toMatchObject({ port: 8080, retries: 2, brainUrl: 'ws://127.0.0.1:7400', breaker: { failures: 3 }, scrape: { gpuPeriodMs: 500 } });
-    expect(config.brain).toMatchObject({ port: 7400, policy: 'learned', learn: { hidden: [32, 32] }, trust: { minSamples: 40 } });
+    expect(config.agent).toMatchObject({
+      port: 8080,
+      retries: 2,
+      brainUrl: 'ws://127.0.0.1:7400',
+      breaker: { failures: 3 },
+      scrape: { gpuPeriodMs: 500 },
+    });
+    expect(config.brain).toMatchObject({
+      port: 7400,
+      policy: 'learned',
+      learn: { hidden: [32, 32] },
+      trust: { minSamples: 40 },
+    });
     expect(config.agent.id).not.toBe('');
     expect(config.agent.advertiseUrl).toMatch(/^http:\/\/.+:8080$/);
   });
 
   it('lays flags over environment over file over defaults', () => {
-    const file = write(`token: ${token}\nagent:\n  port: 1\n  retries: 1\n  connectTimeoutMs: 7\nbrain: {policy: random}\n`);
-    const env = { LODESTAR_AGENT_PORT: '2', LODESTAR_AGENT_RETRIES: '5', LODESTAR_BRAIN_LEARN_HIDDEN: '[8]', LODESTAR_AGENT_FIRST_BYTE_TIMEOUT_MS: '9' };
-    const config = loadConfig({ file, env, overrides: { agent: { port: 3 } }, sets: ['agent.breaker.failures=4', 'agent.brainUrl='] });
-    expect(config.agent).toMatchObject({ port: 3, retries: 5, connectTimeoutMs: 7, firstByteTimeoutMs: 9, brainUrl: '', breaker: { failures: 4, openMs: 1000 } });
+    const file = write(
+      `token: ${token}\nagent:\n  port: 1\n  retries: 1\n  connectTimeoutMs: 7\nbrain: {policy: random}\n`,
+    );
+    const env = {
+      LODESTAR_AGENT_PORT: '2',
+      LODESTAR_AGENT_RETRIES: '5',
+      LODESTAR_BRAIN_LEARN_HIDDEN: '[8]',
+      LODESTAR_AGENT_FIRST_BYTE_TIMEOUT_MS: '9',
+    };
+    const config = loadConfig({
+      file,
+      env,
+      overrides: { agent: { port: 3 } },
+      sets: ['agent.breaker.failures=4', 'agent.brainUrl='],
+    });
+    expect(config.agent).toMatchObject({
+      port: 3,
+      retries: 5,
+      connectTimeoutMs: 7,
+      firstByteTimeoutMs: 9,
+      brainUrl: '',
+      breaker: { failures: 4, openMs: 1000 },
+    });
     expect(config.brain).toMatchObject({ policy: 'random', learn: { hidden: [8], roundMs: 5000 } });
   });
 
@@ -52,12 +82,37 @@ describe('layers', () => {
   });
 
   it('names instances after agent and port, and refuses the same name twice', () => {
-    const config = loadConfig({ env: {}, overrides: { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000/' }] } } });
+    const config = loadConfig({
+      env: {},
+      overrides: { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000/' }] } },
+    });
     expect(config.agent.instances[0]).toMatchObject({ id: 'g7:8000', url: 'http://127.0.0.1:8000', maxNumSeqs: 256 });
-    const ranks = { token, agent: { id: 'g7', instances: [{ url: 'http://127.0.0.1:8000', dataParallelRank: 0 }, { url: 'http://127.0.0.1:8000', dataParallelRank: 1 }] } };
-    expect(loadConfig({ env: {}, overrides: ranks }).agent.instances.map(({ id }) => id)).toEqual(['g7:8000:0', 'g7:8000:1']);
-    const twice = { token, agent: { instances: [{ id: 'x', url: 'http://a:1' }, { id: 'x', url: 'http://b:2' }] } };
-    expect(problem(() => loadConfig({ env: {}, overrides: twice }))).toContain('agent.instances[1].id: "x" is used twice');
+    const ranks = {
+      token,
+      agent: {
+        id: 'g7',
+        instances: [
+          { url: 'http://127.0.0.1:8000', dataParallelRank: 0 },
+          { url: 'http://127.0.0.1:8000', dataParallelRank: 1 },
+        ],
+      },
+    };
+    expect(loadConfig({ env: {}, overrides: ranks }).agent.instances.map(({ id }) => id)).toEqual([
+      'g7:8000:0',
+      'g7:8000:1',
+    ]);
+    const twice = {
+      token,
+      agent: {
+        instances: [
+          { id: 'x', url: 'http://a:1' },
+          { id: 'x', url: 'http://b:2' },
+        ],
+      },
+    };
+    expect(problem(() => loadConfig({ env: {}, overrides: twice }))).toContain(
+      'agent.instances[1].id: "x" is used twice',
+    );
   });
 });
 
@@ -68,18 +123,45 @@ describe('refusals', () => {
     ['agent: {port: "x"}', 'agent.port: found "x" (text) in FILE; set whole number from 0 to 65535'],
     ['agent: {port: 99999}', 'agent.port: found 99999 (number) in FILE; set whole number from 0 to 65535'],
     ['agent: {instances: [{}]}', 'agent.instances[0].url: is missing in FILE; set text'],
-    ['agent: {instances: [{url: "localhost:1"}]}', 'agent.instances[0].url: "localhost:1" (text) is not an http:// or https:// URL in FILE'],
-    ['agent: {instances: [{url: "http://a", maxNumSeq: 1}]}', 'agent.instances[0].maxNumSeq: unknown key in FILE; did you mean `maxNumSeqs`?'],
+    [
+      'agent: {instances: [{url: "localhost:1"}]}',
+      'agent.instances[0].url: "localhost:1" (text) is not an http:// or https:// URL in FILE',
+    ],
+    [
+      'agent: {instances: [{url: "http://a", maxNumSeq: 1}]}',
+      'agent.instances[0].maxNumSeq: unknown key in FILE; did you mean `maxNumSeqs`?',
+    ],
     ['agent: {policy: best}', 'agent.policy: found "best" (text) in FILE; set learned | round-robin'],
     ['agent: {scrape: 5}', 'agent.scrape: found 5 (number) in FILE; write a group of keys here'],
-    ['brain: {learn: {hidden: [0]}}', 'brain.learn.hidden[0]: found 0 (number) in FILE; set whole number from 4 to 256, a multiple of 4'],
-    ['brain: {learn: {hidden: [64, x]}}', 'brain.learn.hidden[1]: found "x" (text) in FILE; set whole number from 4 to 256, a multiple of 4'],
-    ['agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://*:5557"}}]}', 'agent.instances[0].kvEvents.endpoint: "tcp://*:5557" (text) has a `*`, which is for the side that listens, vLLM; name the host here'],
-    ['agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://h:1", replayEndpoint: "h:2"}}]}', 'kvEvents.replayEndpoint: "h:2" (text) is not tcp://<host>:<port> or ipc://<path>'],
-    ['agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://h:65536"}}]}', 'kvEvents.endpoint: "tcp://h:65536" (text) is not tcp://<host>:<port>'],
-    ['agent: {instances: [{url: "http://a", kvEvents: {}}]}', 'agent.instances[0].kvEvents.endpoint: is missing in FILE; set text'],
+    [
+      'brain: {learn: {hidden: [0]}}',
+      'brain.learn.hidden[0]: found 0 (number) in FILE; set whole number from 4 to 256, a multiple of 4',
+    ],
+    [
+      'brain: {learn: {hidden: [64, x]}}',
+      'brain.learn.hidden[1]: found "x" (text) in FILE; set whole number from 4 to 256, a multiple of 4',
+    ],
+    [
+      'agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://*:5557"}}]}',
+      'agent.instances[0].kvEvents.endpoint: "tcp://*:5557" (text) has a `*`, which is for the side that listens, vLLM; name the host here',
+    ],
+    [
+      'agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://h:1", replayEndpoint: "h:2"}}]}',
+      'kvEvents.replayEndpoint: "h:2" (text) is not tcp://<host>:<port> or ipc://<path>',
+    ],
+    [
+      'agent: {instances: [{url: "http://a", kvEvents: {endpoint: "tcp://h:65536"}}]}',
+      'kvEvents.endpoint: "tcp://h:65536" (text) is not tcp://<host>:<port>',
+    ],
+    [
+      'agent: {instances: [{url: "http://a", kvEvents: {}}]}',
+      'agent.instances[0].kvEvents.endpoint: is missing in FILE; set text',
+    ],
     ['agent: {instances: [5]}', 'agent.instances[0]: found 5 (number) in FILE; write a group of keys here'],
-    ['brain: {learn: {hidden: []}}', 'brain.learn.hidden: found a list in FILE; set list of 1 to 4: whole number from 4 to 256, a multiple of 4'],
+    [
+      'brain: {learn: {hidden: []}}',
+      'brain.learn.hidden: found a list in FILE; set list of 1 to 4: whole number from 4 to 256, a multiple of 4',
+    ],
     ['agent:', 'agent: found nothing in FILE; write a group of keys here'],
     ['logLevel: loud', 'logLevel: found "loud" (text) in FILE; set trace | debug'],
   ])('%s', (yaml, expected) => {
@@ -100,8 +182,12 @@ describe('refusals', () => {
   });
 
   it('refuses unknown variables and flags', () => {
-    expect(problem(() => loadConfig({ env: { LODESTAR_AGENT_PROT: '1' } }))).toContain('LODESTAR_AGENT_PROT: unknown variable; did you mean `LODESTAR_AGENT_PORT`?');
-    expect(problem(() => loadConfig({ env: {}, sets: ['agent.retrys=1'] }))).toContain('--set agent.retrys: unknown key; did you mean `agent.retries`?');
+    expect(problem(() => loadConfig({ env: { LODESTAR_AGENT_PROT: '1' } }))).toContain(
+      'LODESTAR_AGENT_PROT: unknown variable; did you mean `LODESTAR_AGENT_PORT`?',
+    );
+    expect(problem(() => loadConfig({ env: {}, sets: ['agent.retrys=1'] }))).toContain(
+      '--set agent.retrys: unknown key; did you mean `agent.retries`?',
+    );
     expect(problem(() => loadConfig({ env: {}, sets: ['agent.port'] }))).toContain('has no value');
     expect(problem(() => loadConfig({ env: {}, sets: ['zzzzzzzzzzzzzz=1'] }))).toContain('zzzzzzzzzzzzzz: unknown key');
   });
@@ -126,9 +212,13 @@ describe('token', () => {
     const file = write('tokenFile: secret\n');
     expect(loadConfig({ file, env: {} }).token).toBe(token);
     expect(loadConfig({ file, env: { LODESTAR_TOKEN: `${token}2` } }).token).toBe(`${token}2`);
-    expect(problem(() => loadConfig({ file: write('tokenFile: nowhere\n'), env: {} }))).toContain('tokenFile: cannot read');
+    expect(problem(() => loadConfig({ file: write('tokenFile: nowhere\n'), env: {} }))).toContain(
+      'tokenFile: cannot read',
+    );
     write('x', 'secret');
     expect(problem(() => loadConfig({ file: write('tokenFile: secret\n'), env: {} }))).toContain('at least 16');
-    expect(problem(() => loadConfig({ file: write(`tokenFile: secret\ntoken: ${token}\n`), env: {} }))).toContain('keep one of them');
+    expect(problem(() => loadConfig({ file: write(`tokenFile: secret\ntoken: ${token}\n`), env: {} }))).toContain(
+      'keep one of them',
+    );
   });
 });

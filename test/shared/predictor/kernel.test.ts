@@ -13,23 +13,26 @@ function rowsOf(seed: number, n: number): Float32Array {
 }
 
 describe('SIMD kernel and typed arrays', () => {
-  test.each([[[4]], [[8, 8]], [[16]], [[20, 12]], [[64, 64]], [[36, 4, 60]], [[256, 256]], [[4, 4, 4, 4, 4]]])('agree on a net of %j', (hidden) => {
-    const net = randomNet(seededRng(hidden.length * 1000 + (hidden[0] as number)), hidden);
-    const simd = makeScorer(net, MAX_ROWS);
-    const plain = typedArrayScorer(net, MAX_ROWS);
-    expect(simd.kind).toBe('simd');
-    const a = new Float32Array(MAX_ROWS * HEAD_COUNT);
-    const b = new Float32Array(MAX_ROWS * HEAD_COUNT);
-    for (const n of [1, 2, 7, MAX_ROWS, 3]) {
-      const rows = rowsOf(n, n);
-      simd.score(rows, n, a);
-      plain.score(rows, n, b);
-      for (let i = 0; i < n * HEAD_COUNT; i++) {
-        expect(Math.abs((a[i] as number) - (b[i] as number))).toBeLessThan(1e-5);
-        expect(Math.abs(a[i] as number)).toBeLessThanOrEqual(RESIDUAL_CLAMP);
+  test.each([[[4]], [[8, 8]], [[16]], [[20, 12]], [[64, 64]], [[36, 4, 60]], [[256, 256]], [[4, 4, 4, 4, 4]]])(
+    'agree on a net of %j',
+    (hidden) => {
+      const net = randomNet(seededRng(hidden.length * 1000 + (hidden[0] as number)), hidden);
+      const simd = makeScorer(net, MAX_ROWS);
+      const plain = typedArrayScorer(net, MAX_ROWS);
+      expect(simd.kind).toBe('simd');
+      const a = new Float32Array(MAX_ROWS * HEAD_COUNT);
+      const b = new Float32Array(MAX_ROWS * HEAD_COUNT);
+      for (const n of [1, 2, 7, MAX_ROWS, 3]) {
+        const rows = rowsOf(n, n);
+        simd.score(rows, n, a);
+        plain.score(rows, n, b);
+        for (let i = 0; i < n * HEAD_COUNT; i++) {
+          expect(Math.abs((a[i] as number) - (b[i] as number))).toBeLessThan(1e-5);
+          expect(Math.abs(a[i] as number)).toBeLessThanOrEqual(RESIDUAL_CLAMP);
+        }
       }
-    }
-  });
+    },
+  );
 
   test('a row scores the same alone and among others', () => {
     const scorer = makeScorer(randomNet(seededRng(1), [32, 32]), MAX_ROWS);

@@ -8,7 +8,11 @@ import { reportOf, requestOf } from '../../helpers/reports.ts';
 
 const LAW = { c0: 20, c1: 0.1, c2: 1e-5, c3: 0.5, c4: 1e-3, c5: 0, t0: 0, frontEndMs: 8, samples: 10, residualMs: 0 };
 
-function candidateOn(ledger: Partial<LedgerTotals>, hitTokens = 0, limits: Partial<InstanceLimits> = {}): CandidateState {
+function candidateOn(
+  ledger: Partial<LedgerTotals>,
+  hitTokens = 0,
+  limits: Partial<InstanceLimits> = {},
+): CandidateState {
   const report = reportOf('a', { law: LAW }, ledger);
   const candidate = candidateOf({ ...report, limits: { ...report.limits, ...limits } });
   candidate.hitTokens = hitTokens;
@@ -16,7 +20,14 @@ function candidateOn(ledger: Partial<LedgerTotals>, hitTokens = 0, limits: Parti
 }
 
 function prior(candidate: CandidateState, promptTokens: number, outputTokens = 100): PriorEstimate {
-  return estimatePrior(requestOf(promptTokens, { outputTokens }), candidate, { ttftMs: 0, tpotMs: 0, workMs: 0, baseMs: 0, overTokens: 0, kvPressure: 0 });
+  return estimatePrior(requestOf(promptTokens, { outputTokens }), candidate, {
+    ttftMs: 0,
+    tpotMs: 0,
+    workMs: 0,
+    baseMs: 0,
+    overTokens: 0,
+    kvPressure: 0,
+  });
 }
 
 describe('by hand', () => {
@@ -40,7 +51,16 @@ describe('by hand', () => {
   });
 
   test('a queue of prefill, beside a decode batch, over a link', () => {
-    const candidate = candidateOn({ inFlight: 6, prefilling: 2, decoding: 4, pendingTokens: 3000, pendingPromptTokens: 1500, decodeContextTokens: 4000, usedTokens: 9000, workRatio: 0.5 });
+    const candidate = candidateOn({
+      inFlight: 6,
+      prefilling: 2,
+      decoding: 4,
+      pendingTokens: 3000,
+      pendingPromptTokens: 1500,
+      decodeContextTokens: 4000,
+      usedTokens: 9000,
+      workRatio: 0.5,
+    });
     candidate.linkMs = 3;
     const out = prior(candidate, 1000);
     // base 20 + 0.5·4 + 1e-3·4000 = 26; 4000 tokens in ⌈4000/2044⌉ = 2 steps, and half a step of waiting
@@ -81,8 +101,15 @@ describe('monotone', () => {
     const rng = seededRng(8);
     for (let round = 0; round < 500; round++) {
       const ledger = {
-        inFlight: below(rng, 40), prefilling: below(rng, 4), decoding: below(rng, 30), pendingTokens: below(rng, 9000), waitingTokens: below(rng, 5000),
-        pendingPromptTokens: below(rng, 4000), decodeContextTokens: below(rng, 30_000), usedTokens: below(rng, 45_000), workRatio: rng(),
+        inFlight: below(rng, 40),
+        prefilling: below(rng, 4),
+        decoding: below(rng, 30),
+        pendingTokens: below(rng, 9000),
+        waitingTokens: below(rng, 5000),
+        pendingPromptTokens: below(rng, 4000),
+        decodeContextTokens: below(rng, 30_000),
+        usedTokens: below(rng, 45_000),
+        workRatio: rng(),
       };
       const tokens = 1 + below(rng, 6000);
       const before = prior(candidateOn(ledger), tokens);

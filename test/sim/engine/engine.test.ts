@@ -73,7 +73,8 @@ describe('engine', () => {
     clock.advance(20);
     submit('b', 10, 2);
     clock.advance(1000);
-    // a: 8 + 21 = 29, then the step decided at 8: 49. b is queued at 28, joins the step decided at 29, which runs from 49 to 70 and ends a; then a step alone.
+    // a: 8 + 21 = 29, then the step decided at 8: 49. b is queued at 28, joins the step decided at 29, which runs from
+    // 49 to 70 and ends a; then a step alone.
     expect(times).toEqual([29, 49, 70, 70, 90]);
     expect(log).toEqual(['a 0', 'a 1', 'a 2', 'a end', 'b 0', 'b 1', 'b end']);
     expect(engine.steps).toBe(4);
@@ -176,7 +177,8 @@ describe('engine', () => {
     const runOnce = (): number[] => {
       const clock = new VirtualClock();
       const { submit, times } = make(clock);
-      for (let i = 0; i < 30; i++) clock.after(i * 13.7, () => void submit(`r${i}`, 20 + ((i * 37) % 150), 1 + ((i * 11) % 40)));
+      for (let i = 0; i < 30; i++)
+        clock.after(i * 13.7, () => void submit(`r${i}`, 20 + ((i * 37) % 150), 1 + ((i * 11) % 40)));
       clock.advance(20000);
       return times;
     };

@@ -10,12 +10,19 @@ import { fidelityLoads } from '../../vllm/workload.ts';
 const measured = readMeasured(join(packageRoot, 'test/fixtures/vllm-fidelity.json'));
 
 describe('the engine against a real vLLM', () => {
-  it.each(fidelityLoads().map((load) => [load.name, load] as const))('%s: TTFT, E2E and hits of the same requests', async (name, load) => {
-    const real = measured.find((one) => one.load === name) as Measured;
-    const simulated = await simulate(load, await fitFrontEnd(load, real.lone));
-    expect(compare(real.seen, simulated.seen).filter((one) => !isMet(one)).map(line)).toEqual([]);
-    expect(simulated.preemptions).toBe(real.engine.preemptions);
-    // On a quiet machine the rules agree to the token; a rule that differs shows here before it reaches a bound.
-    expect(simulated.seen.map((one) => one.cachedTokens)).toEqual(real.seen.map((one) => one.cachedTokens));
-  });
+  it.each(fidelityLoads().map((load) => [load.name, load] as const))(
+    '%s: TTFT, E2E and hits of the same requests',
+    async (name, load) => {
+      const real = measured.find((one) => one.load === name) as Measured;
+      const simulated = await simulate(load, await fitFrontEnd(load, real.lone));
+      expect(
+        compare(real.seen, simulated.seen)
+          .filter((one) => !isMet(one))
+          .map(line),
+      ).toEqual([]);
+      expect(simulated.preemptions).toBe(real.engine.preemptions);
+      // On a quiet machine the rules agree to the token; a rule that differs shows here before it reaches a bound.
+      expect(simulated.seen.map((one) => one.cachedTokens)).toEqual(real.seen.map((one) => one.cachedTokens));
+    },
+  );
 });

@@ -7,7 +7,10 @@ import { Step } from '../../../sim/engine/step.ts';
 /** One recorded trace: its name and, per step, the lines the real scheduler printed. */
 export interface GoldenSection {
   name: string;
-  /** A step starts at a line that begins with STEP, SCHED, UPDATE, free or reset; its events, outputs and statistics follow. */
+  /**
+   * A step starts at a line that begins with STEP, SCHED, UPDATE, free or reset; its events, outputs and statistics
+   * follow.
+   */
   steps: string[][];
 }
 
@@ -29,7 +32,10 @@ export function readGolden(file: string): Map<string, GoldenSection> {
   return sections;
 }
 
-/** Drives our scheduler the way the recording drove vLLM's, and prints the same lines. Names and sampled ids count up per driver. */
+/**
+ * Drives our scheduler the way the recording drove vLLM's, and prints the same lines. Names and sampled ids count up
+ * per driver.
+ */
 export class GoldenDriver {
   readonly lines: string[] = [];
   scheduler!: Scheduler;
@@ -88,7 +94,11 @@ export class GoldenDriver {
       if (pending.length < 2 && step.totalTokens > 0) continue;
       const oldest = pending.shift();
       if (!oldest) continue;
-      this.lines.push(`   UPDATE [${scheduled(oldest).map(([id, n]) => `('${id}', ${n})`).join(', ')}]`);
+      this.lines.push(
+        `   UPDATE [${scheduled(oldest)
+          .map(([id, n]) => `('${id}', ${n})`)
+          .join(', ')}]`,
+      );
       scheduler.update(oldest);
       this.print(oldest, false);
       this.lines.push(this.stats());
@@ -123,7 +133,9 @@ export class GoldenDriver {
     if (event.type === 'removed') return `Removed ['${this.blockName(event.hash)}']`;
     const hashes = event.hashes.map((hash) => `'${this.blockName(hash)}'`).join(', ');
     const parent = event.parent === null ? 'None' : this.blockName(event.parent);
-    const extra = event.extraKeys.map((keys) => (keys ? `(${keys.map((key) => `'${key}'`).join(', ')},)` : 'None')).join(', ');
+    const extra = event.extraKeys
+      .map((keys) => (keys ? `(${keys.map((key) => `'${key}'`).join(', ')},)` : 'None'))
+      .join(', ');
     return `Stored [${hashes}] parent ${parent} tok [${event.tokenIds.join(', ')}] g 0 full_attention [${extra}]`;
   }
 
@@ -144,7 +156,9 @@ function scheduled(step: Step): [string, number][] {
 }
 
 function scheduledDict(step: Step): string {
-  return `{${scheduled(step).map(([id, n]) => `'${id}': ${n}`).join(', ')}}`;
+  return `{${scheduled(step)
+    .map(([id, n]) => `'${id}': ${n}`)
+    .join(', ')}}`;
 }
 
 function held(request: EngineRequest): number[] {

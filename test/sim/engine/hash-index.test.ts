@@ -7,7 +7,10 @@ it('behaves like a Map under random insertions and deletions, colliding keys inc
   const index = new HashIndex(64);
   const map = new Map<number, number>();
   // Few distinct low bits, so that probe sequences overlap and wrap.
-  const keys = Array.from({ length: 200 }, (_, i) => (i + 1) * 4294967296 + (i % 3 === 0 ? 127 : Math.floor(rng() * 8)));
+  const keys = Array.from(
+    { length: 200 },
+    (_, i) => (i + 1) * 4294967296 + (i % 3 === 0 ? 127 : Math.floor(rng() * 8)),
+  );
   for (let round = 0; round < 20000; round++) {
     const key = keys[Math.floor(rng() * keys.length)]!;
     if (map.has(key)) {

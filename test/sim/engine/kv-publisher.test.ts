@@ -39,7 +39,11 @@ const emulator = async (options: Partial<EmulatorOptions> = {}): Promise<Running
 
 async function post(running: RunningEmulator, path: string, body: unknown = {}): Promise<number> {
   const answers: number[] = [];
-  void fetch(running.url + path, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) }).then(async (response) => {
+  void fetch(running.url + path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  }).then(async (response) => {
     await response.text();
     answers.push(response.status);
   });
@@ -47,7 +51,10 @@ async function post(running: RunningEmulator, path: string, body: unknown = {}):
   return answers[0] as number;
 }
 
-/** What the engine's pool must hold if the events are right: the hashes of every copy, by the rules of vllm.md for a subscriber. */
+/**
+ * What the engine's pool must hold if the events are right: the hashes of every copy, by the rules of vllm.md for a
+ * subscriber.
+ */
 class Mirror {
   readonly copies = new Map<number, number>();
   readonly everStored = new Set<number>();
@@ -71,14 +78,25 @@ class Mirror {
 test('an emulated engine tells all that happens to its cache: a subscriber that applies it knows what the pool holds', async () => {
   const running = await emulator();
   const mirror = new Mirror();
-  const sink = { begin: (): void => mirror.copies.clear(), apply: (events: readonly KvEvent[]) => mirror.apply(events), fail: (): void => undefined };
+  const sink = {
+    begin: (): void => mirror.copies.clear(),
+    apply: (events: readonly KvEvent[]) => mirror.apply(events),
+    fail: (): void => undefined,
+  };
   const { endpoint, replayEndpoint } = running.kvEvents!;
   const subscriber = rig.subscriber({ endpoint, replayEndpoint, sink });
   await rig.until(() => subscriber.latest().value.history === 'complete');
   const { pool } = running.engine.scheduler.kv;
-  const isExact = (): boolean => mirror.everStored.size > 0 && [...mirror.everStored].every((hash) => mirror.copies.has(hash) === (pool.lookup(hash) !== 0));
+  const isExact = (): boolean =>
+    mirror.everStored.size > 0 &&
+    [...mirror.everStored].every((hash) => mirror.copies.has(hash) === (pool.lookup(hash) !== 0));
   for (let n = 0; n < 12; n++) {
-    expect(await post(running, '/v1/completions', { prompt: `${'the same words '.repeat(n % 3)}${n % 4} ${'and others '.repeat(300)}`, max_tokens: 20 })).toBe(200);
+    expect(
+      await post(running, '/v1/completions', {
+        prompt: `${'the same words '.repeat(n % 3)}${n % 4} ${'and others '.repeat(300)}`,
+        max_tokens: 20,
+      }),
+    ).toBe(200);
     await rig.until(isExact);
   }
   expect(mirror.everStored.size).toBeGreaterThan(mirror.copies.size + 50);
@@ -116,7 +134,11 @@ test('frames and replay are vLLM’s', async () => {
   await dealer.send([Buffer.alloc(0), Buffer.alloc(8)]);
   const answers = [await dealer.receive(), await dealer.receive(), await dealer.receive()];
   expect(answers.map((frames) => frames.length)).toEqual([4, 4, 4]);
-  expect(answers.map((frames) => frames[2]!.readBigUInt64BE())).toEqual([BigInt(sent - 2), BigInt(sent - 1), 2n ** 64n - 1n]);
+  expect(answers.map((frames) => frames[2]!.readBigUInt64BE())).toEqual([
+    BigInt(sent - 2),
+    BigInt(sent - 1),
+    2n ** 64n - 1n,
+  ]);
   expect(answers[2]!.map((frame) => frame.length)).toEqual([0, 0, 8, 0]);
 });
 
@@ -125,9 +147,20 @@ test('both encodings say the same, with hashes of 64 bits', async () => {
   for (const encoding of ['map', 'array'] as const) {
     const publisher = await rig.publisher({ encoding });
     const events: KvEvent[] = [];
-    rig.subscriber({ endpoint: publisher.endpoint, replayEndpoint: publisher.replayEndpoint, sink: { begin: () => undefined, apply: (batch) => events.push(...batch), fail: () => undefined } });
+    rig.subscriber({
+      endpoint: publisher.endpoint,
+      replayEndpoint: publisher.replayEndpoint,
+      sink: { begin: () => undefined, apply: (batch) => events.push(...batch), fail: () => undefined },
+    });
     publisher.publish([
-      { type: 'stored', hashes: [5, 2 ** 53 - 1], parent: 7, tokenIds: [1, 2, 3, 4, 5, 6, 7, 8], lora: 'sql', extraKeys: [['sql'], ['sql']] },
+      {
+        type: 'stored',
+        hashes: [5, 2 ** 53 - 1],
+        parent: 7,
+        tokenIds: [1, 2, 3, 4, 5, 6, 7, 8],
+        lora: 'sql',
+        extraKeys: [['sql'], ['sql']],
+      },
       { type: 'removed', hash: 5 },
       { type: 'cleared' },
     ]);
@@ -152,7 +185,9 @@ test('both encodings say the same, with hashes of 64 bits', async () => {
 test('a port that is taken, and a replay without events, are refused with the flag that helps', async () => {
   const publisher = await rig.publisher();
   const port = Number(publisher.endpoint.slice(publisher.endpoint.lastIndexOf(':') + 1));
-  await expect(KvPublisher.start({ host: '127.0.0.1', port, replayPort: undefined, blockSize: 16, wallMs: () => 0 })).rejects.toThrow(/--kv-events-port/);
+  await expect(
+    KvPublisher.start({ host: '127.0.0.1', port, replayPort: undefined, blockSize: 16, wallMs: () => 0 }),
+  ).rejects.toThrow(/--kv-events-port/);
   await expect(emulator({ kvEventsPort: undefined })).rejects.toThrow(/--kv-replay-port/);
   const silent = await emulator({ kvEventsPort: undefined, kvReplayPort: undefined });
   expect(silent.kvEvents).toBeUndefined();

@@ -23,7 +23,15 @@ afterEach(() => rmSync(dir, { recursive: true, force: true }));
 /** State of an A30 engine that was busy for `busyMs` of the last second. */
 function writeState(path: string, busyMs: number): void {
   const clock = new VirtualClock(Date.now());
-  const options = { clock, stepTime: () => busyMs, frontEndMs: 0, blockCount: 100, blockSize: 16, maxNumSeqs: 4, maxBatchedTokens: 64 };
+  const options = {
+    clock,
+    stepTime: () => busyMs,
+    frontEndMs: 0,
+    blockCount: 100,
+    blockSize: 16,
+    maxNumSeqs: 4,
+    maxBatchedTokens: 64,
+  };
   const engine = new Engine({ ...options, maxModelLen: 64, sample: () => 1 });
   const writer = new GpuStateWriter(path, clock, findGpu(loadGpus(), 'A30'), engine);
   if (busyMs > 0) engine.submit({ id: 'a', prompt: new Int32Array(4), maxOutput: 1 }, { onFinish: () => undefined });
@@ -50,7 +58,14 @@ describe('stand-in for nvidia-smi', () => {
     expect(code).toBe(0);
     const fields = stdout.trim().split(', ');
     expect(fields).toHaveLength(13);
-    expect([fields[0], fields[2], fields[4], fields[8], fields[9], fields[11]]).toEqual(['0', 'NVIDIA A30', '50', '1440', '1440', '165.00']);
+    expect([fields[0], fields[2], fields[4], fields[8], fields[9], fields[11]]).toEqual([
+      '0',
+      'NVIDIA A30',
+      '50',
+      '1440',
+      '1440',
+      '165.00',
+    ]);
     expect(fields[1]).toMatch(/^GPU-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/);
     expect(Number(fields[6])).toBeLessThan(Number(fields[7]));
     expect(Number(fields[10])).toBeGreaterThan(165 * 0.3);
@@ -67,16 +82,24 @@ describe('stand-in for nvidia-smi', () => {
   it('is understood by node-nvidia-smi under the name nvidia-smi', async () => {
     writeState(state, 500);
     symlinkSync(nvidiaSmiStandinPath, join(dir, 'nvidia-smi'));
-    const inventory = createRequire(import.meta.url)('node-nvidia-smi') as (done: (error: unknown, data: unknown) => void) => void;
+    const inventory = createRequire(import.meta.url)('node-nvidia-smi') as (
+      done: (error: unknown, data: unknown) => void,
+    ) => void;
     const saved = { ...process.env };
     process.env['PATH'] = `${dir}:${process.env['PATH']}`;
     process.env['LODESTAR_STANDIN_STATE'] = state;
     try {
-      const data = await new Promise((resolve, reject) => inventory((error, result) => (error ? reject(error as Error) : resolve(result))));
+      const data = await new Promise((resolve, reject) =>
+        inventory((error, result) => (error ? reject(error as Error) : resolve(result))),
+      );
       expect(data).toMatchObject({
         nvidia_smi_log: {
           attached_gpus: '1',
-          gpu: { product_name: 'NVIDIA A30', fb_memory_usage: { total: '24576 MiB' }, utilization: { gpu_util: '50 %' } },
+          gpu: {
+            product_name: 'NVIDIA A30',
+            fb_memory_usage: { total: '24576 MiB' },
+            utilization: { gpu_util: '50 %' },
+          },
         },
       });
     } finally {
@@ -86,9 +109,13 @@ describe('stand-in for nvidia-smi', () => {
 
   it('goes on sampling with -lms until it is killed, and sees new state', async () => {
     writeState(state, 0);
-    const child = spawn(nvidiaSmiStandinPath, ['--query-gpu=utilization.gpu', '--format=csv,noheader,nounits', '-lms', '20'], {
-      env: { ...process.env, LODESTAR_STANDIN_STATE: state },
-    });
+    const child = spawn(
+      nvidiaSmiStandinPath,
+      ['--query-gpu=utilization.gpu', '--format=csv,noheader,nounits', '-lms', '20'],
+      {
+        env: { ...process.env, LODESTAR_STANDIN_STATE: state },
+      },
+    );
     const seen: string[] = [];
     for await (const line of createInterface({ input: child.stdout })) {
       seen.push(line);

@@ -87,6 +87,7 @@ for (const [file, run, names] of [
     const golden = readGolden(file);
     const ours = toSections(run());
     it('has the sections it should', () => expect([...golden.keys()]).toEqual(names));
-    for (const name of names) it(`${name} agrees step by step`, () => expectSameSteps(golden.get(name)!, ours.get(name)!));
+    for (const name of names)
+      it(`${name} agrees step by step`, () => expectSameSteps(golden.get(name)!, ours.get(name)!));
   });
 }

@@ -8,7 +8,15 @@ const range = (from: number, to: number): Int32Array => Int32Array.from({ length
 
 function make(options: Partial<SchedulerOptions> = {}) {
   let sampled = 1000;
-  const all = { blockCount: 20, blockSize: 4, maxNumSeqs: 4, maxBatchedTokens: 16, maxModelLen: 64, sample: () => ++sampled, ...options };
+  const all = {
+    blockCount: 20,
+    blockSize: 4,
+    maxNumSeqs: 4,
+    maxBatchedTokens: 16,
+    maxModelLen: 64,
+    sample: () => ++sampled,
+    ...options,
+  };
   const scheduler = new Scheduler(all);
   const step = new Step(all.maxNumSeqs);
   const add = (id: string, prompt: Int32Array, maxOutput: number, extra: Partial<RequestSpec> = {}): EngineRequest => {
@@ -18,7 +26,9 @@ function make(options: Partial<SchedulerOptions> = {}) {
   };
   const run = (): Record<string, number> => {
     scheduler.schedule(step);
-    const scheduled = Object.fromEntries(Array.from({ length: step.count }, (_, i) => [step.requests[i]!.id, step.tokens[i]!]));
+    const scheduled = Object.fromEntries(
+      Array.from({ length: step.count }, (_, i) => [step.requests[i]!.id, step.tokens[i]!]),
+    );
     scheduler.update(step);
     return scheduled;
   };
@@ -100,7 +110,11 @@ describe('scheduler', () => {
         if (rng() < 0.15 && requests.length < 200) {
           const from = 1 + Math.floor(rng() * 3) * 100;
           const priority = Math.floor(rng() * 3);
-          requests.push(add(`r${requests.length}`, range(from, from + 1 + Math.floor(rng() * 40)), 1 + Math.floor(rng() * 20), { priority }));
+          requests.push(
+            add(`r${requests.length}`, range(from, from + 1 + Math.floor(rng() * 40)), 1 + Math.floor(rng() * 20), {
+              priority,
+            }),
+          );
         }
         if (rng() < 0.02 && requests.length > 0) scheduler.abort(requests[Math.floor(rng() * requests.length)]!);
         scheduler.schedule(step);

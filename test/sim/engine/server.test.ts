@@ -36,7 +36,12 @@ describe('answers', () => {
     expect(all[2]).toMatchObject({ choices: [{ finish_reason: 'length' }] });
     expect(all[3]).toMatchObject({
       choices: [],
-      usage: { prompt_tokens: 3, total_tokens: 6, completion_tokens: 3, prompt_tokens_details: { cached_tokens: 0, created_cache_tokens: 0 } },
+      usage: {
+        prompt_tokens: 3,
+        total_tokens: 6,
+        completion_tokens: 3,
+        prompt_tokens_details: { cached_tokens: 0, created_cache_tokens: 0 },
+      },
       metrics: { queue_time_ms: 0 },
     });
   });
@@ -58,8 +63,13 @@ describe('answers', () => {
       prompt_text: null,
     });
     expect(all[0]!['prompt_token_ids']).toHaveLength((all[3]!['usage'] as { prompt_tokens: number }).prompt_tokens);
-    expect(all[1]).toMatchObject({ choices: [{ delta: { content: expect.any(String) }, token_ids: [expect.any(Number)] }] });
-    expect(all[2]).toMatchObject({ choices: [{ finish_reason: 'length', stop_reason: null }], usage: { completion_tokens: 2 } });
+    expect(all[1]).toMatchObject({
+      choices: [{ delta: { content: expect.any(String) }, token_ids: [expect.any(Number)] }],
+    });
+    expect(all[2]).toMatchObject({
+      choices: [{ finish_reason: 'length', stop_reason: null }],
+      usage: { completion_tokens: 2 },
+    });
   });
 
   it('sends headers at once and the first data only with the first token', async () => {
@@ -77,7 +87,10 @@ describe('answers', () => {
 
   it('answers in one piece, several prompts and samples, equal requests equally', async () => {
     const body = { prompt: ['first prompt', 'second prompt'], n: 2, max_tokens: 4, return_token_ids: true };
-    const one = (await (await post('/v1/completions', body)).json()) as { choices: { index: number; text: string; token_ids: number[] }[]; usage: object };
+    const one = (await (await post('/v1/completions', body)).json()) as {
+      choices: { index: number; text: string; token_ids: number[] }[];
+      usage: object;
+    };
     const two = (await (await post('/v1/completions', body)).json()) as typeof one;
     expect(one.choices.map((choice) => choice.index)).toEqual([0, 1, 2, 3]);
     expect(new Set(one.choices.map((choice) => choice.text)).size).toBe(4);
@@ -87,7 +100,9 @@ describe('answers', () => {
   });
 
   it('hits the cache on the next turn of a chat and says so', async () => {
-    const messages = [{ role: 'user', content: 'Tell me about the polar star and about finding one\'s way at sea. '.repeat(20) }];
+    const messages = [
+      { role: 'user', content: "Tell me about the polar star and about finding one's way at sea. ".repeat(20) },
+    ];
     const first = (await (await post('/v1/chat/completions', { messages, max_tokens: 100 })).json()) as {
       choices: [{ message: { role: string; content: string }; finish_reason: string }];
       usage: { prompt_tokens: number };
@@ -101,15 +116,21 @@ describe('answers', () => {
     const cached = second.usage.prompt_tokens_details.cached_tokens;
     expect(cached).toBeGreaterThanOrEqual(first.usage.prompt_tokens + 100 - 16 - 1);
     expect(cached % 16).toBe(0);
-    const salted = (await (await post('/v1/chat/completions', { messages: next, max_tokens: 1, cache_salt: 'x' })).json()) as typeof second;
+    const salted = (await (
+      await post('/v1/chat/completions', { messages: next, max_tokens: 1, cache_salt: 'x' })
+    ).json()) as typeof second;
     expect(salted.usage.prompt_tokens_details.cached_tokens).toBe(0);
     expect(await (await post('/reset_prefix_cache', '{}')).json()).toEqual({ success: true });
-    const cleared = (await (await post('/v1/chat/completions', { messages: next, max_tokens: 1 })).json()) as typeof second;
+    const cleared = (await (
+      await post('/v1/chat/completions', { messages: next, max_tokens: 1 })
+    ).json()) as typeof second;
     expect(cleared.usage.prompt_tokens_details.cached_tokens).toBe(0);
   });
 
   it('ends a chat without a limit by itself', async () => {
-    const answer = (await (await post('/v1/chat/completions', { messages: [{ role: 'user', content: 'Hi' }] })).json()) as {
+    const answer = (await (
+      await post('/v1/chat/completions', { messages: [{ role: 'user', content: 'Hi' }] })
+    ).json()) as {
       choices: [{ finish_reason: string }];
       usage: { completion_tokens: number };
     };
@@ -120,15 +141,23 @@ describe('answers', () => {
 
 describe('other routes', () => {
   it('has models, health, ping, version, load, tokenize and detokenize', async () => {
-    expect(await (await get('/v1/models')).json()).toMatchObject({ object: 'list', data: [{ id: 'tiny', max_model_len: 4096 }] });
+    expect(await (await get('/v1/models')).json()).toMatchObject({
+      object: 'list',
+      data: [{ id: 'tiny', max_model_len: 4096 }],
+    });
     expect((await get('/health')).status).toBe(200);
     expect((await post('/ping', '{}')).status).toBe(200);
     expect(await (await get('/version')).json()).toEqual({ version: '0.29.0+lodestar-emulated' });
     expect(await (await get('/load')).json()).toEqual({ server_load: 0 });
-    const tokens = (await (await post('/tokenize', { prompt: 'Hello there' })).json()) as { count: number; tokens: number[] };
+    const tokens = (await (await post('/tokenize', { prompt: 'Hello there' })).json()) as {
+      count: number;
+      tokens: number[];
+    };
     expect(tokens).toMatchObject({ count: 2, max_model_len: 4096, token_strs: null });
     expect(await (await post('/detokenize', { tokens: tokens.tokens })).json()).toEqual({ prompt: 'Hello there' });
-    const chat = (await (await post('/tokenize', { messages: [{ role: 'user', content: 'Hi' }] })).json()) as { count: number };
+    const chat = (await (await post('/tokenize', { messages: [{ role: 'user', content: 'Hi' }] })).json()) as {
+      count: number;
+    };
     expect(chat.count).toBeGreaterThan(5);
   });
 
@@ -146,7 +175,13 @@ describe('other routes', () => {
     await post('/v1/completions', body);
     await post('/v1/completions', body);
     const text = await textOf(await get('/metrics'));
-    const value = (series: string): number => Number(text.split('\n').find((line) => line.startsWith(`vllm:${series}`))!.split(' ')[1]);
+    const value = (series: string): number =>
+      Number(
+        text
+          .split('\n')
+          .find((line) => line.startsWith(`vllm:${series}`))!
+          .split(' ')[1],
+      );
     const prompt = value('prompt_tokens_total') / 2;
     expect(value('prefix_cache_queries_total')).toBe(prompt * 2);
     expect(value('prefix_cache_hits_total')).toBe(Math.floor((prompt - 1) / 16) * 16);
@@ -172,12 +207,22 @@ function seriesOf(text: string): string[] {
 
 describe('errors', () => {
   const cases: [string, unknown, number, object][] = [
-    ['unknown model', { model: 'nope', prompt: 'x' }, 404, { message: 'The model `nope` does not exist.', type: 'NotFoundError', param: 'model', code: 404 }],
+    [
+      'unknown model',
+      { model: 'nope', prompt: 'x' },
+      404,
+      { message: 'The model `nope` does not exist.', type: 'NotFoundError', param: 'model', code: 404 },
+    ],
     ['not JSON', '{bad', 400, { type: 'Bad Request', code: 400 }],
     ['wrong type', { prompt: 'x', max_tokens: 'many' }, 400, { type: 'Bad Request', param: 'body.max_tokens' }],
     ['no prompt', { max_tokens: 1 }, 400, { type: 'Bad Request', param: 'body.prompt' }],
     ['too long', { prompt: 'x', max_tokens: 5000 }, 400, { type: 'BadRequestError', param: 'max_tokens' }],
-    ['prompt too long', { prompt: Array.from({ length: 4096 }, () => 5) }, 400, { type: 'BadRequestError', param: 'input_tokens' }],
+    [
+      'prompt too long',
+      { prompt: Array.from({ length: 4096 }, () => 5) },
+      400,
+      { type: 'BadRequestError', param: 'input_tokens' },
+    ],
     ['empty salt', { prompt: 'x', cache_salt: '' }, 400, { param: 'body.cache_salt' }],
   ];
   for (const [name, body, status, error] of cases) {

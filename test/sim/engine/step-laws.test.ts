@@ -10,7 +10,13 @@ const gpus = loadGpus();
 const a100 = findGpu(gpus, 'A100');
 
 function batch(chunk: number, cached: number, decodes: number, context: number): StepBatch {
-  return { prefillTokens: chunk, chunks: chunk > 0 ? 1 : 0, prefillPairs: chunk * (cached + chunk / 2), decodes, decodeContext: decodes * context };
+  return {
+    prefillTokens: chunk,
+    chunks: chunk > 0 ? 1 : 0,
+    prefillPairs: chunk * (cached + chunk / 2),
+    decodes,
+    decodeContext: decodes * context,
+  };
 }
 
 /** Decode batches, prefill chunks and mixed batches as a loaded instance runs them. */
@@ -59,7 +65,9 @@ describe('roofline', () => {
   const model = rooflineStepTime(a100, seededRng(1));
 
   it('pads decode batches to the captured graphs', () => {
-    expect([0, 1, 2, 3, 5, 8, 9, 256, 257, 512, 600].map(paddedDecodes)).toEqual([0, 1, 2, 4, 8, 8, 16, 256, 272, 512, 600]);
+    expect([0, 1, 2, 3, 5, 8, 9, 256, 257, 512, 600].map(paddedDecodes)).toEqual([
+      0, 1, 2, 4, 8, 8, 16, 256, 272, 512, 600,
+    ]);
     expect(model(batch(0, 0, 17, 0))).toBe(model(batch(0, 0, 24, 0)));
     expect(model(batch(0, 0, 25, 0)) - model(batch(0, 0, 24, 0))).toBeCloseTo(8 * a100.c3, 9);
   });

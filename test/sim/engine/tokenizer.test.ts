@@ -18,7 +18,26 @@ describe('tokenizer', () => {
 
   it('keeps all tokens but the last when a text goes on', () => {
     const rng = seededRng(5);
-    const alphabet = ['a', 'b', 'Z', '7', ' ', ' ', '  ', '\n', '.', '...', ',', 'é', 'я', '漢', '😀', '{"', '\t', '    '];
+    const alphabet = [
+      'a',
+      'b',
+      'Z',
+      '7',
+      ' ',
+      ' ',
+      '  ',
+      '\n',
+      '.',
+      '...',
+      ',',
+      'é',
+      'я',
+      '漢',
+      '😀',
+      '{"',
+      '\t',
+      '    ',
+    ];
     for (let round = 0; round < 500; round++) {
       const pieces = Array.from({ length: 40 }, () => alphabet[Math.floor(rng() * alphabet.length)]!);
       const whole = tokenize(pieces.join(''));
@@ -42,7 +61,11 @@ describe('tokenizer', () => {
     const answer = Array.from({ length: 50 }, (_, i) => outputToken(-5, i));
     const first = [{ role: 'user', content: 'What is a lodestar?' }];
     const prompt = Array.from(chatPrompt(first));
-    const second = [...first, { role: 'assistant', content: answer.map((id) => wordOf(id).text).join('') }, { role: 'user', content: 'More.' }];
+    const second = [
+      ...first,
+      { role: 'assistant', content: answer.map((id) => wordOf(id).text).join('') },
+      { role: 'user', content: 'More.' },
+    ];
     expect(Array.from(chatPrompt(second)).slice(0, prompt.length + answer.length)).toEqual([...prompt, ...answer]);
   });
 });

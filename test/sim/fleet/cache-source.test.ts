@@ -20,7 +20,11 @@ async function run(cacheSource: CacheSourceName): Promise<RunResult> {
 it('runs with each view, and tells cached tokens the better the more the doors know', async () => {
   const results = await Promise.all(CACHE_SOURCES.map(run));
   for (const result of results) expect(result.completed).toBeGreaterThan(140);
-  const [estimate, shadow, exact] = results.map((result) => result.cachePredicted.door as number) as [number, number, number];
+  const [estimate, shadow, exact] = results.map((result) => result.cachePredicted.door as number) as [
+    number,
+    number,
+    number,
+  ];
   expect(exact).toBeGreaterThanOrEqual(shadow);
   expect(shadow).toBeGreaterThan(estimate);
   expect(exact).toBeGreaterThan(0.9);

@@ -7,7 +7,13 @@ describe('virtual clock of a fleet', () => {
   it('runs events by time, and those of one time in the order in which they were set', async () => {
     const clock = new SimClock();
     const seen: string[] = [];
-    for (const [delayMs, name] of [[5, 'c'], [1, 'a'], [5, 'd'], [3, 'b']] as const) clock.after(delayMs, () => seen.push(`${name}${clock.nowMs()}`));
+    for (const [delayMs, name] of [
+      [5, 'c'],
+      [1, 'a'],
+      [5, 'd'],
+      [3, 'b'],
+    ] as const)
+      clock.after(delayMs, () => seen.push(`${name}${clock.nowMs()}`));
     await clock.run(10, never);
     expect(seen).toEqual(['a1', 'b3', 'c5', 'd5']);
   });
@@ -36,7 +42,9 @@ describe('virtual clock of a fleet', () => {
     const clock = new SimClock();
     const seen: string[] = [];
     clock.after(1, () => {
-      const work = new Promise<void>((resolve) => setImmediate(resolve)).then(() => void seen.push(`settled at ${clock.nowMs()}`));
+      const work = new Promise<void>((resolve) => setImmediate(resolve)).then(
+        () => void seen.push(`settled at ${clock.nowMs()}`),
+      );
       clock.settle(work);
       clock.settle(Promise.reject(new Error('no')));
     });

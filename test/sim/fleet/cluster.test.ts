@@ -26,7 +26,16 @@ events:
 describe('cluster file', () => {
   it('is read with its GPUs, instances and events', () => {
     const cluster = parseCluster(FULL, 'c.yaml');
-    expect(cluster.instances.map(({ id, gpu, maxNumSeqs, maxBatchedTokens, kvTokens }) => [id, gpu.key, gpu.c0, maxNumSeqs, maxBatchedTokens, kvTokens])).toEqual([
+    expect(
+      cluster.instances.map(({ id, gpu, maxNumSeqs, maxBatchedTokens, kvTokens }) => [
+        id,
+        gpu.key,
+        gpu.c0,
+        maxNumSeqs,
+        maxBatchedTokens,
+        kvTokens,
+      ]),
+    ).toEqual([
       ['i0', 'A30', 30, 256, 2048, 50_000],
       ['i1', 'A30', 30, 256, 2048, 50_000],
       ['i2', 'H900', 5, 64, 8192, 100_000],
@@ -46,13 +55,20 @@ describe('cluster file', () => {
   it('needs instances only, in YAML or JSON', () => {
     const cluster = parseCluster('{"instances": [{"gpu": "L20", "count": 8}]}', 'c.json');
     expect(cluster.instances).toHaveLength(8);
-    expect(cluster).toMatchObject({ network: { hopMs: 0.3, brainMs: 0.5 }, frontEndMs: 8, stepLaw: 'rough', events: [] });
+    expect(cluster).toMatchObject({
+      network: { hopMs: 0.3, brainMs: 0.5 },
+      frontEndMs: 8,
+      stepLaw: 'rough',
+      events: [],
+    });
   });
 
   it('takes an entry copied from the catalogue', () => {
-    const { A100 } = (JSON.parse(JSON.stringify(Object.fromEntries(loadGpus()))) as Record<string, object>);
+    const { A100 } = JSON.parse(JSON.stringify(Object.fromEntries(loadGpus()))) as Record<string, object>;
     const { key: _key, ...entry } = A100 as Record<string, unknown>;
-    expect(parseCluster(JSON.stringify({ gpus: { B: entry }, instances: [{ gpu: 'B' }] }), 'c').instances[0]?.gpu.c0).toBe(10.4);
+    expect(
+      parseCluster(JSON.stringify({ gpus: { B: entry }, instances: [{ gpu: 'B' }] }), 'c').instances[0]?.gpu.c0,
+    ).toBe(10.4);
   });
 
   it('is read from a file', () => {
@@ -70,17 +86,29 @@ describe('cluster file', () => {
     ['', 'cluster file c.yaml: instances: '],
     ['instances: []', 'instances: '],
     ['instances: [{gpu: A30', 'c.yaml line 1: is not YAML'],
-    ['instances: [{gpu: H900}]', "instances[0].gpu: unknown GPU 'H900'; known are A30, V100, L20, A100, and `gpus:` adds others"],
+    [
+      'instances: [{gpu: H900}]',
+      "instances[0].gpu: unknown GPU 'H900'; known are A30, V100, L20, A100, and `gpus:` adds others",
+    ],
     ['instances: [{gpu: A30, count: 0}]', 'instances[0].count: '],
     ['instances: [{gpu: A30, cuont: 2}]', 'instances[0]: unknown field `cuont`; known here: gpu, count'],
     ['gpus: {H900: {c0: 1}}\ninstances: [{gpu: H900}]', 'gpus.H900: c1, c2, c3, c4, kvTokens missing'],
     ['gpus: {A30: {C0: 1}}\ninstances: [{gpu: A30}]', 'gpus.A30: unknown field `C0`; known here: c0, c1'],
     ['gpus: {A30: {c0: -1}}\ninstances: [{gpu: A30}]', 'gpus.A30.c0: '],
     ['instances: [{gpu: A30}]\nstepLaw: quadratic', 'stepLaw: '],
-    ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: explode, instance: 0}]', 'events[0].kind: must be one of die, join, throttle, swap, clear-cache'],
-    ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: swap, instance: 0, gpu: H900}]', "events[0].gpu: unknown GPU 'H900'"],
+    [
+      'instances: [{gpu: A30}]\nevents: [{atS: 1, kind: explode, instance: 0}]',
+      'events[0].kind: must be one of die, join, throttle, swap, clear-cache',
+    ],
+    [
+      'instances: [{gpu: A30}]\nevents: [{atS: 1, kind: swap, instance: 0, gpu: H900}]',
+      "events[0].gpu: unknown GPU 'H900'",
+    ],
     ['instances: [{gpu: A30}]\nevents: [{atS: 1, kind: throttle, instance: 0}]', 'events[0].factor: '],
-    ['instances: [{gpu: A30, count: 2}]\nevents: [{atS: 1, kind: die, instance: 2}]', 'events[0].instance: there is no instance 2; the cluster has 0 to 1'],
+    [
+      'instances: [{gpu: A30, count: 2}]\nevents: [{atS: 1, kind: die, instance: 2}]',
+      'events[0].instance: there is no instance 2; the cluster has 0 to 1',
+    ],
   ])('says what is wrong: %j', (text, message) => {
     expect(() => parseCluster(text, 'c.yaml')).toThrow(message);
   });

@@ -29,11 +29,29 @@ interface Case {
 }
 
 /** Outcomes of the fleet's requests, all seeds together. */
-async function outcomesOf({ policy = 'learned', gpus = FLEET.gpus, events = [], tamper, brain = NO_NET, seeds = [1, 2], seconds = END_S }: Case): Promise<ClientOutcome[]> {
+async function outcomesOf({
+  policy = 'learned',
+  gpus = FLEET.gpus,
+  events = [],
+  tamper,
+  brain = NO_NET,
+  seeds = [1, 2],
+  seconds = END_S,
+}: Case): Promise<ClientOutcome[]> {
   const all: ClientOutcome[] = [];
   for (const seed of seeds) {
     const tampered = tamper ? { tamper: tamper() } : {};
-    all.push(...(await runDrift({ ...FLEET, gpus }, requestsOf({ ...FLEET, seconds }, seed), { policy, seed, events, brain, ...tampered })).outcomes);
+    all.push(
+      ...(
+        await runDrift({ ...FLEET, gpus }, requestsOf({ ...FLEET, seconds }, seed), {
+          policy,
+          seed,
+          events,
+          brain,
+          ...tampered,
+        })
+      ).outcomes,
+    );
   }
   return all;
 }
@@ -44,7 +62,13 @@ function ttft(outcomes: readonly ClientOutcome[], fromS: number, toS: number): n
 
 /** Median of predicted over observed TTFT on one instance. */
 function predictedOverSeen(outcomes: readonly ClientOutcome[], instance: string, fromS: number, toS: number): number {
-  const those = outcomes.filter((one) => one.ok && one.instance === instance && one.request.arrivalMs >= fromS * 1000 && one.request.arrivalMs < toS * 1000);
+  const those = outcomes.filter(
+    (one) =>
+      one.ok &&
+      one.instance === instance &&
+      one.request.arrivalMs >= fromS * 1000 &&
+      one.request.arrivalMs < toS * 1000,
+  );
   const ratios = those.map(({ predictedTtftMs, ttftMs }) => predictedTtftMs / ttftMs).toSorted((a, b) => a - b);
   return ratios[Math.floor(ratios.length / 2)] ?? NaN;
 }
@@ -78,7 +102,9 @@ describe('hostile data', () => {
   test('outcomes that nobody can have measured change nothing', async () => {
     const clean = await outcomesOf({ brain: SMALL_NET, seeds: [1] });
     const poisoned = await outcomesOf({ brain: SMALL_NET, seeds: [1], tamper: () => poisonedSamples('entry-0', 0) });
-    expect(poisoned.every(({ ok, predictedTtftMs }) => ok && Number.isFinite(predictedTtftMs) && predictedTtftMs > 0)).toBe(true);
+    expect(
+      poisoned.every(({ ok, predictedTtftMs }) => ok && Number.isFinite(predictedTtftMs) && predictedTtftMs > 0),
+    ).toBe(true);
     expect(shareBetween(poisoned, 0, END_S, ({ policy }) => policy === 'learned')).toBe(1);
     expect(ttft(poisoned, 10, END_S)).toBeLessThan(1.1 * ttft(clean, 10, END_S));
   });

@@ -24,5 +24,7 @@ it('shares the traffic among entries and sums runs up for plots', async () => {
 });
 
 it('fails with the first error', async () => {
-  await expect(runRuns([job('lmetric', { trace: { ...shortTrace, file: 'synthetic:nothing' } })], { threads: 1 })).rejects.toThrow('made-up ones are synthetic:shared-prompts');
+  await expect(
+    runRuns([job('lmetric', { trace: { ...shortTrace, file: 'synthetic:nothing' } })], { threads: 1 }),
+  ).rejects.toThrow('made-up ones are synthetic:shared-prompts');
 });

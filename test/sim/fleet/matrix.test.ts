@@ -21,7 +21,9 @@ cells:
 
 describe('published matrix', () => {
   const matrix = readMatrix(bundledMatrix);
-  const valuesOf = (axis: 'cluster' | 'trace' | 'load' | 'entries'): unknown[] => [...new Set(matrix.cells.map((cell) => cell[axis]))];
+  const valuesOf = (axis: 'cluster' | 'trace' | 'load' | 'entries'): unknown[] => [
+    ...new Set(matrix.cells.map((cell) => cell[axis])),
+  ];
 
   it('has 40 cells with every value of every axis', () => {
     expect(matrix.cells).toHaveLength(40);
@@ -33,7 +35,9 @@ describe('published matrix', () => {
   });
 
   it('names traces that are there', () => {
-    const files = matrix.cells.map((cell) => matrix.capacityJob(cell).trace.file).filter((file) => !file.startsWith('synthetic:'));
+    const files = matrix.cells
+      .map((cell) => matrix.capacityJob(cell).trace.file)
+      .filter((file) => !file.startsWith('synthetic:'));
     expect(files.filter((file) => !existsSync(file))).toEqual([]);
   });
 
@@ -50,8 +54,17 @@ describe('published matrix', () => {
 describe('matrix file', () => {
   it('places events by their share of the run, and loads by capacity', () => {
     const matrix = new Matrix(SMALL, 'm.yaml');
-    const run = matrix.runJob(matrix.cells[1] as Cell, { capacityRps: 8, requests: 40 }, { policy: 'lmetric', seed: 3, objective: 'ttft' });
-    expect(run).toMatchObject({ entries: 4, seed: 3, trace: { pace: { rate: 4 }, maxRequests: 40 }, cluster: { stepLaw: 'rough', events: [{ atS: 5, kind: 'throttle' }] } });
+    const run = matrix.runJob(
+      matrix.cells[1] as Cell,
+      { capacityRps: 8, requests: 40 },
+      { policy: 'lmetric', seed: 3, objective: 'ttft' },
+    );
+    expect(run).toMatchObject({
+      entries: 4,
+      seed: 3,
+      trace: { pace: { rate: 4 }, maxRequests: 40 },
+      cluster: { stepLaw: 'rough', events: [{ atS: 5, kind: 'throttle' }] },
+    });
   });
 
   it.each([
@@ -67,9 +80,17 @@ describe('matrix file', () => {
 
   it('is run cell by cell, with each capacity measured once', async () => {
     const matrix = new Matrix(SMALL, 'm.yaml');
-    const result = await runMatrix(matrix, { cells: matrix.cells, policies: ['round-robin', 'lmetric'], seeds: [1, 2], objective: 'ttft', threads: 1 });
+    const result = await runMatrix(matrix, {
+      cells: matrix.cells,
+      policies: ['round-robin', 'lmetric'],
+      seeds: [1, 2],
+      objective: 'ttft',
+      threads: 1,
+    });
     expect(Object.keys(result.capacities)).toEqual(['one/shared']);
-    expect(result.cells.map(({ runs }) => runs.map(({ policy, seed, completed }) => `${policy} ${seed} ${completed}`))).toEqual(
+    expect(
+      result.cells.map(({ runs }) => runs.map(({ policy, seed, completed }) => `${policy} ${seed} ${completed}`)),
+    ).toEqual(
       Array.from({ length: 2 }, () => ['round-robin 1 40', 'lmetric 1 40', 'round-robin 2 40', 'lmetric 2 40']),
     );
     expect(result.cells[0]?.offeredRps).toBeCloseTo(0.5 * (result.capacities['one/shared']?.capacityRps ?? 0), 6);
@@ -79,15 +100,34 @@ describe('matrix file', () => {
 });
 
 describe('summary of a matrix', () => {
-  const cell = (number: number, entries: number): Cell => ({ number, entries, name: `c/t/0.8/${entries}`, cluster: 'c', trace: 't', load: 0.8 });
+  const cell = (number: number, entries: number): Cell => ({
+    number,
+    entries,
+    name: `c/t/0.8/${entries}`,
+    cluster: 'c',
+    trace: 't',
+    load: 0.8,
+  });
   const runs = (learned: number, prefixLoad: number, other: number, changes: Partial<RunResult> = {}): RunResult[] => [
-    resultOf('learned', 1, learned), resultOf('prefix-load', 1, prefixLoad), resultOf('lmetric', 1, other, changes), resultOf('oracle', 1, 1),
+    resultOf('learned', 1, learned),
+    resultOf('prefix-load', 1, prefixLoad),
+    resultOf('lmetric', 1, other, changes),
+    resultOf('oracle', 1, 1),
   ];
 
   it('has ratios above 1 where learned is better, the best baseline of each cell, and the gain that many entries keep', () => {
-    const summary = summarizeMatrix([{ cell: cell(1, 1), runs: runs(100, 400, 200) }, { cell: cell(2, 16), runs: runs(100, 100, 250) }]);
+    const summary = summarizeMatrix([
+      { cell: cell(1, 1), runs: runs(100, 400, 200) },
+      { cell: cell(2, 16), runs: runs(100, 100, 250) },
+    ]);
     const { prefixLoad, best, paper } = summary.policies['learned']!;
-    expect(prefixLoad?.ttftMean).toMatchObject({ cells: 2, geomean: expect.closeTo(2), min: expect.closeTo(1), minCell: 'c/t/0.8/16', shareAtLeast1: 1 });
+    expect(prefixLoad?.ttftMean).toMatchObject({
+      cells: 2,
+      geomean: expect.closeTo(2),
+      min: expect.closeTo(1),
+      minCell: 'c/t/0.8/16',
+      shareAtLeast1: 1,
+    });
     expect(best?.ttftMean.geomean).toBeCloseTo(Math.sqrt(2));
     expect(paper).toBeNull();
     expect(summary.bestOfCell.map((one) => one.best)).toEqual(['lmetric', 'prefix-load']);
@@ -99,8 +139,15 @@ describe('summary of a matrix', () => {
   });
 
   it('pairs seeds', () => {
-    const twoSeeds = [resultOf('learned', 1, 100), resultOf('learned', 2, 10), resultOf('prefix-load', 2, 40), resultOf('prefix-load', 1, 100)];
-    expect(summarizeMatrix([{ cell: cell(1, 1), runs: twoSeeds }]).policies['learned']?.prefixLoad?.ttftMean.geomean).toBeCloseTo(2);
+    const twoSeeds = [
+      resultOf('learned', 1, 100),
+      resultOf('learned', 2, 10),
+      resultOf('prefix-load', 2, 40),
+      resultOf('prefix-load', 1, 100),
+    ];
+    expect(
+      summarizeMatrix([{ cell: cell(1, 1), runs: twoSeeds }]).policies['learned']?.prefixLoad?.ttftMean.geomean,
+    ).toBeCloseTo(2);
   });
 
   it('calls no baseline the best that loses requests', () => {

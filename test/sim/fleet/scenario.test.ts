@@ -5,7 +5,11 @@ import { pair, shortTrace } from './world.ts';
 
 describe('scenario', () => {
   it('is the same for the same arguments and another for another seed', () => {
-    const [one, same, other] = [makeScenario(shortTrace, pair, 1), makeScenario(shortTrace, pair, 1), makeScenario(shortTrace, pair, 2)];
+    const [one, same, other] = [
+      makeScenario(shortTrace, pair, 1),
+      makeScenario(shortTrace, pair, 1),
+      makeScenario(shortTrace, pair, 2),
+    ];
     expect(one.requests).toHaveLength(40);
     expect(same.requests).toEqual(one.requests);
     expect(other.requests).not.toEqual(one.requests);
@@ -30,12 +34,15 @@ describe('scenario', () => {
 
   it('says why when nothing is left', () => {
     const tiny = parseCluster('{"instances": [{"gpu": "A30", "kvTokens": 256}]}', 'tiny');
-    expect(() => makeScenario({ ...shortTrace, lengthScale: 1 }, tiny, 1)).toThrow(/no request is left: \d+ requests need more than the 256 tokens/);
+    expect(() => makeScenario({ ...shortTrace, lengthScale: 1 }, tiny, 1)).toThrow(
+      /no request is left: \d+ requests need more than the 256 tokens/,
+    );
     expect(() => makeScenario({ ...shortTrace, maxPromptTokens: 10 }, pair, 1)).toThrow(/prompts are above the limit/);
   });
 
   it('counts on instances that are there all the time', () => {
-    const events = '[{"atS": 5, "kind": "die", "instance": 1}, {"atS": 1, "kind": "throttle", "instance": 0, "factor": 2}]';
+    const events =
+      '[{"atS": 5, "kind": "die", "instance": 1}, {"atS": 1, "kind": "throttle", "instance": 0, "factor": 2}]';
     const cluster = parseCluster(`{"instances": [{"gpu": "A30"}, {"gpu": "A100"}], "events": ${events}}`, 'dying');
     expect(largestRequestTokens(cluster)).toBe(41_000);
     expect(largestRequestTokens(pair)).toBe(467_280);

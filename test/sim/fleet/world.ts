@@ -11,12 +11,31 @@ export const pair: Cluster = parseCluster('{"instances": [{"gpu": "A30"}, {"gpu"
 
 /** Forty short requests that need no file. */
 export const shortTrace: TraceSpec = {
-  file: 'synthetic:shared-prompts', format: undefined, lengthScale: 0.25, outputScale: 0.1, startS: 0, durationS: 30, maxPromptTokens: undefined, maxRequests: 40, pace: { rate: 8 },
+  file: 'synthetic:shared-prompts',
+  format: undefined,
+  lengthScale: 0.25,
+  outputScale: 0.1,
+  startS: 0,
+  durationS: 30,
+  maxPromptTokens: undefined,
+  maxRequests: 40,
+  pace: { rate: 8 },
 };
 
 export function job(policy: SimPolicy, changes: Partial<RunJob> = {}): RunJob {
   return {
-    kind: 'run', cluster: pair, trace: shortTrace, policy, seed: 1, entries: 1, objective: 'ttft', sloTtftMs: undefined, sloTpotMs: undefined, sendSlo: false, warmupS: 2, plots: false,
+    kind: 'run',
+    cluster: pair,
+    trace: shortTrace,
+    policy,
+    seed: 1,
+    entries: 1,
+    objective: 'ttft',
+    sloTtftMs: undefined,
+    sloTpotMs: undefined,
+    sendSlo: false,
+    warmupS: 2,
+    plots: false,
     ...changes,
   };
 }
@@ -29,15 +48,43 @@ export function request(index: number, arrivalMs: number, promptTokens = 100): S
 /** What became of it; well unless told otherwise. */
 export function outcome(one: SimRequest, changes: Partial<ClientOutcome> = {}): ClientOutcome {
   return {
-    request: one, ok: true, ttftMs: 100, e2eMs: 1000, outputTokens: 10, cachedTokens: 0, entryHitTokens: 0, doorHitTokens: 0, instance: 'i0', policy: 'lmetric', predictedTtftMs: NaN, predictedTtftP90Ms: NaN, regretMs: NaN,
+    request: one,
+    ok: true,
+    ttftMs: 100,
+    e2eMs: 1000,
+    outputTokens: 10,
+    cachedTokens: 0,
+    entryHitTokens: 0,
+    doorHitTokens: 0,
+    instance: 'i0',
+    policy: 'lmetric',
+    predictedTtftMs: NaN,
+    predictedTtftP90Ms: NaN,
+    regretMs: NaN,
     ...changes,
   };
 }
 
 /** A run of which only latencies matter. */
-export function resultOf(policy: SimPolicy, seed: number, ttftMeanMs: number, changes: Partial<RunResult> = {}): RunResult {
+export function resultOf(
+  policy: SimPolicy,
+  seed: number,
+  ttftMeanMs: number,
+  changes: Partial<RunResult> = {},
+): RunResult {
   const latency = { mean: ttftMeanMs, p50: ttftMeanMs, p90: ttftMeanMs, p99: 2 * ttftMeanMs };
-  const figures = { requests: 100, completed: 100, failed: 0, ttftMs: latency, tpotMs: latency, e2eMs: latency, kvHitRatio: 0.5, cachePredicted: { entry: 1, door: 1 }, goodput: 1, regretMs: null };
+  const figures = {
+    requests: 100,
+    completed: 100,
+    failed: 0,
+    ttftMs: latency,
+    tpotMs: latency,
+    e2eMs: latency,
+    kvHitRatio: 0.5,
+    cachePredicted: { entry: 1, door: 1 },
+    goodput: 1,
+    regretMs: null,
+  };
   const predictor = { medianApe: null, p90Coverage: null, firstTrustedAtS: null, firstTrustedRequests: null };
   return { policy, seed, ...figures, predictor, afterWarmup: { ...figures, predictor }, perInstance: [], ...changes };
 }

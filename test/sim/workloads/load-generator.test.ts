@@ -11,7 +11,9 @@ afterEach(async () => {
   for (const close of closes.splice(0)) await close();
 });
 
-async function serve(answer: (seen: SeenRequest, response: ServerResponse) => void): Promise<{ url: string; seen: SeenRequest[] }> {
+async function serve(
+  answer: (seen: SeenRequest, response: ServerResponse) => void,
+): Promise<{ url: string; seen: SeenRequest[] }> {
   const server = await startServer(answer);
   closes.push(server.close);
   return server;
@@ -27,10 +29,26 @@ describe('load generator', () => {
     const first = await serve((_, response) => answerWell(response, 3, 40));
     const second = await serve((_, response) => answerWell(response, 4, 20));
     const result = await runLoad(options([first.url, `${second.url}/`], [0, 0, 0, 0]));
-    expect(result).toMatchObject({ sent: 4, succeeded: 4, failed: 0, promptTokens: 400, completionTokens: 14, kvHitRatio: 0.3, ttftMs: { count: 4 }, tpotMs: { count: 4 } });
+    expect(result).toMatchObject({
+      sent: 4,
+      succeeded: 4,
+      failed: 0,
+      promptTokens: 400,
+      completionTokens: 14,
+      kvHitRatio: 0.3,
+      ttftMs: { count: 4 },
+      tpotMs: { count: 4 },
+    });
     expect(first.seen[0]).toEqual({
       path: '/v1/completions',
-      body: { model: 'm', prompt: ' prompt 0', max_tokens: 3, ignore_eos: true, stream: true, stream_options: { include_usage: true } },
+      body: {
+        model: 'm',
+        prompt: ' prompt 0',
+        max_tokens: 3,
+        ignore_eos: true,
+        stream: true,
+        stream_options: { include_usage: true },
+      },
     });
     expect(second.seen.map(({ body }) => body.max_tokens)).toEqual([4, 6]);
   });
@@ -38,7 +56,10 @@ describe('load generator', () => {
   it('asks the chat route with one user message', async () => {
     const server = await serve((_, response) => answerWell(response, 1));
     const result = await runLoad(options([server.url], [0], { api: 'chat' }));
-    expect(server.seen[0]).toMatchObject({ path: '/v1/chat/completions', body: { messages: [{ role: 'user', content: ' prompt 0' }] } });
+    expect(server.seen[0]).toMatchObject({
+      path: '/v1/chat/completions',
+      body: { messages: [{ role: 'user', content: ' prompt 0' }] },
+    });
     expect(result).toMatchObject({ succeeded: 1, tpotMs: { count: 0 } });
     expect(result.kvHitRatio).toBeUndefined();
   });
@@ -58,13 +79,20 @@ describe('load generator', () => {
     await vi.waitFor(() => expect(held).toHaveLength(3), patience);
     for (const response of held) answerWell(response, 2);
     const result = await running;
-    expect(result).toMatchObject({ succeeded: 3, durationMs: 300, offeredRate: 12, achievedRate: 10, ttftMs: { max: 300 } });
+    expect(result).toMatchObject({
+      succeeded: 3,
+      durationMs: 300,
+      offeredRate: 12,
+      achievedRate: 10,
+      ttftMs: { max: 300 },
+    });
     expect(progress.at(-1)).toMatchObject({ planned: 3, sent: 3, inFlight: 0, succeeded: 3 });
   });
 
   it('counts failures by kind', async () => {
     const answers: ((response: ServerResponse) => void)[] = [
-      (response) => response.writeHead(503, { 'content-type': 'application/json' }).end('{"error":{"message":"no instance"}}'),
+      (response) =>
+        response.writeHead(503, { 'content-type': 'application/json' }).end('{"error":{"message":"no instance"}}'),
       (response) => response.writeHead(200).end(`${tokenEvent('a')}data: {"error":{"message":"died"}}\n\n${doneEvent}`),
       (response) => response.writeHead(200).end(tokenEvent('a') + usageEvent(1, 1)),
       (response) => {
@@ -74,7 +102,12 @@ describe('load generator', () => {
       (response) => answerWell(response, 2),
     ];
     const server = await serve(({ body }, response) => answers[Number(body.max_tokens) - 3]?.(response));
-    const result = await runLoad(options([server.url], answers.map(() => 0)));
+    const result = await runLoad(
+      options(
+        [server.url],
+        answers.map(() => 0),
+      ),
+    );
     expect(result.failures).toEqual({ 'status 503': 1, 'in-band-error': 1, cut: 2, connect: 1 });
     expect(result.examples['status 503']).toContain('no instance');
     expect(result.examples['in-band-error']).toContain('died');

@@ -20,14 +20,19 @@ function write(rows: (object | string)[], compress = false): string {
 }
 
 const row = (timestamp: number, input: number, ids?: number[]): object => ({
-  timestamp, input_length: input, output_length: 10, hash_ids: ids ?? Array.from({ length: Math.ceil(input / 512) }, (_, at) => at),
+  timestamp,
+  input_length: input,
+  output_length: 10,
+  hash_ids: ids ?? Array.from({ length: Math.ceil(input / 512) }, (_, at) => at),
 });
 
 describe('reader', () => {
   it('reads the bundled trace, spread over its grid and in order', () => {
     const { requests } = readMooncake(bundledTrace, { ...plain, lengthScale: 0.125 });
     expect(requests).toHaveLength(1750);
-    expect(requests.every((request, at) => at === 0 || request.arrivalMs >= (requests[at - 1]?.arrivalMs ?? 0))).toBe(true);
+    expect(requests.every((request, at) => at === 0 || request.arrivalMs >= (requests[at - 1]?.arrivalMs ?? 0))).toBe(
+      true,
+    );
     expect(new Set(requests.map((request) => request.arrivalMs % 3000)).size).toBeGreaterThan(1700);
     expect(readMooncake(bundledTrace, { ...plain, lengthScale: 0.125 }).requests).toEqual(requests);
     expect(readMooncake(bundledTrace, { ...plain, seed: 2 }).requests[0]?.arrivalMs).not.toBe(requests[0]?.arrivalMs);
@@ -45,8 +50,20 @@ describe('reader', () => {
 
   it('selects, scales, drops and counts', () => {
     const file = write([row(1, 8), row(1000, 800), row(1500, 8000), row(2000, 16), row(9000, 8)]);
-    const trace = readMooncake(file, { seed: 1, lengthScale: 0.125, outputScale: 0.5, startMs: 1000, durationMs: 5000, maxPromptTokens: 100 });
-    expect(trace.requests.map(({ arrivalMs, inputTokens, outputTokens }) => [arrivalMs, inputTokens, outputTokens])).toEqual([[0, 100, 5], [1000, 2, 5]]);
+    const trace = readMooncake(file, {
+      seed: 1,
+      lengthScale: 0.125,
+      outputScale: 0.5,
+      startMs: 1000,
+      durationMs: 5000,
+      maxPromptTokens: 100,
+    });
+    expect(
+      trace.requests.map(({ arrivalMs, inputTokens, outputTokens }) => [arrivalMs, inputTokens, outputTokens]),
+    ).toEqual([
+      [0, 100, 5],
+      [1000, 2, 5],
+    ]);
     expect(trace.droppedTooLong).toBe(1);
     expect(readMooncake(file, { ...plain, maxRequests: 2 }).requests).toHaveLength(2);
   });
@@ -56,7 +73,10 @@ describe('reader', () => {
     ['[]', 'line 2: is not an object'],
     [{ ...row(0, 5), timestamp: 'x' }, 'line 2: timestamp must be a number of at least 0, found "x"'],
     [{ ...row(0, 5), input_length: 0 }, 'line 2: input_length must be'],
-    [{ timestamp: 0, input_length: 5, hash_ids: [1] }, 'line 2: output_length must be a number of at least 0, found nothing'],
+    [
+      { timestamp: 0, input_length: 5, hash_ids: [1] },
+      'line 2: output_length must be a number of at least 0, found nothing',
+    ],
     [row(0, 600, [1]), 'line 2: hash_ids must be 2 integers'],
   ])('names line and field: %j', (bad, message) => {
     expect(() => readMooncake(write([row(1, 5), bad]), plain)).toThrow(message);

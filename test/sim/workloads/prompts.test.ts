@@ -14,7 +14,8 @@ describe('simulated prompt', () => {
 
   it('has the length asked for, blocks of odd sizes included, and ids of 31 bits', () => {
     for (const lengthScale of [1, 0.125, 0.1, 0.001]) {
-      for (const request of readTrace(bundledTrace, { seed: 1, lengthScale, outputScale: 1, maxRequests: 100 }).requests) {
+      for (const request of readTrace(bundledTrace, { seed: 1, lengthScale, outputScale: 1, maxRequests: 100 })
+        .requests) {
         const tokens = simPrompt(request, 1);
         expect(tokens).toHaveLength(request.inputTokens);
         expect(tokens.every((token) => token >= 0)).toBe(true);
@@ -27,7 +28,17 @@ describe('simulated prompt', () => {
   });
 
   it('gives different ids different tokens, whatever the ids', () => {
-    const ids = [...Array.from({ length: 5000 }, (_, id) => id), 2 ** 31 - 1, 2 ** 31, 2 ** 31 + 5, 2 ** 32, 2 ** 40, 2 ** 52, -1, -2];
+    const ids = [
+      ...Array.from({ length: 5000 }, (_, id) => id),
+      2 ** 31 - 1,
+      2 ** 31,
+      2 ** 31 + 5,
+      2 ** 32,
+      2 ** 40,
+      2 ** 52,
+      -1,
+      -2,
+    ];
     const blocks = ids.map((id) => simPrompt({ hashIds: [id], inputTokens: 16, blockTokens: 16 }, 1));
     expect(new Set(blocks.map((tokens) => tokens.join())).size).toBe(ids.length);
     expect(new Set(blocks.slice(0, 5000).map((tokens) => tokens[9])).size).toBe(5000);

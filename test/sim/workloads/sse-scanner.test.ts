@@ -9,14 +9,22 @@ describe('scanner', () => {
     const scanner = new SseScanner();
     const bytes = Buffer.from(stream);
     for (let at = 0; at < bytes.length; at += size) scanner.push(bytes.subarray(at, at + size), at);
-    expect(scanner).toMatchObject({ firstMs: expect.any(Number) as number, done: true, error: undefined, usage: { promptTokens: 50, completionTokens: 2, cachedTokens: 48 } });
+    expect(scanner).toMatchObject({
+      firstMs: expect.any(Number) as number,
+      done: true,
+      error: undefined,
+      usage: { promptTokens: 50, completionTokens: 2, cachedTokens: 48 },
+    });
     expect(scanner.lastMs).toBeGreaterThanOrEqual(scanner.firstMs ?? Infinity);
     expect(scanner.lastMs).toBeLessThan(bytes.length - doneEvent.length);
   });
 
   it('sees an error inside the stream', () => {
     const scanner = new SseScanner();
-    scanner.push(Buffer.from(`${tokenEvent('a')}data: {"error":{"message":"EngineCore died","code":500}}\n\n${doneEvent}`), 1);
+    scanner.push(
+      Buffer.from(`${tokenEvent('a')}data: {"error":{"message":"EngineCore died","code":500}}\n\n${doneEvent}`),
+      1,
+    );
     expect(scanner.error).toContain('EngineCore died');
   });
 

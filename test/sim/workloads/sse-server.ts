@@ -2,7 +2,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 
 /** An event of vLLM's completions stream. */
-export const tokenEvent = (text: string): string => `data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":${JSON.stringify(text)},"finish_reason":null}]}\n\n`;
+export const tokenEvent = (text: string): string =>
+  `data: {"id":"cmpl-1","object":"text_completion","choices":[{"index":0,"text":${JSON.stringify(text)},"finish_reason":null}]}\n\n`;
 export const usageEvent = (prompt: number, completion: number, cached?: number): string =>
   `data: {"id":"cmpl-1","choices":[],"usage":{"prompt_tokens":${prompt},"total_tokens":${prompt + completion},"completion_tokens":${completion},"prompt_tokens_details":${cached === undefined ? 'null' : `{"cached_tokens":${cached}}`}}}\n\n`;
 export const doneEvent = 'data: [DONE]\n\n';
@@ -14,7 +15,9 @@ export interface SeenRequest {
 }
 
 /** A server that hands each POST to `answer` and lists one model; close it when done. */
-export async function startServer(answer: (seen: SeenRequest, response: ServerResponse) => void): Promise<{ url: string; seen: SeenRequest[]; close: () => Promise<void> }> {
+export async function startServer(
+  answer: (seen: SeenRequest, response: ServerResponse) => void,
+): Promise<{ url: string; seen: SeenRequest[]; close: () => Promise<void> }> {
   const seen: SeenRequest[] = [];
   const server = createServer((request: IncomingMessage, response) => {
     if (request.method === 'GET') {
@@ -24,7 +27,10 @@ export async function startServer(answer: (seen: SeenRequest, response: ServerRe
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
-      const one = { path: request.url ?? '', body: JSON.parse(Buffer.concat(chunks).toString('utf8')) as Record<string, unknown> };
+      const one = {
+        path: request.url ?? '',
+        body: JSON.parse(Buffer.concat(chunks).toString('utf8')) as Record<string, unknown>,
+      };
       seen.push(one);
       answer(one, response);
     });

@@ -56,6 +56,8 @@ it('extends the prompts of agents turn by turn', () => {
 });
 
 it('names the kinds there are, and is not made up without end', () => {
-  expect(() => readTrace('synthetic:chaos', plain)).toThrow('made-up ones are synthetic:shared-prompts, synthetic:agents');
+  expect(() => readTrace('synthetic:chaos', plain)).toThrow(
+    'made-up ones are synthetic:shared-prompts, synthetic:agents',
+  );
   expect(() => readTrace('synthetic:agents', { ...plain, durationMs: 1e9 })).toThrow('at most 3600 s');
 });

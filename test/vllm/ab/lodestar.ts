@@ -11,7 +11,10 @@ import { type GpuServer, MAX_BATCHED_TOKENS, MAX_SEQUENCES } from './servers.ts'
 const TOKEN = 'bench-fleet-token-0123456789';
 const HOST = '127.0.0.1';
 
-/** A brain and an agent for each server, as processes of their own, that know nothing yet. Clients use the agents in turn. */
+/**
+ * A brain and an agent for each server, as processes of their own, that know nothing yet. Clients use the agents in
+ * turn.
+ */
 export async function startLodestar(servers: readonly GpuServer[], policy: PolicyName): Promise<Router> {
   const folder = mkdtempSync(join(tmpdir(), 'lodestar-ab-'));
   const env = { LODESTAR_TOKEN: TOKEN, LODESTAR_LOG_LEVEL: 'error' };
@@ -38,10 +41,14 @@ export async function startLodestar(servers: readonly GpuServer[], policy: Polic
         advertiseUrl: `http://${HOST}:0`,
         brainUrl: brain.replace(/^http/, 'ws'),
         nvidiaSmiPath: '/nonexistent/nvidia-smi',
-        instances: [{ id: gpu, url: server.url, kind: { gpu }, maxNumSeqs: MAX_SEQUENCES, maxBatchedTokens: MAX_BATCHED_TOKENS }],
+        instances: [
+          { id: gpu, url: server.url, kind: { gpu }, maxNumSeqs: MAX_SEQUENCES, maxBatchedTokens: MAX_BATCHED_TOKENS },
+        ],
       });
     const urls = await Promise.all(servers.map(agent));
-    await until('every agent sees every server', async () => (await Promise.all(urls.map(instancesUp))).every((up) => up === servers.length));
+    await until('every agent sees every server', async () =>
+      (await Promise.all(urls.map(instancesUp))).every((up) => up === servers.length),
+    );
     const resetCaches = async (): Promise<void> => {
       await Promise.all(servers.map(({ gpu }, at) => post(`${urls[at]}/lodestar/instances/${gpu}/reset-prefix-cache`)));
     };

@@ -15,16 +15,34 @@ const TAIL_CHARS = 1500;
 /** Other routers: the package, and its command to route for the servers on a port. */
 export const PEERS = {
   'vllm-router': (urls: readonly string[], port: number, metricsPort: number) => [
-    join(venv, 'bin/vllm-router'), '--policy', 'cache_aware', ...common(urls, port, metricsPort),
+    join(venv, 'bin/vllm-router'),
+    '--policy',
+    'cache_aware',
+    ...common(urls, port, metricsPort),
   ],
   smg: (urls: readonly string[], port: number, metricsPort: number) => [
-    join(venv, 'bin/python'), '-m', 'smg', 'launch', '--policy', 'least_load', ...common(urls, port, metricsPort),
+    join(venv, 'bin/python'),
+    '-m',
+    'smg',
+    'launch',
+    '--policy',
+    'least_load',
+    ...common(urls, port, metricsPort),
   ],
 } as const;
 export type PeerName = keyof typeof PEERS;
 
 function common(urls: readonly string[], port: number, metricsPort: number): string[] {
-  return ['--host', '127.0.0.1', '--port', String(port), '--prometheus-port', String(metricsPort), '--worker-urls', ...urls];
+  return [
+    '--host',
+    '127.0.0.1',
+    '--port',
+    String(port),
+    '--prometheus-port',
+    String(metricsPort),
+    '--worker-urls',
+    ...urls,
+  ];
 }
 
 /** Installs the routers if they are not there; returns those that are. */
@@ -39,7 +57,11 @@ export function installPeers(): PeerName[] {
 export async function startPeer(name: PeerName, servers: readonly GpuServer[]): Promise<Router> {
   const folder = mkdtempSync(join(tmpdir(), `lodestar-${name}-`));
   const port = await freePort();
-  const [command = '', ...args] = PEERS[name](servers.map(({ server }) => server.url), port, await freePort());
+  const [command = '', ...args] = PEERS[name](
+    servers.map(({ server }) => server.url),
+    port,
+    await freePort(),
+  );
   const logFile = join(folder, 'log');
   const log = openSync(logFile, 'w');
   const child = spawn(command, args, { detached: true, stdio: ['ignore', log, log], cwd: folder });

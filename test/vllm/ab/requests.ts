@@ -17,10 +17,19 @@ export interface Traffic {
 
 /** `count` requests of the Mooncake conversation trace from the `first` one on, at `rps` requests a second. */
 export function conversation(first: number, count: number, rps: number): Traffic {
-  const trace = readTrace(bundledTrace, { seed: SEED, lengthScale: LENGTH_SCALE, outputScale: 1, maxPromptTokens: MAX_PROMPT_TOKENS });
+  const trace = readTrace(bundledTrace, {
+    seed: SEED,
+    lengthScale: LENGTH_SCALE,
+    outputScale: 1,
+    maxPromptTokens: MAX_PROMPT_TOKENS,
+  });
   const chosen = pace(trace.requests.slice(first, first + count), { rate: rps });
   return {
-    requests: chosen.map((request) => ({ arrivalMs: request.arrivalMs, maxTokens: request.outputTokens, prompt: () => textOf(simPrompt(request, SEED)) })),
+    requests: chosen.map((request) => ({
+      arrivalMs: request.arrivalMs,
+      maxTokens: request.outputTokens,
+      prompt: () => textOf(simPrompt(request, SEED)),
+    })),
     promptTokens: chosen.reduce((sum, request) => sum + request.inputTokens, 0),
   };
 }

@@ -13,7 +13,11 @@ export interface Router {
 export async function serves(url: string): Promise<boolean> {
   try {
     const body = JSON.stringify({ model: MODEL, prompt: 'hello', max_tokens: 1 });
-    const answer = await fetch(`${url}/v1/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    const answer = await fetch(`${url}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body,
+    });
     await answer.text();
     return answer.status === 200;
   } catch {

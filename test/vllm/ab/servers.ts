@@ -12,7 +12,9 @@ const GPUS = [
 export const MAX_SEQUENCES = 256;
 export const MAX_BATCHED_TOKENS = 2048;
 const CONTEXT_TOKENS = 32_768;
-/** Host time between steps that does not lengthen them: three servers, the routers and the clients share the machine. */
+/**
+ * Host time between steps that does not lengthen them: three servers, the routers and the clients share the machine.
+ */
 const HIDDEN_S = 0.05;
 
 /** A server, and the GPU whose step times it has. */
@@ -44,12 +46,17 @@ export function startServers(): Promise<GpuServer[]> {
 
 /** Waits until no request is left, and empties the caches. */
 export async function resetServers(servers: readonly GpuServer[]): Promise<void> {
-  await until('the servers are idle', async () => (await Promise.all(servers.map(({ server }) => scrape(server.url)))).every(isIdle));
+  await until('the servers are idle', async () =>
+    (await Promise.all(servers.map(({ server }) => scrape(server.url)))).every(isIdle),
+  );
   await Promise.all(servers.map(({ server }) => server.resetPrefixCache()));
 }
 
 /** Share of the step time of all servers by which the machine delayed their steps since `before`. */
 export function lostSteps(servers: readonly GpuServer[]): { stepMs: number; lostMs: number } {
   const all = servers.map(({ server }) => server.steps());
-  return { stepMs: all.reduce((sum, one) => sum + one.stepMs, 0), lostMs: all.reduce((sum, one) => sum + one.lostMs, 0) };
+  return {
+    stepMs: all.reduce((sum, one) => sum + one.stepMs, 0),
+    lostMs: all.reduce((sum, one) => sum + one.lostMs, 0),
+  };
 }

@@ -3,7 +3,10 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import Anthropic, { BadRequestError as AnthropicBadRequest, NotFoundError as AnthropicNotFound } from '@anthropic-ai/sdk';
+import Anthropic, {
+  BadRequestError as AnthropicBadRequest,
+  NotFoundError as AnthropicNotFound,
+} from '@anthropic-ai/sdk';
 import OpenAI, { BadRequestError, NotFoundError } from 'openai';
 import { describe, expect, it } from 'vitest';
 import { parsePrometheus } from '../../../agent/door/collectors/prometheus-text.ts';
@@ -20,12 +23,19 @@ const messages = [{ role: 'user' as const, content: TEXT }];
 
 /** A stream of each surface for the same prompt, with the cached tokens that it reports. */
 const SURFACES = [
-  { path: '/v1/chat/completions', body: { messages, max_tokens: 4, stream_options: { include_usage: true } }, cached: /"cached_tokens":(\d+)/ },
+  {
+    path: '/v1/chat/completions',
+    body: { messages, max_tokens: 4, stream_options: { include_usage: true } },
+    cached: /"cached_tokens":(\d+)/,
+  },
   { path: '/v1/messages', body: { messages, max_tokens: 4 }, cached: /"cache_read_input_tokens":(\d+)/ },
   { path: '/v1/responses', body: { input: TEXT, max_output_tokens: 4 }, cached: /"cached_tokens":(\d+)/ },
 ] as const;
 
-/** Official clients and vLLM's own load generator, through the agent that is not the door of the model that they ask for. */
+/**
+ * Official clients and vLLM's own load generator, through the agent that is not the door of the model that they ask
+ * for.
+ */
 export function clientTests(fleet: () => RealFleet): void {
   describe('openai for Node', () => {
     const client = (): OpenAI => new OpenAI({ baseURL: `${fleet().far.url}/v1`, apiKey: 'none', maxRetries: 0 });
@@ -37,7 +47,13 @@ export function clientTests(fleet: () => RealFleet): void {
       const chat = await client().chat.completions.create({ model: NEAR_MODEL, messages, max_tokens: 6 });
       let streamed = '';
       let usage: OpenAI.CompletionUsage | null | undefined;
-      for await (const chunk of await client().chat.completions.create({ model: NEAR_MODEL, messages, max_tokens: 6, stream: true, stream_options: { include_usage: true } })) {
+      for await (const chunk of await client().chat.completions.create({
+        model: NEAR_MODEL,
+        messages,
+        max_tokens: 6,
+        stream: true,
+        stream_options: { include_usage: true },
+      })) {
         streamed += chunk.choices[0]?.delta.content ?? '';
         usage = chunk.usage ?? usage;
       }
@@ -45,7 +61,12 @@ export function clientTests(fleet: () => RealFleet): void {
       expect(usage).toMatchObject({ prompt_tokens: chat.usage?.prompt_tokens, completion_tokens: 6 });
       const response = await client().responses.create({ model: NEAR_MODEL, input: TEXT, max_output_tokens: 5 });
       let deltas = '';
-      for await (const event of await client().responses.create({ model: NEAR_MODEL, input: TEXT, max_output_tokens: 5, stream: true })) {
+      for await (const event of await client().responses.create({
+        model: NEAR_MODEL,
+        input: TEXT,
+        max_output_tokens: 5,
+        stream: true,
+      })) {
         if (event.type === 'response.output_text.delta') deltas += event.delta;
       }
       expect(deltas).toBe(response.output_text);
@@ -53,13 +74,20 @@ export function clientTests(fleet: () => RealFleet): void {
 
     it('raises what vLLM refuses as the errors that they are', async () => {
       await expect(client().completions.create({ model: 'nobody', prompt: 'x' })).rejects.toBeInstanceOf(NotFoundError);
-      await expect(client().chat.completions.create({ model: NEAR_MODEL, messages, max_tokens: 99_999 })).rejects.toBeInstanceOf(BadRequestError);
+      await expect(
+        client().chat.completions.create({ model: NEAR_MODEL, messages, max_tokens: 99_999 }),
+      ).rejects.toBeInstanceOf(BadRequestError);
       await expect(client().embeddings.create({ model: NEAR_MODEL, input: 'x' })).rejects.toBeInstanceOf(NotFoundError);
     });
 
     it('stops a stream: the request leaves vLLM', async () => {
       const { url } = fleet().near.server;
-      const stream = await client().completions.create({ model: NEAR_MODEL, prompt: TEXT, max_tokens: 1500, stream: true });
+      const stream = await client().completions.create({
+        model: NEAR_MODEL,
+        prompt: TEXT,
+        max_tokens: 1500,
+        stream: true,
+      });
       for await (const _ of stream) break;
       await until('vLLM has dropped it', async () => isIdle(await scrape(url)));
     });
@@ -80,8 +108,12 @@ export function clientTests(fleet: () => RealFleet): void {
     });
 
     it('raises errors', async () => {
-      await expect(client().messages.create({ model: 'nobody', max_tokens: 5, messages })).rejects.toBeInstanceOf(AnthropicNotFound);
-      await expect(client().messages.create({ model: NEAR_MODEL, max_tokens: 5000, messages })).rejects.toBeInstanceOf(AnthropicBadRequest);
+      await expect(client().messages.create({ model: 'nobody', max_tokens: 5, messages })).rejects.toBeInstanceOf(
+        AnthropicNotFound,
+      );
+      await expect(client().messages.create({ model: NEAR_MODEL, max_tokens: 5000, messages })).rejects.toBeInstanceOf(
+        AnthropicBadRequest,
+      );
     });
   });
 
@@ -89,9 +121,15 @@ export function clientTests(fleet: () => RealFleet): void {
     const { far } = fleet();
     const reported = async (): Promise<number> => {
       const page = parsePrometheus((await send(`${far.url}/metrics`)).body);
-      return page.samples.get('lodestar_agent_hit_tokens_total')?.find(({ labels }) => labels['kind'] === 'reported')?.value ?? 0;
+      return (
+        page.samples.get('lodestar_agent_hit_tokens_total')?.find(({ labels }) => labels['kind'] === 'reported')
+          ?.value ?? 0
+      );
     };
-    const ask = (): Promise<string> => send(far.url + path, { body: JSON.stringify({ model: NEAR_MODEL, stream: true, ...body }) }).then((answer) => answer.body);
+    const ask = (): Promise<string> =>
+      send(far.url + path, { body: JSON.stringify({ model: NEAR_MODEL, stream: true, ...body }) }).then(
+        (answer) => answer.body,
+      );
     await ask();
     const before = await reported();
     const tokens = Number(cached.exec(await ask())?.[1]);
@@ -109,19 +147,47 @@ export function clientTests(fleet: () => RealFleet): void {
       tooLong: 'BadRequestError',
       anthropicNotFound: 'NotFoundError',
     });
-    for (const kind of ['chat', 'message', 'response']) expect(seen[kind], kind).toMatchObject({ tokens: 6, sameStreamed: true });
+    for (const kind of ['chat', 'message', 'response'])
+      expect(seen[kind], kind).toMatchObject({ tokens: 6, sameStreamed: true });
   });
 
   it('vllm bench serve: every request succeeds', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'lodestar-bench-serve-'));
     try {
       const options = {
-        'base-url': fleet().far.url, model: MODEL, tokenizer: modelFolder(), 'dataset-name': 'random', 'random-input-len': '100', 'random-output-len': '8',
-        'num-prompts': '40', 'max-concurrency': '16', 'result-dir': folder, 'result-filename': 'result.json',
+        'base-url': fleet().far.url,
+        model: MODEL,
+        tokenizer: modelFolder(),
+        'dataset-name': 'random',
+        'random-input-len': '100',
+        'random-output-len': '8',
+        'num-prompts': '40',
+        'max-concurrency': '16',
+        'result-dir': folder,
+        'result-filename': 'result.json',
       };
       const flags = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
-      const env = { ...process.env, HF_HUB_OFFLINE: '1', VLLM_TARGET_DEVICE: 'cpu', VLLM_NO_USAGE_STATS: '1', PYTHONDONTWRITEBYTECODE: '1' };
-      await run(rigPython, ['-m', 'vllm.entrypoints.cli.main', 'bench', 'serve', ...flags, '--ignore-eos', '--save-result', '--disable-tqdm'], { env, maxBuffer: 1 << 24 });
+      const env = {
+        ...process.env,
+        HF_HUB_OFFLINE: '1',
+        VLLM_TARGET_DEVICE: 'cpu',
+        VLLM_NO_USAGE_STATS: '1',
+        PYTHONDONTWRITEBYTECODE: '1',
+      };
+      await run(
+        rigPython,
+        [
+          '-m',
+          'vllm.entrypoints.cli.main',
+          'bench',
+          'serve',
+          ...flags,
+          '--ignore-eos',
+          '--save-result',
+          '--disable-tqdm',
+        ],
+        { env, maxBuffer: 1 << 24 },
+      );
       const result = JSON.parse(readFileSync(join(folder, 'result.json'), 'utf8')) as Record<string, unknown>;
       expect(result).toMatchObject({ completed: 40, failed: 0, total_output_tokens: 320 });
     } finally {

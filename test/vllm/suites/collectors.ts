@@ -22,7 +22,13 @@ export function collectorTests(fleet: () => RealFleet): void {
 
   it('health, version and models: names, an adapter with its base model, context length', async () => {
     const dispatcher = new Agent();
-    const collector = new VllmHealthCollector({ url: fleet().near.server.url, periodMs: 250, timeoutMs: 3000, dispatcher, env });
+    const collector = new VllmHealthCollector({
+      url: fleet().near.server.url,
+      periodMs: 250,
+      timeoutMs: 3000,
+      dispatcher,
+      env,
+    });
     await collector.checkNow();
     expect(collector.status()).toMatchObject({ ok: true, error: undefined });
     expect(collector.state).toEqual({
@@ -45,12 +51,24 @@ export function collectorTests(fleet: () => RealFleet): void {
     await collector.readNow();
     const before = collector.latest()!.value;
     expect(collector.status()).toMatchObject({ ok: true, error: undefined });
-    expect(before).toMatchObject({ blockSize: BLOCK_TOKENS, numGpuBlocks: 399, kvTokens: 399 * BLOCK_TOKENS, running: 0, waiting: 0, kvUsageRatio: 0, sleeping: false, preemptions: 0 });
+    expect(before).toMatchObject({
+      blockSize: BLOCK_TOKENS,
+      numGpuBlocks: 399,
+      kvTokens: 399 * BLOCK_TOKENS,
+      running: 0,
+      waiting: 0,
+      kvUsageRatio: 0,
+      sleeping: false,
+      preemptions: 0,
+    });
     expect(before.processStartS).toBeGreaterThan(1.7e9);
     expect([...before.engines.keys()]).toEqual(['0']);
 
     const prompt = Array.from({ length: 40 }, (_, at) => 10 + at);
-    for (let i = 0; i < 2; i++) await send(`${url}/v1/completions`, { body: JSON.stringify({ model: NEAR_MODEL, prompt, max_tokens: 3, ignore_eos: true }) });
+    for (let i = 0; i < 2; i++)
+      await send(`${url}/v1/completions`, {
+        body: JSON.stringify({ model: NEAR_MODEL, prompt, max_tokens: 3, ignore_eos: true }),
+      });
     await until('the counters have grown', async () => {
       await collector.readNow();
       const after = collector.latest()!.value;
@@ -64,18 +82,31 @@ export function collectorTests(fleet: () => RealFleet): void {
   });
 
   it('an agent’s status: its vLLM collectors work, capacity and context length are the server’s', async () => {
-    for (const [name, kv, length] of [['near', 399 * BLOCK_TOKENS, 2048], ['far', kvTokens(FAR_LOAD), kvTokens(FAR_LOAD)]] as const) {
+    for (const [name, kv, length] of [
+      ['near', 399 * BLOCK_TOKENS, 2048],
+      ['far', kvTokens(FAR_LOAD), kvTokens(FAR_LOAD)],
+    ] as const) {
       const answer = await send(`${fleet()[name].url}/lodestar/status`);
-      const status = JSON.parse(answer.body) as { collectors: { name: string; ok: boolean }[]; instances: { instance: string }[] };
+      const status = JSON.parse(answer.body) as {
+        collectors: { name: string; ok: boolean }[];
+        instances: { instance: string }[];
+      };
       expect(status.collectors.filter((one) => one.name.startsWith('vllm')).map((one) => one.ok)).toEqual([true, true]);
       const own = status.instances.find((one) => one.instance === name);
-      expect(own).toMatchObject({ health: 'up', local: true, limits: { kvTokens: kv, blockTokens: BLOCK_TOKENS, maxModelLen: length }, engine: { running: 0, waiting: 0, kvUsageRatio: 0 } });
+      expect(own).toMatchObject({
+        health: 'up',
+        local: true,
+        limits: { kvTokens: kv, blockTokens: BLOCK_TOKENS, maxModelLen: length },
+        engine: { running: 0, waiting: 0, kvUsageRatio: 0 },
+      });
     }
   });
 
   it('every agent lists the models of the fleet, adapters too', async () => {
     for (const { url } of [fleet().near, fleet().far]) {
-      const { data } = JSON.parse((await send(`${url}/v1/models`)).body) as { data: { id: string; max_model_len: number }[] };
+      const { data } = JSON.parse((await send(`${url}/v1/models`)).body) as {
+        data: { id: string; max_model_len: number }[];
+      };
       expect(data.map((one) => one.id).toSorted()).toEqual([ADAPTER, MODEL, NEAR_MODEL].toSorted());
       expect(data.find((one) => one.id === MODEL)?.max_model_len).toBe(kvTokens(FAR_LOAD));
     }
@@ -89,7 +120,14 @@ function ledgerTests(fleet: () => RealFleet): void {
     it('agree at rest', async () => {
       await fleet().rest();
       for (const node of [fleet().near, fleet().far]) {
-        expect(door(node).ledger.totals()).toMatchObject({ inFlight: 0, waiting: 0, prefilling: 0, decoding: 0, pendingTokens: 0, usedTokens: 0 });
+        expect(door(node).ledger.totals()).toMatchObject({
+          inFlight: 0,
+          waiting: 0,
+          prefilling: 0,
+          decoding: 0,
+          pendingTokens: 0,
+          usedTokens: 0,
+        });
         expect(await scrape(node.server.url)).toMatchObject({ running: 0, waiting: 0, kvUsageRatio: 0 });
       }
     });
@@ -106,7 +144,8 @@ function ledgerTests(fleet: () => RealFleet): void {
         for (const stream of streams.slice(0, 3)) stream.abort();
         await steady(near, { running: NEAR_SEQUENCES, waiting: 0 });
         // Neither entry believes more of it to be in flight than the door does.
-        for (const by of [near, far]) await until('the entries agree', () => view(by, near).report?.ledger.inFlight === NEAR_SEQUENCES);
+        for (const by of [near, far])
+          await until('the entries agree', () => view(by, near).report?.ledger.inFlight === NEAR_SEQUENCES);
       } finally {
         for (const stream of streams) stream.abort();
       }
@@ -128,7 +167,12 @@ async function steady(node: Node, { running, waiting }: { running: number; waiti
   const settled = async (): Promise<boolean> => {
     const gauges = await scrape(node.server.url);
     const totals = ledger.totals();
-    return gauges.running === running && gauges.waiting === waiting && totals.waiting === waiting && totals.decoding === running;
+    return (
+      gauges.running === running &&
+      gauges.waiting === waiting &&
+      totals.waiting === waiting &&
+      totals.decoding === running
+    );
   };
   await until(`vLLM and the ledger have ${running} running and ${waiting} waiting`, settled);
   const { kvTokens: capacity } = await scrape(node.server.url);

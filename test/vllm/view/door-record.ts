@@ -3,7 +3,12 @@ import type { LedgerRequest } from '../../../agent/door/ledger.ts';
 
 /** Why a request's cached tokens were not told to within a block. */
 export type Reason = 'sibling in flight' | 'evicted while waiting' | 'tokens not known exactly' | 'rest';
-export const REASONS: readonly Reason[] = ['sibling in flight', 'evicted while waiting', 'tokens not known exactly', 'rest'];
+export const REASONS: readonly Reason[] = [
+  'sibling in flight',
+  'evicted while waiting',
+  'tokens not known exactly',
+  'rest',
+];
 
 /** One request: what the door's view said at dispatch, and what vLLM found. */
 export interface DoorRow {
@@ -43,18 +48,34 @@ export class DoorRecord {
       if (opened && outcome?.cachedTokens !== undefined) {
         const { cachedTokens, promptTokens = request.promptTokens, source } = outcome;
         const reason = reasonOf(request, opened, cachedTokens, promptTokens);
-        this.rows.push({ path: source?.path ?? '', promptTokens, cachedTokens, doorHitTokens: request.hitTokens, reason });
+        this.rows.push({
+          path: source?.path ?? '',
+          promptTokens,
+          cachedTokens,
+          doorHitTokens: request.hitTokens,
+          reason,
+        });
       }
       close(request, outcome, computed);
     };
   }
 }
 
-function reasonOf({ prompt, hitTokens, look, promptTokens }: LedgerRequest, { waited, siblings }: Opened, cachedTokens: number, realPromptTokens: number): Reason {
+function reasonOf(
+  { prompt, hitTokens, look, promptTokens }: LedgerRequest,
+  { waited, siblings }: Opened,
+  cachedTokens: number,
+  realPromptTokens: number,
+): Reason {
   // A prompt that was still being computed has the block that the two counts differ in.
-  const block = Math.min(prompt.hashes.length - 1, Math.floor(Math.min(hitTokens, cachedTokens) / prompt.tokensPerBlock));
-  if (siblings.some((one) => block >= 0 && one.prompt.hashes[block] === prompt.hashes[block])) return 'sibling in flight';
+  const block = Math.min(
+    prompt.hashes.length - 1,
+    Math.floor(Math.min(hitTokens, cachedTokens) / prompt.tokensPerBlock),
+  );
+  if (siblings.some((one) => block >= 0 && one.prompt.hashes[block] === prompt.hashes[block]))
+    return 'sibling in flight';
   if (waited && cachedTokens < hitTokens) return 'evicted while waiting';
-  if (promptTokens !== realPromptTokens || (look.hit !== undefined && !look.hit.exact)) return 'tokens not known exactly';
+  if (promptTokens !== realPromptTokens || (look.hit !== undefined && !look.hit.exact))
+    return 'tokens not known exactly';
   return 'rest';
 }

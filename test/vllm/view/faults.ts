@@ -25,7 +25,14 @@ export async function measureFaults(rig: ViewRig): Promise<string[]> {
 /** A second subscriber, whose link is not cut, tells which events there are. */
 async function cutLinks({ door, links, endpoints, send }: ViewRig): Promise<string> {
   const [endpoint, replayEndpoint] = endpoints as [string, string];
-  const reference = new KvEventSubscriber({ instance: 'reference', endpoint, replayEndpoint, rank: undefined, sink: NO_SINK, env: { clock: realClock, log: silentLog } });
+  const reference = new KvEventSubscriber({
+    instance: 'reference',
+    endpoint,
+    replayEndpoint,
+    rank: undefined,
+    sink: NO_SINK,
+    env: { clock: realClock, log: silentLog },
+  });
   reference.start();
   const own = door.kvEvents as KvEventSubscriber;
   const seqs = (): [number, number] => [own.latest().value.lastSeq ?? -1, reference.latest().value.lastSeq ?? -1];
@@ -47,7 +54,9 @@ async function cutLinks({ door, links, endpoints, send }: ViewRig): Promise<stri
     const { lost, gaps } = own.latest().value;
     const record = new DoorRecord(door);
     await documents(send, PROBE_MS);
-    const right = record.rows.filter(({ doorHitTokens, cachedTokens }) => Math.abs(doorHitTokens - cachedTokens) <= ENGINE_BLOCK_TOKENS).length;
+    const right = record.rows.filter(
+      ({ doorHitTokens, cachedTokens }) => Math.abs(doorHitTokens - cachedTokens) <= ENGINE_BLOCK_TOKENS,
+    ).length;
     return (
       `links cut for ${CUT_MS / 1000} s: ${all - had} batches missed, ${lost - before.lost} lost, ${gaps - before.gaps} gaps; exact again after ${tookMs.toFixed(0)} ms (target ${TARGET_CUT_MS}); ` +
       `then ${right} of ${record.rows.length} requests to within a block`

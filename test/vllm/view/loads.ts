@@ -27,7 +27,10 @@ const READERS = 4;
 /** With the space before it, each is one token of the rig's tokenizer (test/vllm/rig/mktiny.py). */
 const WHOLE_WORDS = 'hello world this is a tiny tokenizer for router tests'.split(' ');
 /** Several tokens each. */
-const SPELLED_WORDS = 'the quick brown fox jumps over lazy dogs while seventeen engineers debug {"json": [1, 2, 3]} and write code; return x + y;'.split(' ');
+const SPELLED_WORDS =
+  'the quick brown fox jumps over lazy dogs while seventeen engineers debug {"json": [1, 2, 3]} and write code; return x + y;'.split(
+    ' ',
+  );
 
 /** All loads, in the order in which they run on one server. */
 export function viewLoads(): ViewLoad[] {
@@ -49,14 +52,20 @@ export async function documents(send: Send, durationMs: number): Promise<void> {
     while (performance.now() < endMs) {
       const text = texts[Math.floor(rng() * texts.length)] as string;
       const cut = text.slice(0, Math.floor(text.length * (0.3 + 0.7 * rng())));
-      await send('/v1/completions', completion(`${cut} ${words(rng, 20 + Math.floor(rng() * 60), 0.3)}`, 3 + Math.floor(rng() * 30)));
+      await send(
+        '/v1/completions',
+        completion(`${cut} ${words(rng, 20 + Math.floor(rng() * 60), 0.3)}`, 3 + Math.floor(rng() * 30)),
+      );
       await sleep(rng() * 1500);
     }
   };
   await Promise.all(Array.from({ length: READERS }, read));
 }
 
-/** Chats of several turns, each with all before it. `own`: with the answers that were given, which may be spelled in other tokens than they were generated in. */
+/**
+ * Chats of several turns, each with all before it. `own`: with the answers that were given, which may be spelled in
+ * other tokens than they were generated in.
+ */
 async function chat(send: Send, own: boolean): Promise<void> {
   const rng = seededRng(SEED + 1);
   const systems = documentTexts(rng);
@@ -67,7 +76,13 @@ async function chat(send: Send, own: boolean): Promise<void> {
       const turns = 2 + Math.floor(rng() * 5);
       for (let turn = 0; turn < turns && performance.now() < endMs; turn++) {
         messages.push({ role: 'user', content: words(rng, 10 + Math.floor(rng() * 80), rng() < 0.5 ? 0.2 : 0.8) });
-        const given = await send('/v1/chat/completions', { model: MODEL, messages, max_tokens: 5 + Math.floor(rng() * 60), stream: true, ignore_eos: true });
+        const given = await send('/v1/chat/completions', {
+          model: MODEL,
+          messages,
+          max_tokens: 5 + Math.floor(rng() * 60),
+          stream: true,
+          ignore_eos: true,
+        });
         messages.push({ role: 'assistant', content: own ? given : words(rng, 5 + Math.floor(rng() * 60), 0.2) });
         await sleep(200 + rng() * 2500);
       }
@@ -83,13 +98,26 @@ interface Timed {
 }
 
 function conversation(): Timed[] {
-  const trace = readTrace(bundledTrace, { seed: SEED, lengthScale: LENGTH_SCALE, outputScale: OUTPUT_SCALE, maxPromptTokens: MAX_PROMPT_TOKENS });
-  return pace(trace.requests.slice(0, REQUESTS), { rate: RPS }).map((one) => ({ arrivalMs: one.arrivalMs, maxTokens: one.outputTokens, prompt: simPrompt(one, SEED).map((token) => token >>> 3) }));
+  const trace = readTrace(bundledTrace, {
+    seed: SEED,
+    lengthScale: LENGTH_SCALE,
+    outputScale: OUTPUT_SCALE,
+    maxPromptTokens: MAX_PROMPT_TOKENS,
+  });
+  return pace(trace.requests.slice(0, REQUESTS), { rate: RPS }).map((one) => ({
+    arrivalMs: one.arrivalMs,
+    maxTokens: one.outputTokens,
+    prompt: simPrompt(one, SEED).map((token) => token >>> 3),
+  }));
 }
 
 function agents(): Timed[] {
   const load = fidelityLoads().find(({ name }) => name === 'agents');
-  return (load?.requests ?? []).map(({ arrivalMs, outputTokens, prompt }) => ({ arrivalMs, maxTokens: outputTokens, prompt }));
+  return (load?.requests ?? []).map(({ arrivalMs, outputTokens, prompt }) => ({
+    arrivalMs,
+    maxTokens: outputTokens,
+    prompt,
+  }));
 }
 
 /** Each at its time, answered or not those before; settles when all are answered. */

@@ -22,7 +22,10 @@ const MAX_BATCHED_TOKENS = 2048;
 const MAX_MODEL_TOKENS = 8000;
 const MAX_RECEIPTS = 1000;
 
-/** One real vLLM as an A30 with a small cache, and its agent, without a brain. KV events, where they are on, come through links that can be cut. */
+/**
+ * One real vLLM as an A30 with a small cache, and its agent, without a brain. KV events, where they are on, come
+ * through links that can be cut.
+ */
 export class ViewRig {
   readonly server: VllmServer;
   readonly agent: RunningAgent;
@@ -35,7 +38,14 @@ export class ViewRig {
   private readonly dispatcher = new Agent({ pipelining: 1 });
   private sent = 0;
 
-  private constructor(server: VllmServer, agent: RunningAgent, door: DoorInstance, links: readonly TcpProxy[], endpoints: readonly string[], dir: string) {
+  private constructor(
+    server: VllmServer,
+    agent: RunningAgent,
+    door: DoorInstance,
+    links: readonly TcpProxy[],
+    endpoints: readonly string[],
+    dir: string,
+  ) {
     this.server = server;
     this.agent = agent;
     this.door = door;
@@ -48,15 +58,39 @@ export class ViewRig {
     const gpu = loadGpus().get('A30');
     if (!gpu) throw new Error('A30 is missing in the calibration');
     const ports = withEvents ? [await freePort(), await freePort()] : [];
-    const env: Record<string, string> = withEvents ? { EVENTS_PORT: String(ports[0]), REPLAY_PORT: String(ports[1]) } : {};
-    const serve = { 'num-gpu-blocks-override': BLOCKS, 'max-num-seqs': MAX_SEQUENCES, 'max-num-batched-tokens': MAX_BATCHED_TOKENS, 'max-model-len': MAX_MODEL_TOKENS };
+    const env: Record<string, string> = withEvents
+      ? { EVENTS_PORT: String(ports[0]), REPLAY_PORT: String(ports[1]) }
+      : {};
+    const serve = {
+      'num-gpu-blocks-override': BLOCKS,
+      'max-num-seqs': MAX_SEQUENCES,
+      'max-num-batched-tokens': MAX_BATCHED_TOKENS,
+      'max-model-len': MAX_MODEL_TOKENS,
+    };
     const server = await VllmServer.start({ step: gpu, serve, env });
     const endpoints = ports.map((port) => `tcp://127.0.0.1:${port}`);
     const links = await Promise.all(endpoints.map((endpoint) => TcpProxy.start(endpoint)));
     const dir = mkdtempSync(join(tmpdir(), 'lodestar-cache-view-'));
-    const kvEvents = withEvents ? { kvEvents: { endpoint: links[0]?.endpoint, replayEndpoint: links[1]?.endpoint } } : {};
-    const instance = { id: ID, url: server.url, maxNumSeqs: MAX_SEQUENCES, maxBatchedTokens: MAX_BATCHED_TOKENS, ...kvEvents };
-    const section = { id: 'agent', host: '127.0.0.1', port: 0, advertiseUrl: 'http://127.0.0.1:0', stateDir: dir, brainUrl: '', nvidiaSmiPath: '/nonexistent/nvidia-smi', instances: [instance] };
+    const kvEvents = withEvents
+      ? { kvEvents: { endpoint: links[0]?.endpoint, replayEndpoint: links[1]?.endpoint } }
+      : {};
+    const instance = {
+      id: ID,
+      url: server.url,
+      maxNumSeqs: MAX_SEQUENCES,
+      maxBatchedTokens: MAX_BATCHED_TOKENS,
+      ...kvEvents,
+    };
+    const section = {
+      id: 'agent',
+      host: '127.0.0.1',
+      port: 0,
+      advertiseUrl: 'http://127.0.0.1:0',
+      stateDir: dir,
+      brainUrl: '',
+      nvidiaSmiPath: '/nonexistent/nvidia-smi',
+      instances: [instance],
+    };
     const config = loadConfig({ env: {}, overrides: { token: TOKEN, agent: section } });
     const agent = await startAgent(config.agent, TOKEN, { clock: realClock, rng: seededRng(1), log: silentLog });
     const source = withEvents ? 'events' : 'shadow';
@@ -72,7 +106,14 @@ export class ViewRig {
   /** Sends a request through the agent under a name that its receipt shows too; settles with the text of the answer. */
   send = async (path: string, body: object): Promise<string> => {
     const headers = { 'content-type': 'application/json' };
-    const options = { method: 'POST' as const, headers, body: JSON.stringify(body), headersTimeout: 0, bodyTimeout: 0, dispatcher: this.dispatcher };
+    const options = {
+      method: 'POST' as const,
+      headers,
+      body: JSON.stringify(body),
+      headersTimeout: 0,
+      bodyTimeout: 0,
+      dispatcher: this.dispatcher,
+    };
     const answer = await request(`http://127.0.0.1:${this.agent.port}${path}?request=${this.sent++}`, options);
     const text = await answer.body.text();
     if (answer.statusCode !== 200) throw new Error(`the agent answered ${answer.statusCode}: ${text.slice(0, 500)}`);
@@ -81,9 +122,16 @@ export class ViewRig {
 
   /** Tokens that the entry believed cached when it chose, by path and query of the request; of the newest thousand. */
   async entryHits(): Promise<Map<string, number>> {
-    const { body } = await request(`http://127.0.0.1:${this.agent.port}/lodestar/receipts?limit=${MAX_RECEIPTS}`, { headers: { authorization: `Bearer ${TOKEN}` } });
+    const { body } = await request(`http://127.0.0.1:${this.agent.port}/lodestar/receipts?limit=${MAX_RECEIPTS}`, {
+      headers: { authorization: `Bearer ${TOKEN}` },
+    });
     const receipts = (await body.json()) as Receipt[];
-    return new Map(receipts.map(({ path, candidates, chosen }) => [path, candidates.find(({ instance }) => instance === chosen)?.hitTokens ?? 0]));
+    return new Map(
+      receipts.map(({ path, candidates, chosen }) => [
+        path,
+        candidates.find(({ instance }) => instance === chosen)?.hitTokens ?? 0,
+      ]),
+    );
   }
 
   async stop(): Promise<void> {
@@ -97,6 +145,8 @@ export class ViewRig {
 
 function textOf(event: string): string {
   if (!event.startsWith('data: {')) return '';
-  const { choices } = JSON.parse(event.slice('data: '.length)) as { choices: { text?: string; delta?: { content?: string } }[] };
+  const { choices } = JSON.parse(event.slice('data: '.length)) as {
+    choices: { text?: string; delta?: { content?: string } }[];
+  };
   return choices[0]?.text ?? choices[0]?.delta?.content ?? '';
 }

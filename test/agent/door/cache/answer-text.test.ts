@@ -11,16 +11,33 @@ function textOf(path: string, events: (string | Buffer)[]): string | undefined {
   return answer.text()?.toString();
 }
 
-const delta = (content: string): string => JSON.stringify({ id: 'c', choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+const delta = (content: string): string =>
+  JSON.stringify({ id: 'c', choices: [{ index: 0, delta: { content }, finish_reason: null }] });
 
 describe('the text of an answer', () => {
   test('of a chat comes back behind its role', () => {
-    expect(textOf(CHAT, [JSON.stringify({ choices: [{ delta: { role: 'assistant', content: '' } }] }), delta('Hel'), delta('lo'), '[DONE]'])).toBe('\u0001assistant\u0002Hello');
-    expect(textOf(`${CHAT}?x=1`, [JSON.stringify({ choices: [{ message: { role: 'assistant', content: 'Hello', tool_calls: [] } }] })])).toBe('\u0001assistant\u0002Hello');
+    expect(
+      textOf(CHAT, [
+        JSON.stringify({ choices: [{ delta: { role: 'assistant', content: '' } }] }),
+        delta('Hel'),
+        delta('lo'),
+        '[DONE]',
+      ]),
+    ).toBe('\u0001assistant\u0002Hello');
+    expect(
+      textOf(`${CHAT}?x=1`, [
+        JSON.stringify({ choices: [{ message: { role: 'assistant', content: 'Hello', tool_calls: [] } }] }),
+      ]),
+    ).toBe('\u0001assistant\u0002Hello');
   });
 
   test('of a completion follows its prompt', () => {
-    expect(textOf(COMPLETIONS, [JSON.stringify({ choices: [{ text: ' one' }] }), JSON.stringify({ choices: [{ text: ' two' }] })])).toBe(' one two');
+    expect(
+      textOf(COMPLETIONS, [
+        JSON.stringify({ choices: [{ text: ' one' }] }),
+        JSON.stringify({ choices: [{ text: ' two' }] }),
+      ]),
+    ).toBe(' one two');
     expect(textOf(COMPLETIONS, [JSON.stringify({ choices: [{ text: ' both' }], usage: {} })])).toBe(' both');
   });
 
@@ -29,14 +46,22 @@ describe('the text of an answer', () => {
     expect(textOf(COMPLETIONS, [JSON.stringify({ choices: [{ text }] })])).toBe(text);
     expect(textOf(COMPLETIONS, [String.raw`{"choices":[{"text":"\u00fc\ud83d\ude00\/"}]}`])).toBe('ü😀/');
     // An escape that two events share.
-    expect(textOf(COMPLETIONS, [String.raw`{"choices":[{"text":"\ud83d"}]}`, String.raw`{"choices":[{"text":"\ude00"}]}`])).toBe('😀');
+    expect(
+      textOf(COMPLETIONS, [String.raw`{"choices":[{"text":"\ud83d"}]}`, String.raw`{"choices":[{"text":"\ude00"}]}`]),
+    ).toBe('😀');
   });
 
   test('is not known where it would not come back as it was', () => {
-    expect(textOf(CHAT, [delta('Let me'), JSON.stringify({ choices: [{ delta: { tool_calls: [{ index: 0 }] } }] })])).toBeUndefined();
+    expect(
+      textOf(CHAT, [delta('Let me'), JSON.stringify({ choices: [{ delta: { tool_calls: [{ index: 0 }] } }] })]),
+    ).toBeUndefined();
     expect(textOf(CHAT, [JSON.stringify({ choices: [{ delta: { reasoning: 'hm' } }] }), delta('Yes')])).toBeUndefined();
-    expect(textOf(CHAT, [JSON.stringify({ choices: [{ delta: { reasoning_content: 'hm' } }] }), delta('Yes')])).toBeUndefined();
-    expect(textOf(CHAT, [JSON.stringify({ choices: [{ delta: { reasoning: null, content: 'Yes' } }] })])).toBe('\u0001assistant\u0002Yes');
+    expect(
+      textOf(CHAT, [JSON.stringify({ choices: [{ delta: { reasoning_content: 'hm' } }] }), delta('Yes')]),
+    ).toBeUndefined();
+    expect(textOf(CHAT, [JSON.stringify({ choices: [{ delta: { reasoning: null, content: 'Yes' } }] })])).toBe(
+      '\u0001assistant\u0002Yes',
+    );
   });
 
   test('is not kept beyond its bound', () => {

@@ -18,7 +18,12 @@ test('tells by the vocabulary whose text a run is', () => {
   expect(rig.nodesOf(b).map(({ engine }) => engine.state)).toEqual(['held', 'held', 'held', 'held']);
   expect(rig.nodesOf(a).map(({ engine }) => engine.state)).toEqual(['unknown', 'unknown', 'unknown', 'unknown']);
   // One token in each block is exact now, and none was changed.
-  expect(rig.nodesOf(b).map(({ tokens, exact }) => [tokens, exact])).toEqual([[16, true], [32, true], [48, true], [64, true]]);
+  expect(rig.nodesOf(b).map(({ tokens, exact }) => [tokens, exact])).toEqual([
+    [16, true],
+    [32, true],
+    [48, true],
+    [64, true],
+  ]);
 });
 
 test('without a vocabulary, a run is the only request’s that it can be', () => {

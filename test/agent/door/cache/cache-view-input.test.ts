@@ -9,19 +9,43 @@ import { VirtualClock } from '../../../helpers/virtual-clock.ts';
 function promptOf(words: string): CachePrompt {
   const text = Buffer.from(words);
   const { hashes, end } = fingerprint(text, { salt: '', model: 'm', cacheSalt: '' });
-  return { hashes, end, text, model: 'm', cacheSalt: '', promptTokens: Math.round(text.length / 4), tokensPerBlock: 16, exactTokens: false };
+  return {
+    hashes,
+    end,
+    text,
+    model: 'm',
+    cacheSalt: '',
+    promptTokens: Math.round(text.length / 4),
+    tokensPerBlock: 16,
+    exactTokens: false,
+  };
 }
 
-function serve(view: CacheView, prompt: CachePrompt, promptTokens: number | undefined, outputTokens = 5, answer?: Buffer): void {
+function serve(
+  view: CacheView,
+  prompt: CachePrompt,
+  promptTokens: number | undefined,
+  outputTokens = 5,
+  answer?: Buffer,
+): void {
   const look = view.look(prompt);
-  view.finish(view.admit(prompt, look, 0), { promptTokens, outputTokens, cachedTokens: 0, answer, source: undefined }, look);
+  view.finish(
+    view.admit(prompt, look, 0),
+    { promptTokens, outputTokens, cachedTokens: 0, answer, source: undefined },
+    look,
+  );
 }
 
 function added(view: CacheView): number {
   return view.drainDelta().add.length;
 }
 
-test.each([[NaN, 16], [16_000, 0], [1e12 * 16, 16], [8, 16]])('a cache of %d tokens in blocks of %d is none: what was known stays', (kvTokens, blockTokens) => {
+test.each([
+  [NaN, 16],
+  [16_000, 0],
+  [1e12 * 16, 16],
+  [8, 16],
+])('a cache of %d tokens in blocks of %d is none: what was known stays', (kvTokens, blockTokens) => {
   const view = new CacheView(new VirtualClock(), 16_000, 16, undefined);
   serve(view, promptOf('words '.repeat(200)), 300);
   view.setSize(kvTokens, blockTokens);

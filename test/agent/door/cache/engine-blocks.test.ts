@@ -84,9 +84,21 @@ describe('the state of the account', () => {
     expect(rig.events.state).toBe('turning');
     expect(rig.events.problem).toMatch(/lost/);
     const ids = (from: number): number[] => Array.from({ length: 512 }, (_, at) => at + from);
-    rig.events.apply([storedRun(Array.from({ length: 32 }, (_, at) => at), undefined, ids(0))]);
+    rig.events.apply([
+      storedRun(
+        Array.from({ length: 32 }, (_, at) => at),
+        undefined,
+        ids(0),
+      ),
+    ]);
     expect(rig.events.state).toBe('turning');
-    rig.events.apply([storedRun(Array.from({ length: 32 }, (_, at) => at + 32), undefined, ids(512))]);
+    rig.events.apply([
+      storedRun(
+        Array.from({ length: 32 }, (_, at) => at + 32),
+        undefined,
+        ids(512),
+      ),
+    ]);
     expect([rig.events.state, rig.events.problem]).toEqual(['exact', '']);
   });
 
@@ -101,7 +113,9 @@ describe('the state of the account', () => {
     rig.admit(a);
     rig.events.apply([storedRun([1, 2], undefined, tokenIds(a.text), { blockSize: 32 })]);
     expect(rig.events.state).toBe('failed');
-    expect(rig.events.problem).toBe("KV events speak of blocks of 32 tokens, vllm:cache_config_info of 16: is the events' endpoint that of this instance?");
+    expect(rig.events.problem).toBe(
+      "KV events speak of blocks of 32 tokens, vllm:cache_config_info of 16: is the events' endpoint that of this instance?",
+    );
     rig.events.apply([storedRun([3, 4], undefined, tokenIds(a.text), { blockSize: 32 })]);
     expect(rig.warnings).toEqual([rig.events.problem]);
     rig.events.begin(true);

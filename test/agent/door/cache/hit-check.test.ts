@@ -47,7 +47,10 @@ describe('the figures', () => {
 });
 
 test('exact tokens help where the prediction was off and counts are estimates', () => {
-  const [text, ids] = [rig.admit(textPrompt('words '.repeat(64))), rig.admit(idsPrompt(Array.from({ length: 64 }, (_, at) => at)))];
+  const [text, ids] = [
+    rig.admit(textPrompt('words '.repeat(64))),
+    rig.admit(idsPrompt(Array.from({ length: 64 }, (_, at) => at))),
+  ];
   expect([compare(text, 64, 48), compare(text, 64, 0), compare(ids, 48, 0)]).toEqual([false, true, false]);
 });
 
@@ -87,7 +90,13 @@ test('answers that next turns do not find are taken as cached only now and then'
 describe('a report', () => {
   const CACHE_TOKENS = 1024;
   const answer = Buffer.from('an answer');
-  const report = (changes: Partial<CacheOutcome>): CacheOutcome => ({ ...NOTHING, promptTokens: 100, outputTokens: 8, answer, ...changes });
+  const report = (changes: Partial<CacheOutcome>): CacheOutcome => ({
+    ...NOTHING,
+    promptTokens: 100,
+    outputTokens: 8,
+    answer,
+    ...changes,
+  });
   const check = (changes: Partial<CacheOutcome>): CacheOutcome =>
     plausible(rig.admit(textPrompt('words '.repeat(64))), report(changes), CACHE_TOKENS);
 
@@ -95,16 +104,25 @@ describe('a report', () => {
     expect(check({ cachedTokens: 96 })).toEqual(report({ cachedTokens: 96 }));
   });
 
-  test.each([[{ promptTokens: 1025 }], [{ outputTokens: 1025 }], [{ cachedTokens: 101 }]])('of %o is void', (changes) => {
-    expect(check(changes)).toEqual(NOTHING);
-  });
+  test.each([[{ promptTokens: 1025 }], [{ outputTokens: 1025 }], [{ cachedTokens: 101 }]])(
+    'of %o is void',
+    (changes) => {
+      expect(check(changes)).toEqual(NOTHING);
+    },
+  );
 
   test('with an answer that is too long for its tokens is taken without it', () => {
-    expect(check({ outputTokens: 1, answer: Buffer.alloc(65) })).toEqual(report({ outputTokens: 1, answer: undefined }));
+    expect(check({ outputTokens: 1, answer: Buffer.alloc(65) })).toEqual(
+      report({ outputTokens: 1, answer: undefined }),
+    );
   });
 
   test('of fewer tokens than the text can have is of another text', () => {
     const sequence = rig.admit(textPrompt('words '.repeat(64)));
-    expect([5, 6, undefined].map((promptTokens) => isTruncated(sequence, report({ promptTokens })))).toEqual([true, false, false]);
+    expect([5, 6, undefined].map((promptTokens) => isTruncated(sequence, report({ promptTokens })))).toEqual([
+      true,
+      false,
+      false,
+    ]);
   });
 });

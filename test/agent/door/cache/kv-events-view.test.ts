@@ -19,8 +19,14 @@ function doorOf({ context }: RunningAgent): DoorInstance {
   return [...context.instances.views.values()].find((view) => view.local)!.local!;
 }
 
-/** One turn of a conversation: its answer goes into `messages`. `expected`: cached tokens that the view saw when it was sent. */
-async function turn(agent: RunningAgent, messages: Message[]): Promise<{ expected: number; cached: number; promptTokens: number }> {
+/**
+ * One turn of a conversation: its answer goes into `messages`. `expected`: cached tokens that the view saw when it was
+ * sent.
+ */
+async function turn(
+  agent: RunningAgent,
+  messages: Message[],
+): Promise<{ expected: number; cached: number; promptTokens: number }> {
   const { ledger } = doorOf(agent);
   let expected = -1;
   const open = ledger.open.bind(ledger);
@@ -29,7 +35,9 @@ async function turn(agent: RunningAgent, messages: Message[]): Promise<{ expecte
     expected = entry.hitTokens;
     return entry;
   };
-  const answer = await fleet.call(urlOf(agent) + CHAT, { body: JSON.stringify({ model: MODEL, messages, max_tokens: 30, ignore_eos: true }) });
+  const answer = await fleet.call(urlOf(agent) + CHAT, {
+    body: JSON.stringify({ model: MODEL, messages, max_tokens: 30, ignore_eos: true }),
+  });
   ledger.open = open;
   expect(answer.status).toBe(200);
   const { choices, usage } = JSON.parse(answer.body) as {
@@ -54,7 +62,10 @@ async function restart(port: number, kvEventsPort: number, kvReplayPort: number)
 }
 
 function question(name: string, n: number): Message {
-  return { role: 'user', content: Array.from({ length: 60 }, (_, at) => `${name}${(n * 131 + at * 7919) % 997}`).join(' ') };
+  return {
+    role: 'user',
+    content: Array.from({ length: 60 }, (_, at) => `${name}${(n * 131 + at * 7919) % 997}`).join(' '),
+  };
 }
 
 test('with KV events, a door sees what its engine has cached, its resets and its restarts', async () => {
@@ -62,8 +73,14 @@ test('with KV events, a door sees what its engine has cached, its resets and its
   const engine = await fleet.startEngine(0, undefined, { kvEventsPort: 0, kvReplayPort: 0 });
   const agent = await fleet.startLinked('door', [{ url: engine.url, kvEvents: engine.kvEvents! }], []);
   const door = doorOf(agent);
-  await fleet.until('the instance is up and its cache size known', () => door.health === 'up' && door.report(false).limits.kvTokens < 64_001);
-  const conversations = ['a', 'b', 'c'].map((name) => ({ name, messages: [{ role: 'system', content: 'You answer briefly. '.repeat(20) }] as Message[] }));
+  await fleet.until(
+    'the instance is up and its cache size known',
+    () => door.health === 'up' && door.report(false).limits.kvTokens < 64_001,
+  );
+  const conversations = ['a', 'b', 'c'].map((name) => ({
+    name,
+    messages: [{ role: 'system', content: 'You answer briefly. '.repeat(20) }] as Message[],
+  }));
   const say = async (which: number, n: number) => {
     const { name, messages } = conversations[which]!;
     messages.push(question(name, n));
@@ -85,7 +102,9 @@ test('with KV events, a door sees what its engine has cached, its resets and its
   const blocks = door.cache.blockCount;
   const reset = await fleet.call(`${engine.url}/reset_prefix_cache`, { method: 'POST', body: '{}' });
   expect(reset.status).toBe(200);
-  await fleet.call(urlOf(agent) + CHAT, { body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'Hi' }], max_tokens: 1 }) });
+  await fleet.call(urlOf(agent) + CHAT, {
+    body: JSON.stringify({ model: MODEL, messages: [{ role: 'user', content: 'Hi' }], max_tokens: 1 }),
+  });
   await fleet.until('the view is empty', () => door.cache.blockCount < 3);
   const again = await say(0, 5);
   expect([again.expected, again.cached]).toEqual([0, 0]);

@@ -44,7 +44,12 @@ describe('the door’s own account', () => {
     expect(layout.nodes.some(({ known }) => known)).toBe(false);
     expect(rig.pool.claimTokens(a, layout, 64)).toBe(64);
     const sequence = rig.pool.admit(a, layout, 0);
-    expect(sequence.nodes.map((node, k) => node === rig.nodesOf(a)[k] && node !== layout.nodes[k])).toEqual([true, true, true, true]);
+    expect(sequence.nodes.map((node, k) => node === rig.nodesOf(a)[k] && node !== layout.nodes[k])).toEqual([
+      true,
+      true,
+      true,
+      true,
+    ]);
     // The forgotten nodes stand for nothing, though others have their hashes: three blocks of the prompt are in use.
     expect(rig.pool.claimTokens(a, layout, 64)).toBe(16);
   });
@@ -105,7 +110,14 @@ describe('the door’s own account', () => {
     const sequence = rig.admit(prompt);
     rig.leave(sequence);
     rig.pool.finish(sequence, { promptTokens: 48, outputTokens: 1, answer: undefined });
-    expect(rig.nodesOf(prompt).map(({ tokens, from, to }) => [tokens, from, to])).toEqual([[8, 0, 0], [16, 0, 1], [24, 1, 1], [32, 1, 2], [40, 2, 2], [48, 2, 3]]);
+    expect(rig.nodesOf(prompt).map(({ tokens, from, to }) => [tokens, from, to])).toEqual([
+      [8, 0, 0],
+      [16, 0, 1],
+      [24, 1, 1],
+      [32, 1, 2],
+      [40, 2, 2],
+      [48, 2, 3],
+    ]);
   });
 
   test('a thin block is held while the one before it is', () => {
@@ -122,7 +134,15 @@ describe('the door’s own account', () => {
 });
 
 test('a block’s node is the one in which it ends', () => {
-  const nodes = [[0, 1], [1, 1], [1, 3], [3, 3], [5, 6]].map(([from, to]) => ({ from, to }) as PrefixNode);
-  expect([0, 1, 2, 3, 4, 5, 6].map((index) => nodes.indexOf(nodeAt(nodes, index) as PrefixNode))).toEqual([0, 2, 2, -1, -1, 4, -1]);
+  const nodes = [
+    [0, 1],
+    [1, 1],
+    [1, 3],
+    [3, 3],
+    [5, 6],
+  ].map(([from, to]) => ({ from, to }) as PrefixNode);
+  expect([0, 1, 2, 3, 4, 5, 6].map((index) => nodes.indexOf(nodeAt(nodes, index) as PrefixNode))).toEqual([
+    0, 2, 2, -1, -1, 4, -1,
+  ]);
   expect(nodeAt([], 0)).toBeUndefined();
 });

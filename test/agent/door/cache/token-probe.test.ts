@@ -9,7 +9,14 @@ let stub: StubVllm;
 let upstream: Upstream;
 let probe: TokenProbe;
 
-const CHAT = { path: '/v1/chat/completions', headers: {}, body: [Buffer.from('{"model":"m","messages":[{"role":"user","content":"H'), Buffer.from('i"}],"max_tokens":5,"stream":true,"tools":[],"chat_template_kwargs":{"a":1}}')] };
+const CHAT = {
+  path: '/v1/chat/completions',
+  headers: {},
+  body: [
+    Buffer.from('{"model":"m","messages":[{"role":"user","content":"H'),
+    Buffer.from('i"}],"max_tokens":5,"stream":true,"tools":[],"chat_template_kwargs":{"a":1}}'),
+  ],
+};
 
 beforeEach(async () => {
   clock = new VirtualClock();
@@ -25,7 +32,8 @@ afterEach(async () => {
 });
 
 function answer(status: number, body: unknown): void {
-  stub.answer = (_request, response) => response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
+  stub.answer = (_request, response) =>
+    response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
 }
 
 /** Asks once more, after the pause. */
@@ -35,21 +43,44 @@ function askLater(): ReturnType<TokenProbe['ask']> {
 }
 
 test('a chat is asked for with what decides its tokens, and nothing else', async () => {
-  expect(await probe.ask({ ...CHAT, headers: { authorization: 'Bearer client', 'x-other': '1' } })).toEqual({ ids: [1, 2], spellings: ['H', 'i'] });
+  expect(await probe.ask({ ...CHAT, headers: { authorization: 'Bearer client', 'x-other': '1' } })).toEqual({
+    ids: [1, 2],
+    spellings: ['H', 'i'],
+  });
   const [request] = stub.requests;
-  expect([request!.method, request!.path, request!.headers['authorization'], request!.headers['x-other']]).toEqual(['POST', '/tokenize', 'Bearer client', undefined]);
-  expect(JSON.parse(request!.body)).toEqual({ return_token_strs: true, model: 'm', messages: [{ role: 'user', content: 'Hi' }], tools: [], chat_template_kwargs: { a: 1 } });
+  expect([request!.method, request!.path, request!.headers['authorization'], request!.headers['x-other']]).toEqual([
+    'POST',
+    '/tokenize',
+    'Bearer client',
+    undefined,
+  ]);
+  expect(JSON.parse(request!.body)).toEqual({
+    return_token_strs: true,
+    model: 'm',
+    messages: [{ role: 'user', content: 'Hi' }],
+    tools: [],
+    chat_template_kwargs: { a: 1 },
+  });
 });
 
 test('a completion is asked for by its prompt, with the instance’s own key', async () => {
   probe = new TokenProbe(upstream, clock, 'own');
-  await probe.ask({ path: '/v1/completions', headers: { authorization: 'Bearer client' }, body: [Buffer.from('{"model":"m","prompt":"Hi","max_tokens":5}')] });
+  await probe.ask({
+    path: '/v1/completions',
+    headers: { authorization: 'Bearer client' },
+    body: [Buffer.from('{"model":"m","prompt":"Hi","max_tokens":5}')],
+  });
   expect(JSON.parse(stub.requests[0]!.body)).toEqual({ return_token_strs: true, model: 'm', prompt: 'Hi' });
   expect(stub.requests[0]!.headers['authorization']).toBe('Bearer own');
 });
 
 test('what has no text of one prompt is not asked for', async () => {
-  for (const [path, body] of [['/v1/completions', { prompt: [1, 2] }], ['/v1/completions', { prompt: ['a', 'b'] }], ['/v1/chat/completions', { prompt: 'a' }], ['/v1/embeddings', { input: 'a' }]] as const) {
+  for (const [path, body] of [
+    ['/v1/completions', { prompt: [1, 2] }],
+    ['/v1/completions', { prompt: ['a', 'b'] }],
+    ['/v1/chat/completions', { prompt: 'a' }],
+    ['/v1/embeddings', { input: 'a' }],
+  ] as const) {
     expect(await probe.ask({ path, headers: {}, body: [Buffer.from(JSON.stringify(body))] })).toBeUndefined();
   }
   expect(await probe.ask({ ...CHAT, body: [Buffer.alloc(512 * 1024, 32), Buffer.alloc(1, 32)] })).toBeUndefined();
@@ -84,7 +115,12 @@ test('an engine without the route is asked five times, then no more until it is 
 });
 
 test('an answer makes up for failures; one without spellings, or with too few, is a failure', async () => {
-  for (const bad of [{ tokens: [1, 2] }, { tokens: [1, 2], token_strs: ['H'] }, { tokens: [-1], token_strs: ['H'] }, 'text']) {
+  for (const bad of [
+    { tokens: [1, 2] },
+    { tokens: [1, 2], token_strs: ['H'] },
+    { tokens: [-1], token_strs: ['H'] },
+    'text',
+  ]) {
     answer(200, bad);
     expect(await askLater()).toBeUndefined();
   }

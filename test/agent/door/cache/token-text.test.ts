@@ -54,7 +54,10 @@ function words(count: number, from = 0): string[] {
 describe('tokens along a text', () => {
   test('are counted to the end of each byte block', () => {
     const alignment = new Alignment(Buffer.from(words(20).join('')));
-    expect(reached(alignment, words(20))).toEqual([[0, 8], [1, 16]]);
+    expect(reached(alignment, words(20))).toEqual([
+      [0, 8],
+      [1, 16],
+    ]);
     expect([alignment.tokens, alignment.found, alignment.straight]).toEqual([20, 20, 20]);
     expect(alignment.tokensAt()[64]).toBe(8);
     expect(alignment.tokensAt()[65]).toBeNaN();
@@ -64,13 +67,28 @@ describe('tokens along a text', () => {
     const text = Buffer.from(words(24).join(''));
     const alignment = new Alignment(text, 32, 4);
     expect(reached(alignment, words(3, 4))).toEqual([]);
-    expect(reached(alignment, words(9, 7))).toEqual([[0, 8], [1, 16]]);
+    expect(reached(alignment, words(9, 7))).toEqual([
+      [0, 8],
+      [1, 16],
+    ]);
   });
 
   test('pass over the tokens of a chat template, and over the markers that stand for it', () => {
     const text = Buffer.from(`\u0001system\u0002${words(8).join('')}\u0001user\u0002${words(8, 8).join('')}`);
     const alignment = new Alignment(text);
-    const tokens = ['<|im_start|>', 'system', '\n', ...words(8), '<|im_end|>', '\n', '<|im_start|>', 'user', '\n', ...words(8, 8), '<|im_end|>'];
+    const tokens = [
+      '<|im_start|>',
+      'system',
+      '\n',
+      ...words(8),
+      '<|im_end|>',
+      '\n',
+      '<|im_start|>',
+      'user',
+      '\n',
+      ...words(8, 8),
+      '<|im_end|>',
+    ];
     reached(alignment, tokens);
     expect(alignment.tokensAt()[text.indexOf(' word100')]).toBe(3);
     expect(alignment.tokensAt()[text.indexOf(' word108')]).toBe(16);
@@ -82,7 +100,10 @@ describe('tokens along a text', () => {
     const tokens: (string | undefined)[] = words(16);
     tokens[5] = tokens[6] = undefined;
     const alignment = new Alignment(Buffer.from(words(16).join('')));
-    expect(reached(alignment, tokens)).toEqual([[0, 8], [1, 16]]);
+    expect(reached(alignment, tokens)).toEqual([
+      [0, 8],
+      [1, 16],
+    ]);
     expect([alignment.found, alignment.tokens]).toEqual([14, 16]);
   });
 

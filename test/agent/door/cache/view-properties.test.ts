@@ -23,8 +23,12 @@ class Chaos extends CacheRig {
     this.rng = seededRng(seed);
     const texts = Array.from({ length: 4 }, () => this.words(600));
     // Beginnings in common that part inside blocks, and prompts shorter than a block.
-    for (let n = 0; n < 24; n++) this.prompts.push(textPrompt(pick(this.rng, texts).slice(0, 20 + below(this.rng, 500)) + this.words(below(this.rng, 900))));
-    for (let n = 0; n < 6; n++) this.prompts.push(idsPrompt(Array.from({ length: 8 + below(this.rng, 200) }, (_, at) => at % (n + 3))));
+    for (let n = 0; n < 24; n++)
+      this.prompts.push(
+        textPrompt(pick(this.rng, texts).slice(0, 20 + below(this.rng, 500)) + this.words(below(this.rng, 900))),
+      );
+    for (let n = 0; n < 6; n++)
+      this.prompts.push(idsPrompt(Array.from({ length: 8 + below(this.rng, 200) }, (_, at) => at % (n + 3))));
     for (const { text } of this.prompts.slice(0, 18)) this.learn(text);
   }
 
@@ -54,15 +58,24 @@ class Chaos extends CacheRig {
   private close(sequence: Sequence): void {
     const { prompt } = sequence;
     const answer = !prompt.exactTokens && this.rng() < 0.6 ? Buffer.from(this.words(below(this.rng, 200))) : undefined;
-    const counted = prompt.exactTokens ? prompt.promptTokens : Math.max(1, Math.round(prompt.promptTokens * (0.7 + 0.6 * this.rng())));
+    const counted = prompt.exactTokens
+      ? prompt.promptTokens
+      : Math.max(1, Math.round(prompt.promptTokens * (0.7 + 0.6 * this.rng())));
     this.leave(sequence);
-    this.pool.finish(sequence, { promptTokens: this.rng() < 0.8 ? counted : undefined, outputTokens: this.rng() < 0.8 ? below(this.rng, 60) : undefined, answer });
+    this.pool.finish(sequence, {
+      promptTokens: this.rng() < 0.8 ? counted : undefined,
+      outputTokens: this.rng() < 0.8 ? below(this.rng, 60) : undefined,
+      answer,
+    });
     this.events.relink(sequence);
     sequence.closedMs = this.nowMs;
     this.ended.push(sequence);
     while (this.ended.length > 12) this.events.release(this.ended.shift() as Sequence);
     // A conversation goes on.
-    if (answer && this.rng() < 0.5) this.prompts[below(this.rng, 24)] = textPrompt(Buffer.concat([prompt.text, answer, Buffer.from(this.words(60))]).subarray(0, 1600));
+    if (answer && this.rng() < 0.5)
+      this.prompts[below(this.rng, 24)] = textPrompt(
+        Buffer.concat([prompt.text, answer, Buffer.from(this.words(60))]).subarray(0, 1600),
+      );
   }
 
   private drop(sequence: Sequence): void {
@@ -77,16 +90,22 @@ class Chaos extends CacheRig {
       return removedBlocks(this.engineHeld.splice(below(this.rng, this.engineHeld.length - many + 1), many));
     }
     const sequences = [...this.live, ...this.ended];
-    const prompt = sequences.length > 0 && this.rng() < 0.9 ? pick(this.rng, sequences).prompt : pick(this.rng, this.prompts);
+    const prompt =
+      sequences.length > 0 && this.rng() < 0.9 ? pick(this.rng, sequences).prompt : pick(this.rng, this.prompts);
     const ids = tokenIds(prompt.text);
     const blocks = Math.floor(ids.length / BLOCK_TOKENS);
     if (blocks === 0) return removedBlocks([12345]);
     const first = this.rng() < 0.6 ? 0 : below(this.rng, blocks);
     const end = first + 1 + below(this.rng, blocks - first);
-    const hash = (at: number): number => textPrompt(prompt.text.subarray(0, (at + 1) * BLOCK_TOKENS * 4), { model: 'engine' }).hashes.at(-1) as number;
+    const hash = (at: number): number =>
+      textPrompt(prompt.text.subarray(0, (at + 1) * BLOCK_TOKENS * 4), { model: 'engine' }).hashes.at(-1) as number;
     const hashes = Array.from({ length: end - first }, (_, at) => hash(first + at));
     this.engineHeld.push(...hashes);
-    return storedRun(hashes, first > 0 ? hash(first - 1) : undefined, ids.slice(first * BLOCK_TOKENS, end * BLOCK_TOKENS));
+    return storedRun(
+      hashes,
+      first > 0 ? hash(first - 1) : undefined,
+      ids.slice(first * BLOCK_TOKENS, end * BLOCK_TOKENS),
+    );
   }
 
   /** Better counts, as a tokenizer's answer and `cached_tokens` bring them. */
@@ -96,7 +115,8 @@ class Chaos extends CacheRig {
     if (this.rng() < 0.3) this.tree.setTail(pick(this.rng, nodes), below(this.rng, 40) - 10);
     else {
       const perBlock = 10 + 12 * this.rng();
-      for (const [k, node] of nodes.entries()) if (this.rng() < 0.9) this.tree.setTokens(node, Math.floor((k + 1) * perBlock), true);
+      for (const [k, node] of nodes.entries())
+        if (this.rng() < 0.9) this.tree.setTokens(node, Math.floor((k + 1) * perBlock), true);
       this.events.restack(nodes);
     }
   }
@@ -125,31 +145,36 @@ class Chaos extends CacheRig {
   }
 }
 
-test.each([[1], [2], [3], [4]])('whatever requests and events do, both accounts stay sound and their deltas add up to what is held (seed %i)', (seed) => {
-  const chaos = new Chaos(seed);
-  const { pool, tree } = chaos;
-  chaos.events.begin(true);
-  let largest = 0;
-  let bySource = 0;
-  for (let n = 0; n < OPERATIONS; n++) {
-    chaos.step();
-    const referenced = Array.from({ length: COUNT - 1 }, (_, at) => at + 1).filter((block) => !pool.isFree(block)).length;
-    expect(pool.freeCount + referenced).toBe(COUNT - 1);
-    expect(pool.usedTokens).toBe(referenced * BLOCK_TOKENS);
-    largest = Math.max(largest, tree.size);
-    if (chaos.events.state === 'exact') bySource += 1;
-    if (n % 3 > 0) continue;
-    const at = `operation ${n}`;
-    chaos.drain();
-    expect([...chaos.mirror].toSorted(), at).toEqual(chaos.held().toSorted());
-    expect(tree.blockCount, at).toBe(chaos.mirror.size);
-    expect(tree.hasDelta).toBe(false);
-  }
-  chaos.settle();
-  expect(pool.usedTokens).toBe(0);
-  expect(new Set(pool.freeOrder()).size).toBe(COUNT - 1);
-  // Held by either account, kept as the way to what is held, or thin.
-  expect(largest).toBeLessThan(6 * COUNT);
-  expect(bySource).toBeGreaterThan(OPERATIONS / 10);
-  expect(bySource).toBeLessThan(OPERATIONS);
-});
+test.each([[1], [2], [3], [4]])(
+  'whatever requests and events do, both accounts stay sound and their deltas add up to what is held (seed %i)',
+  (seed) => {
+    const chaos = new Chaos(seed);
+    const { pool, tree } = chaos;
+    chaos.events.begin(true);
+    let largest = 0;
+    let bySource = 0;
+    for (let n = 0; n < OPERATIONS; n++) {
+      chaos.step();
+      const referenced = Array.from({ length: COUNT - 1 }, (_, at) => at + 1).filter(
+        (block) => !pool.isFree(block),
+      ).length;
+      expect(pool.freeCount + referenced).toBe(COUNT - 1);
+      expect(pool.usedTokens).toBe(referenced * BLOCK_TOKENS);
+      largest = Math.max(largest, tree.size);
+      if (chaos.events.state === 'exact') bySource += 1;
+      if (n % 3 > 0) continue;
+      const at = `operation ${n}`;
+      chaos.drain();
+      expect([...chaos.mirror].toSorted(), at).toEqual(chaos.held().toSorted());
+      expect(tree.blockCount, at).toBe(chaos.mirror.size);
+      expect(tree.hasDelta).toBe(false);
+    }
+    chaos.settle();
+    expect(pool.usedTokens).toBe(0);
+    expect(new Set(pool.freeOrder()).size).toBe(COUNT - 1);
+    // Held by either account, kept as the way to what is held, or thin.
+    expect(largest).toBeLessThan(6 * COUNT);
+    expect(bySource).toBeGreaterThan(OPERATIONS / 10);
+    expect(bySource).toBeLessThan(OPERATIONS);
+  },
+);

@@ -8,7 +8,10 @@ function learned(...texts: string[][]): WordTokens {
   for (const tokens of texts) {
     const text = Buffer.from(tokens.join(''));
     const alignment = new Alignment(text);
-    alignment.feed(tokens.map((token) => Buffer.from(token)), () => undefined);
+    alignment.feed(
+      tokens.map((token) => Buffer.from(token)),
+      () => undefined,
+    );
     words.learn(text, alignment.tokensAt());
   }
   return words;
@@ -34,7 +37,13 @@ test('a message’s marker has the tokens of the template that it stands for', (
   const words = new WordTokens();
   const text = Buffer.from('\u0001user\u0002hello there');
   const tokensAt = new Float64Array(text.length + 1).fill(NaN);
-  for (const [byte, tokens] of [[0, 0], [6, 5], [11, 6], [17, 7]]) tokensAt[byte as number] = tokens as number;
+  for (const [byte, tokens] of [
+    [0, 0],
+    [6, 5],
+    [11, 6],
+    [17, 7],
+  ])
+    tokensAt[byte as number] = tokens as number;
   words.learn(text, tokensAt);
   expect([...words.estimate(Buffer.from('\u0001user\u0002hello there there'), 0, 64, 1)]).toEqual([8]);
   expect([...words.estimate(Buffer.from('\u0001user\u0002hello\u0001user\u0002hello'), 0, 64, 1)]).toEqual([12]);

@@ -41,9 +41,23 @@ function sampler(clock: VirtualClock, path = standIn): GpuCollector {
 
 it('reads a line, with what the card does not tell left out', () => {
   expect(readGpuLine(row.join(', '))).toEqual({
-    index: 0, uuid: 'GPU-a', name: 'NVIDIA A30', utilRatio: 0.5, memUtilRatio: 0.2, memUsedRatio: 0.25, memTotalMb: 24576, smClockRatio: 0.5, powerRatio: 0.5, temperatureC: 61,
+    index: 0,
+    uuid: 'GPU-a',
+    name: 'NVIDIA A30',
+    utilRatio: 0.5,
+    memUtilRatio: 0.2,
+    memUsedRatio: 0.25,
+    memTotalMb: 24576,
+    smClockRatio: 0.5,
+    powerRatio: 0.5,
+    temperatureC: 61,
   });
-  expect(readGpuLine('1, GPU-b, X, [N/A], [N/A], 1, 2, [N/A], 1440, [Not Supported], 160, [N/A]')).toMatchObject({ index: 1, utilRatio: undefined, memUsedRatio: 0.5, powerRatio: undefined });
+  expect(readGpuLine('1, GPU-b, X, [N/A], [N/A], 1, 2, [N/A], 1440, [Not Supported], 160, [N/A]')).toMatchObject({
+    index: 1,
+    utilRatio: undefined,
+    memUsedRatio: 0.5,
+    powerRatio: undefined,
+  });
   expect(readGpuLine('Unable to determine the device handle')).toBeUndefined();
 });
 
@@ -55,7 +69,14 @@ it('follows the samples of a long-lived child', async () => {
   expect(collector.status().ok).toBe(true);
   const second = row.with(0, '1').with(1, 'GPU-b');
   setState({ gpus: [{ row: second }, { row: row.with(3, '90') }] });
-  await vi.waitFor(() => expect(collector.latest()?.value.map((sample) => [sample.index, sample.utilRatio])).toEqual([[0, 0.9], [1, 0.5]]), patience);
+  await vi.waitFor(
+    () =>
+      expect(collector.latest()?.value.map((sample) => [sample.index, sample.utilRatio])).toEqual([
+        [0, 0.9],
+        [1, 0.5],
+      ]),
+    patience,
+  );
 });
 
 it('starts a child anew after it ends, with a growing pause', async () => {
@@ -92,10 +113,20 @@ it('says that nvidia-smi is not there, and looks again a minute later', async ()
 it('takes stock of the GPUs and their processes', async () => {
   const collector = new GpuInventoryCollector(standIn, { clock: new VirtualClock(), log: silentLog });
   await collector.readNow();
-  expect(collector.latest()?.value).toEqual([{ index: 0, uuid: 'GPU-a', name: 'NVIDIA A30', memTotalMb: 24576, driverVersion: '550.54', processIds: [10, 11] }]);
-  setState({ gpus: [{ uuid: 'GPU-a', name: 'A', row }, { uuid: 'GPU-b', name: 'B', row, pids: [7] }] });
+  expect(collector.latest()?.value).toEqual([
+    { index: 0, uuid: 'GPU-a', name: 'NVIDIA A30', memTotalMb: 24576, driverVersion: '550.54', processIds: [10, 11] },
+  ]);
+  setState({
+    gpus: [
+      { uuid: 'GPU-a', name: 'A', row },
+      { uuid: 'GPU-b', name: 'B', row, pids: [7] },
+    ],
+  });
   await collector.readNow();
-  expect(collector.latest()?.value.map((gpu) => [gpu.index, gpu.uuid, gpu.processIds])).toEqual([[0, 'GPU-a', []], [1, 'GPU-b', [7]]]);
+  expect(collector.latest()?.value.map((gpu) => [gpu.index, gpu.uuid, gpu.processIds])).toEqual([
+    [0, 'GPU-a', []],
+    [1, 'GPU-b', [7]],
+  ]);
 });
 
 it('keeps its stock when nvidia-smi warns, hangs or is gone', async () => {
@@ -135,7 +166,11 @@ it('says that the inventory has no nvidia-smi', async () => {
 it('signals no process when it is stopped before a child that could not be started has said so', () => {
   const kill = vi.spyOn(ChildProcess.prototype, 'kill').mockReturnValue(true);
   try {
-    const collector = new GpuCollector({ nvidiaSmiPath: '/nonexistent/nvidia-smi', periodMs: 100, env: { clock: new VirtualClock(), log: silentLog } });
+    const collector = new GpuCollector({
+      nvidiaSmiPath: '/nonexistent/nvidia-smi',
+      periodMs: 100,
+      env: { clock: new VirtualClock(), log: silentLog },
+    });
     collector.start();
     collector.stop();
     expect(kill).not.toHaveBeenCalled();

@@ -3,7 +3,16 @@ import { parsePrometheus } from '../../../../agent/door/collectors/prometheus-te
 
 it('reads labels as a set, escapes, special values, timestamps and exemplars', () => {
   const { samples } = parsePrometheus(
-    ['# HELP a x', 'a{b="1",c="x\\"y\\\\z\\n,}"} 2 1700000000', 'a 3', 'a{} +Inf', 'a{b="2",} -Inf', 'd NaN', 'e{le="1"} 5 # {id="q"} 1 2', '# EOF'].join('\n'),
+    [
+      '# HELP a x',
+      'a{b="1",c="x\\"y\\\\z\\n,}"} 2 1700000000',
+      'a 3',
+      'a{} +Inf',
+      'a{b="2",} -Inf',
+      'd NaN',
+      'e{le="1"} 5 # {id="q"} 1 2',
+      '# EOF',
+    ].join('\n'),
   );
   expect(samples.get('a')).toEqual([
     { labels: { b: '1', c: 'x"y\\z\n,}' }, value: 2 },
@@ -21,7 +30,9 @@ it('skips creation times, unwanted names and lines it cannot read', () => {
 });
 
 it('knows a histogram by its declared type, whatever its suffix', () => {
-  const { types, samples } = parsePrometheus('# TYPE vllm:iteration_tokens_total histogram\nvllm:iteration_tokens_total_sum{engine="0"} 306.0\n# TYPE vllm:x_total counter\n');
+  const { types, samples } = parsePrometheus(
+    '# TYPE vllm:iteration_tokens_total histogram\nvllm:iteration_tokens_total_sum{engine="0"} 306.0\n# TYPE vllm:x_total counter\n',
+  );
   expect(types.get('vllm:iteration_tokens_total')).toBe('histogram');
   expect(types.get('vllm:x_total')).toBe('counter');
   expect(samples.has('vllm:iteration_tokens_total')).toBe(false);

@@ -19,7 +19,13 @@ const seen: string[] = [];
 
 beforeEach(async () => {
   health = 200;
-  models = { object: 'list', data: [{ id: 'm', max_model_len: 4096, parent: null }, { id: 'lora', max_model_len: null, parent: 'm' }] };
+  models = {
+    object: 'list',
+    data: [
+      { id: 'm', max_model_len: 4096, parent: null },
+      { id: 'lora', max_model_len: null, parent: 'm' },
+    ],
+  };
   version = { version: '0.29.0' };
   apiKey = undefined;
   silent = false;
@@ -36,7 +42,8 @@ async function listen(at: number): Promise<void> {
     if (silent) return;
     if (request.url === '/health') response.writeHead(health).end();
     else if (request.url === '/version') response.end(JSON.stringify(version));
-    else if (apiKey !== undefined && request.headers.authorization !== `Bearer ${apiKey}`) response.writeHead(401).end('{"error":"Unauthorized"}');
+    else if (apiKey !== undefined && request.headers.authorization !== `Bearer ${apiKey}`)
+      response.writeHead(401).end('{"error":"Unauthorized"}');
     else response.end(typeof models === 'string' ? models : JSON.stringify(models));
   });
   await new Promise<void>((listening) => server.listen(at, '127.0.0.1', listening));
@@ -50,7 +57,15 @@ async function close(): Promise<void> {
 }
 
 function make(clock: VirtualClock, changes: VllmHealth[] = [], key?: string): VllmHealthCollector {
-  return new VllmHealthCollector({ url, apiKey: key, periodMs: 250, timeoutMs: 3000, dispatcher, env: { clock, log: silentLog }, onChange: (next) => changes.push(next) });
+  return new VllmHealthCollector({
+    url,
+    apiKey: key,
+    periodMs: 250,
+    timeoutMs: 3000,
+    dispatcher,
+    env: { clock, log: silentLog },
+    onChange: (next) => changes.push(next),
+  });
 }
 
 it('is up with version and models', async () => {
@@ -61,7 +76,10 @@ it('is up with version and models', async () => {
   expect(collector.state).toEqual({
     health: 'up',
     version: '0.29.0',
-    models: [{ id: 'm', maxModelLen: 4096, parent: undefined }, { id: 'lora', maxModelLen: undefined, parent: 'm' }],
+    models: [
+      { id: 'm', maxModelLen: 4096, parent: undefined },
+      { id: 'lora', maxModelLen: undefined, parent: 'm' },
+    ],
   });
   await collector.checkNow();
   expect(changes).toHaveLength(1);
@@ -93,7 +111,13 @@ it('is down at the second 503 or refused connection in a row, and up again at th
   expect(await check(collector, 3)).toBe('down');
   await listen(port);
   expect(await check(collector, 2)).toBe('up');
-  expect(changes.map((change) => change.health).filter((one, at, all) => one !== all[at - 1])).toEqual(['up', 'down', 'up', 'down', 'up']);
+  expect(changes.map((change) => change.health).filter((one, at, all) => one !== all[at - 1])).toEqual([
+    'up',
+    'down',
+    'up',
+    'down',
+    'up',
+  ]);
 });
 
 it('another status takes it out at the third in a row, a check without an answer never', async () => {

@@ -15,7 +15,16 @@ const fixture = (name: string): string => readFileSync(join(packageRoot, 'test/f
 describe('gauges', () => {
   it('reads a page of one engine', () => {
     const gauges = readGauges(fixture('dp1.txt'));
-    expect(gauges).toMatchObject({ running: 0, waiting: 0, kvUsageRatio: 0, prefixQueries: 346, prefixHits: 128, promptTokens: 346, preemptions: 0, sleeping: false });
+    expect(gauges).toMatchObject({
+      running: 0,
+      waiting: 0,
+      kvUsageRatio: 0,
+      prefixQueries: 346,
+      prefixHits: 128,
+      promptTokens: 346,
+      preemptions: 0,
+      sleeping: false,
+    });
     expect(gauges.processStartS).toBe(1.79532899219e9);
     expect(gauges.blockSize).toBe(16);
     expect(gauges.kvTokens).toBe((gauges.numGpuBlocks ?? 0) * 16);
@@ -24,23 +33,54 @@ describe('gauges', () => {
 
   it('adds up two engines and keeps each', () => {
     const gauges = readGauges(fixture('dp2-two-api-servers.txt'));
-    expect(gauges).toMatchObject({ prefixQueries: 647, prefixHits: 160, generationTokens: 28, numGpuBlocks: 80, kvTokens: 1280, processStartS: undefined });
+    expect(gauges).toMatchObject({
+      prefixQueries: 647,
+      prefixHits: 160,
+      generationTokens: 28,
+      numGpuBlocks: 80,
+      kvTokens: 1280,
+      processStartS: undefined,
+    });
     expect(gauges.engines.get('1')).toMatchObject({ prefixQueries: 277, generationTokens: 12, numGpuBlocks: 40 });
   });
 
   it('divides the summed block count where the tokens per rank are not told', () => {
-    const text = fixture('dp2-two-api-servers.txt').replaceAll('kv_cache_size_tokens="656"', 'kv_cache_size_tokens="None"');
+    const text = fixture('dp2-two-api-servers.txt').replaceAll(
+      'kv_cache_size_tokens="656"',
+      'kv_cache_size_tokens="None"',
+    );
     expect(readGauges(text)).toMatchObject({ numGpuBlocks: 80, kvTokens: 1280 });
   });
 
-  const load = { running: 3, waiting: 2, kvUsageRatio: 0.25, promptTokens: 1200, generationTokens: 340, preemptions: 1, sleeping: false };
+  const load = {
+    running: 3,
+    waiting: 2,
+    kvUsageRatio: 0.25,
+    promptTokens: 1200,
+    generationTokens: 340,
+    preemptions: 1,
+    sleeping: false,
+  };
   const cache = { blockSize: 16, numGpuBlocks: 2561, kvTokens: 2561 * 16 };
   const started = { processStartS: 1.73282400012e9 };
   it.each([
     // V0 has only the rate of hits, no count.
     ['v0.6.txt', { ...load, ...cache, ...started, prefixQueries: 0, prefixHits: 0 }],
-    ...['v0.7.txt', 'v0.8.txt', 'v0.10.txt', 'v0.12.txt', 'v0.15.txt', 'v0.20.txt'].map((name) => [name, { ...load, ...cache, ...started, prefixQueries: 1200, prefixHits: 400 }] as const),
-    ['rust-front-end.txt', { ...load, prefixQueries: 1200, prefixHits: 400, blockSize: undefined, numGpuBlocks: undefined, kvTokens: undefined, processStartS: undefined }],
+    ...['v0.7.txt', 'v0.8.txt', 'v0.10.txt', 'v0.12.txt', 'v0.15.txt', 'v0.20.txt'].map(
+      (name) => [name, { ...load, ...cache, ...started, prefixQueries: 1200, prefixHits: 400 }] as const,
+    ),
+    [
+      'rust-front-end.txt',
+      {
+        ...load,
+        prefixQueries: 1200,
+        prefixHits: 400,
+        blockSize: undefined,
+        numGpuBlocks: undefined,
+        kvTokens: undefined,
+        processStartS: undefined,
+      },
+    ],
   ] as const)('%s: the same figures under the names of its version', (name, expected) => {
     const gauges = readGauges(fixture(name));
     expect(gauges).toMatchObject(expected);
@@ -49,16 +89,31 @@ describe('gauges', () => {
 
   it('reads a page of vLLM 0.29 under load', () => {
     expect(readGauges(fixture('v0.29.txt'))).toMatchObject({
-      running: 3, waiting: 2, kvUsageRatio: 24 / 399, prefixQueries: 600, prefixHits: 288, promptTokens: 600, generationTokens: 58, preemptions: 0, sleeping: false,
-      blockSize: 16, numGpuBlocks: 399, kvTokens: 399 * 16, processStartS: 1.79555048182e9,
+      running: 3,
+      waiting: 2,
+      kvUsageRatio: 24 / 399,
+      prefixQueries: 600,
+      prefixHits: 288,
+      promptTokens: 600,
+      generationTokens: 58,
+      preemptions: 0,
+      sleeping: false,
+      blockSize: 16,
+      numGpuBlocks: 399,
+      kvTokens: 399 * 16,
+      processStartS: 1.79555048182e9,
     });
   });
 
   it('knows whether prefixes are kept, where the page tells', () => {
     const text = fixture('v0.29.txt');
     expect(readGauges(text)).toMatchObject({ prefixCaching: true });
-    expect(readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="False"'))).toMatchObject({ prefixCaching: false });
-    expect(readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="None"')).prefixCaching).toBeUndefined();
+    expect(readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="False"'))).toMatchObject({
+      prefixCaching: false,
+    });
+    expect(
+      readGauges(text.replace('enable_prefix_caching="True"', 'enable_prefix_caching="None"')).prefixCaching,
+    ).toBeUndefined();
     expect(readGauges(fixture('rust-front-end.txt')).prefixCaching).toBeUndefined();
     expect(readGauges(fixture('dp2-two-api-servers.txt')).engines.get('1')).toMatchObject({ prefixCaching: true });
   });
@@ -94,7 +149,8 @@ describe('collector', () => {
     server.closeAllConnections();
     server.close();
   });
-  const make = (clock: VirtualClock): VllmMetricsCollector => new VllmMetricsCollector({ url, periodMs: 1000, dispatcher, env: { clock, log: silentLog } });
+  const make = (clock: VirtualClock): VllmMetricsCollector =>
+    new VllmMetricsCollector({ url, periodMs: 1000, dispatcher, env: { clock, log: silentLog } });
 
   it('keeps one start key per incarnation', async () => {
     const collector = make(new VirtualClock());
@@ -104,7 +160,14 @@ describe('collector', () => {
       return collector.latest()?.value.engineStartKey;
     };
     const first = await key(page);
-    expect(await key(page.replace('vllm:prompt_tokens_total{engine="0",model_name="tiny"} 346.0', 'vllm:prompt_tokens_total{engine="0",model_name="tiny"} 400.0'))).toBe(first);
+    expect(
+      await key(
+        page.replace(
+          'vllm:prompt_tokens_total{engine="0",model_name="tiny"} 346.0',
+          'vllm:prompt_tokens_total{engine="0",model_name="tiny"} 400.0',
+        ),
+      ),
+    ).toBe(first);
     expect(await key(page.replace('1.79532899219e+09', '1.79532899999e+09'))).not.toBe(first);
 
     const anonymous = fixture('dp2-two-api-servers.txt');

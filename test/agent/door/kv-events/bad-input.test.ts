@@ -23,7 +23,8 @@ const seqOf = (seq: number): Buffer => {
   bytes.writeBigUInt64BE(BigInt(seq));
   return bytes;
 };
-const removed = (hash: number, rank?: number): Buffer => packr.pack([1.5, [{ type: 'BlockRemoved', block_hashes: [hash] }], ...(rank === undefined ? [] : [rank])]);
+const removed = (hash: number, rank?: number): Buffer =>
+  packr.pack([1.5, [{ type: 'BlockRemoved', block_hashes: [hash] }], ...(rank === undefined ? [] : [rank])]);
 
 /** A publisher whose messages the test writes. */
 class RawPublisher {
@@ -61,28 +62,46 @@ async function connected(rank?: number): Promise<{ publisher: RawPublisher; subs
 
 describe('messages that are not vLLM’s', () => {
   const cases: [string, (publisher: RawPublisher) => Promise<void>, string, string][] = [
-    ['another number of frames', (publisher) => publisher.socket.send(['kv', 'hello']), 'frames', 'set kvEvents.endpoint to the "endpoint" of vLLM\'s --kv-events-config'],
-    ['a number that is none', (publisher) => publisher.socket.send(['', 'hello', removed(1)]), 'frames', 'set kvEvents.endpoint'],
+    [
+      'another number of frames',
+      (publisher) => publisher.socket.send(['kv', 'hello']),
+      'frames',
+      'set kvEvents.endpoint to the "endpoint" of vLLM\'s --kv-events-config',
+    ],
+    [
+      'a number that is none',
+      (publisher) => publisher.socket.send(['', 'hello', removed(1)]),
+      'frames',
+      'set kvEvents.endpoint',
+    ],
     ['garbage', (publisher) => publisher.payload(Buffer.from('hello')), 'payload', 'is tcp://127.0.0.1:'],
-    ['an unknown type of event', (publisher) => publisher.payload(packr.pack([1, [{ type: 'BlockMoved' }]])), 'type', '(BlockMoved): update Lodestar'],
+    [
+      'an unknown type of event',
+      (publisher) => publisher.payload(packr.pack([1, [{ type: 'BlockMoved' }]])),
+      'type',
+      '(BlockMoved): update Lodestar',
+    ],
     ['another rank', (publisher) => publisher.good(7, 1), 'rank', 'set dataParallelRank to 1'],
   ];
 
-  test.each(cases)('%s: said once, the view falls back, and recovers with the first good batch', async (_name, sendBad, kind, fix) => {
-    const { publisher, subscriber } = await connected(0);
-    for (let n = 0; n < 20; n++) await sendBad(publisher);
-    await rig.until(() => subscriber.latest().value.bad[kind as 'frames'] === 20);
-    expect(rig.warnings).toEqual([expect.stringContaining(fix)]);
-    expect(rig.sink.problems).toEqual([expect.stringContaining(fix)]);
-    expect(subscriber.status()).toMatchObject({ ok: false, error: expect.stringContaining(fix) as string });
-    expect(subscriber.latest().value.history).toBe('none');
-    await publisher.good(50, 0);
-    await publisher.good(51, 0);
-    await rig.until(() => rig.sink.now.hashes.at(-1) === 51);
-    expect(rig.sink.calls.slice(-4)).toEqual(['fail', 'begin false', 50, 51]);
-    expect(subscriber.status()).toMatchObject({ ok: true, error: undefined });
-    expect(rig.warnings).toHaveLength(1);
-  });
+  test.each(cases)(
+    '%s: said once, the view falls back, and recovers with the first good batch',
+    async (_name, sendBad, kind, fix) => {
+      const { publisher, subscriber } = await connected(0);
+      for (let n = 0; n < 20; n++) await sendBad(publisher);
+      await rig.until(() => subscriber.latest().value.bad[kind as 'frames'] === 20);
+      expect(rig.warnings).toEqual([expect.stringContaining(fix)]);
+      expect(rig.sink.problems).toEqual([expect.stringContaining(fix)]);
+      expect(subscriber.status()).toMatchObject({ ok: false, error: expect.stringContaining(fix) as string });
+      expect(subscriber.latest().value.history).toBe('none');
+      await publisher.good(50, 0);
+      await publisher.good(51, 0);
+      await rig.until(() => rig.sink.now.hashes.at(-1) === 51);
+      expect(rig.sink.calls.slice(-4)).toEqual(['fail', 'begin false', 50, 51]);
+      expect(subscriber.status()).toMatchObject({ ok: true, error: undefined });
+      expect(rig.warnings).toHaveLength(1);
+    },
+  );
 
   test('a stream that is bad now and then is tried less and less often', async () => {
     const { publisher, subscriber } = await connected();
@@ -125,7 +144,9 @@ describe('what listens is no publisher', () => {
     expect(subscriber.status().error).toContain('never connected');
     await rig.untilTime(() => rig.sink.problems.length > 0);
     await rig.clock.advanceWithIo(20_000, 100);
-    expect(rig.warnings).toEqual([expect.stringContaining('publishes nothing in ZeroMQ\'s protocol: set kvEvents.endpoint')]);
+    expect(rig.warnings).toEqual([
+      expect.stringContaining("publishes nothing in ZeroMQ's protocol: set kvEvents.endpoint"),
+    ]);
     expect(rig.sink.problems).toHaveLength(1);
     closeHttp(server);
     const publisher = await rig.publisher({ port });
@@ -166,7 +187,10 @@ describe('what listens is no publisher', () => {
     await rig.clock.advanceWithIo(20_000, 100);
     expect(rig.warnings).toEqual([]);
     expect(rig.sink.calls).toEqual([]);
-    expect(subscriber.status()).toMatchObject({ ok: false, error: expect.stringContaining('--kv-events-config') as string });
+    expect(subscriber.status()).toMatchObject({
+      ok: false,
+      error: expect.stringContaining('--kv-events-config') as string,
+    });
     expect(subscriber.latest().value).toMatchObject({ connected: false, everConnected: false, silentMs: undefined });
   });
 });
@@ -216,8 +240,18 @@ test('an instance without kvEvents has no subscriber, and one of a rank listens 
       agent: {
         instances: [
           { id: 'a', url: 'http://127.0.0.1:8000' },
-          { id: 'b', url: 'http://127.0.0.1:8001', dataParallelRank: 2, kvEvents: { endpoint: 'tcp://127.0.0.1:5557', replayEndpoint: 'tcp://[::1]:5657' } },
-          { id: 'c', url: 'http://127.0.0.1:8002', dataParallelRank: 2, kvEvents: { endpoint: 'ipc:///run/vllm-5557' } },
+          {
+            id: 'b',
+            url: 'http://127.0.0.1:8001',
+            dataParallelRank: 2,
+            kvEvents: { endpoint: 'tcp://127.0.0.1:5557', replayEndpoint: 'tcp://[::1]:5657' },
+          },
+          {
+            id: 'c',
+            url: 'http://127.0.0.1:8002',
+            dataParallelRank: 2,
+            kvEvents: { endpoint: 'ipc:///run/vllm-5557' },
+          },
         ],
       },
     },

@@ -29,7 +29,10 @@ test('the table has three seeds and four algorithms', () => {
 
 describe.each(rows)('$algo with seed $seed', (row) => {
   test('a digest, and the integer that vLLM makes of it, are one number', () => {
-    for (const [digest, integer] of [[row.b0, row.b0_u64], [row.b1, row.b1_u64]] as const) {
+    for (const [digest, integer] of [
+      [row.b0, row.b0_u64],
+      [row.b1, row.b1_u64],
+    ] as const) {
       const fromInteger = hash53(BigInt(integer));
       expect(hash53(Buffer.from(digest, 'hex'))).toBe(fromInteger);
       expect(Number.isSafeInteger(fromInteger)).toBe(true);
@@ -53,6 +56,8 @@ test('serialisations are those of Python', () => {
   const key = [Buffer.alloc(32, 1), [1, 2, 300, 70000], null] as const;
   const parent = '01'.repeat(32);
   expect(cbor(key).toString('hex')).toBe(`835820${parent}84010219012c1a00011170f6`);
-  expect(pickle(key).toString('hex')).toBe(`80059536000000000000004320${parent}94284b014b024d2c014a7011010074944e87942e`);
+  expect(pickle(key).toString('hex')).toBe(
+    `80059536000000000000004320${parent}94284b014b024d2c014a7011010074944e87942e`,
+  );
   expect(cbor('0').toString('hex')).toBe('6130');
 });

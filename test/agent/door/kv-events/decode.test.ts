@@ -48,39 +48,91 @@ function codeOf(payload: Uint8Array): string {
 }
 
 describe('shapes of the wire', () => {
-  test.each([['arrays', ARRAYS], ['maps', MAPS]])('%s', (_name, text) => {
+  test.each([
+    ['arrays', ARRAYS],
+    ['maps', MAPS],
+  ])('%s', (_name, text) => {
     expect(decodeBatch(hex(text))).toEqual({ dataParallelRank: 0, events: EVENTS, unknown: [] });
   });
 
   test('a batch may be a map, and an event an array in it', () => {
     const batch = { ts: 1.5, events: [['AllBlocksCleared'], { type: 'AllBlocksCleared' }], data_parallel_rank: 3 };
-    expect(decodeBatch(pack(batch))).toEqual({ dataParallelRank: 3, events: [{ type: 'cleared' }, { type: 'cleared' }], unknown: [] });
+    expect(decodeBatch(pack(batch))).toEqual({
+      dataParallelRank: 3,
+      events: [{ type: 'cleared' }, { type: 'cleared' }],
+      unknown: [],
+    });
   });
 
   test('of 0.8.5: batch of two, events without a medium', () => {
-    const events = [['BlockStored', [-5, 6], 7, [1, 2, 3, 4], 2, null], ['BlockRemoved', [6]]];
+    const events = [
+      ['BlockStored', [-5, 6], 7, [1, 2, 3, 4], 2, null],
+      ['BlockRemoved', [6]],
+    ];
     expect(decodeBatch(pack([1.5, events]))).toEqual({
       dataParallelRank: undefined,
       unknown: [],
       events: [
-        { ...STORED, hashes: [2 ** 53 - 5, 6], parent: 7, tokenIds: [1, 2, 3, 4], blockSize: 2, extraKeys: undefined, specKind: undefined },
+        {
+          ...STORED,
+          hashes: [2 ** 53 - 5, 6],
+          parent: 7,
+          tokenIds: [1, 2, 3, 4],
+          blockSize: 2,
+          extraKeys: undefined,
+          specKind: undefined,
+        },
         { type: 'removed', hashes: [6], medium: 'GPU', group: 0 },
       ],
     });
   });
 
   test('an adapter by name, and by number where it has no name yet', () => {
-    const stored = (lora: object): unknown[] => decodeBatch(pack([1, [{ type: 'BlockStored', block_hashes: [1], token_ids: [1], block_size: 1, ...lora }]])).events;
+    const stored = (lora: object): unknown[] =>
+      decodeBatch(pack([1, [{ type: 'BlockStored', block_hashes: [1], token_ids: [1], block_size: 1, ...lora }]]))
+        .events;
     expect(stored({ lora_id: 2, lora_name: 'sql' })).toMatchObject([{ loraName: 'sql' }]);
     expect(stored({ lora_id: 2, lora_name: null })).toMatchObject([{ loraName: 'lora_id 2' }]);
     expect(stored({ lora_id: null })).toMatchObject([{ loraName: undefined }]);
   });
 
   test('further elements and keys are passed over, further tiers kept apart', () => {
-    const stored = ['BlockStored', [1], null, [1], 1, null, 'CPU', null, [['k', 1]], 2, 'sliding_window', 128, 'LOCAL', 'owner', 'new'];
-    const batch = decodeBatch(pack([1, [stored, { type: 'BlockRemoved', block_hashes: [1], medium: 'STORAGE', group_idx: 1, brand_new: {} }], 0, 'new']));
+    const stored = [
+      'BlockStored',
+      [1],
+      null,
+      [1],
+      1,
+      null,
+      'CPU',
+      null,
+      [['k', 1]],
+      2,
+      'sliding_window',
+      128,
+      'LOCAL',
+      'owner',
+      'new',
+    ];
+    const batch = decodeBatch(
+      pack([
+        1,
+        [stored, { type: 'BlockRemoved', block_hashes: [1], medium: 'STORAGE', group_idx: 1, brand_new: {} }],
+        0,
+        'new',
+      ]),
+    );
     expect(batch.events).toEqual([
-      { ...STORED, hashes: [1], tokenIds: [1], blockSize: 1, medium: 'CPU', group: 2, specKind: 'sliding_window', extraKeys: [['k', 1]] },
+      {
+        ...STORED,
+        hashes: [1],
+        tokenIds: [1],
+        blockSize: 1,
+        medium: 'CPU',
+        group: 2,
+        specKind: 'sliding_window',
+        extraKeys: [['k', 1]],
+      },
       { type: 'removed', hashes: [1], medium: 'STORAGE', group: 1 },
     ]);
   });
@@ -101,13 +153,22 @@ describe('hashes', () => {
     expect(hash53(hex('dab89baa7b5857c0'))).toBe(HASH);
   });
 
-  test.each([['too few bytes', Buffer.alloc(7)], ['text', 'abc'], ['a fraction', 1.5], ['a number that has lost digits', 2 ** 60], ['nothing', null]])('%s is none', (_name, value) => {
+  test.each([
+    ['too few bytes', Buffer.alloc(7)],
+    ['text', 'abc'],
+    ['a fraction', 1.5],
+    ['a number that has lost digits', 2 ** 60],
+    ['nothing', null],
+  ])('%s is none', (_name, value) => {
     expect(hash53(value)).toBeUndefined();
   });
 });
 
 describe('what is not a batch', () => {
-  const stored = (change: object): unknown => [1, [{ type: 'BlockStored', block_hashes: [1], token_ids: [1], block_size: 1, ...change }]];
+  const stored = (change: object): unknown => [
+    1,
+    [{ type: 'BlockStored', block_hashes: [1], token_ids: [1], block_size: 1, ...change }],
+  ];
   test.each<[string, unknown, string]>([
     ['text', 'hello', 'the batch'],
     ['no events', [1.5], 'events of the batch'],
@@ -132,9 +193,15 @@ describe('what is not a batch', () => {
     const seen = new Set<string>();
     for (let round = 0; round < 20_000; round++) {
       const bytes = Buffer.from(originals[round % originals.length]!);
-      for (let n = Math.floor(rng() * 4); n >= 0; n--) bytes[Math.floor(rng() * bytes.length)] = Math.floor(rng() * 256);
+      for (let n = Math.floor(rng() * 4); n >= 0; n--)
+        bytes[Math.floor(rng() * bytes.length)] = Math.floor(rng() * 256);
       const kind = rng();
-      const payload = kind < 0.3 ? bytes.subarray(0, Math.floor(rng() * bytes.length)) : kind < 0.4 ? Buffer.concat([bytes, Buffer.of(Math.floor(rng() * 256))]) : bytes;
+      const payload =
+        kind < 0.3
+          ? bytes.subarray(0, Math.floor(rng() * bytes.length))
+          : kind < 0.4
+            ? Buffer.concat([bytes, Buffer.of(Math.floor(rng() * 256))])
+            : bytes;
       const code = codeOf(payload);
       seen.add(code);
       if (code === 'decoded') checkWhole(decodeBatch(payload).events);
@@ -154,7 +221,8 @@ function checkWhole(events: readonly KvEvent[]): void {
   for (const event of events) {
     if (event.type === 'cleared') continue;
     if (!event.hashes.every((hash) => Number.isSafeInteger(hash) && hash >= 0)) throw new Error('a hash is not whole');
-    if (event.type === 'stored' && !(event.blockSize > 0 && event.tokenIds.every(Number.isInteger))) throw new Error('a store is not whole');
+    if (event.type === 'stored' && !(event.blockSize > 0 && event.tokenIds.every(Number.isInteger)))
+      throw new Error('a store is not whole');
   }
 }
 
@@ -181,7 +249,11 @@ describe('recorded from vLLM 0.29', () => {
       expect(event.tokenIds).toHaveLength(event.hashes.length * event.blockSize);
       event.hashes.forEach((hash, at) => {
         const tokens = event.tokenIds.slice(at * event.blockSize, (at + 1) * event.blockSize);
-        parent = vllmBlockHash('sha256_cbor', [parent, tokens, (event.extraKeys?.[at] as string[] | null | undefined) ?? null]);
+        parent = vllmBlockHash('sha256_cbor', [
+          parent,
+          tokens,
+          (event.extraKeys?.[at] as string[] | null | undefined) ?? null,
+        ]);
         expect(hash53(parent)).toBe(hash);
         digests.set(hash, parent);
         blocks++;
@@ -193,7 +265,9 @@ describe('recorded from vLLM 0.29', () => {
   test('stores, a block stored twice, a salt, evictions before the stores of the same step, and a clearing that comes late', () => {
     const batches = recorded().map(decodeBatch);
     expect(batches.map((batch) => batch.dataParallelRank)).toEqual(batches.map(() => 0));
-    expect(batches[0]!.events).toMatchObject([{ type: 'stored', parent: undefined, blockSize: 16, medium: 'GPU', group: 0, specKind: 'full_attention' }]);
+    expect(batches[0]!.events).toMatchObject([
+      { type: 'stored', parent: undefined, blockSize: 16, medium: 'GPU', group: 0, specKind: 'full_attention' },
+    ]);
     const first = batches[0]!.events[0] as BlocksStored;
     expect(batches[2]!.events).toMatchObject([{ type: 'stored', hashes: [first.hashes[3]], parent: first.hashes[2] }]);
     expect(batches[3]!.events).toMatchObject([{ extraKeys: [['s'], null] }]);
@@ -204,7 +278,8 @@ describe('recorded from vLLM 0.29', () => {
   });
 
   test('two data-parallel ranks with digests', () => {
-    const { rank0, rank1 } = fixture<Record<'rank0' | 'rank1', [string, string, string][]>>('vllm-0.29-dp2-digests.json');
+    const { rank0, rank1 } =
+      fixture<Record<'rank0' | 'rank1', [string, string, string][]>>('vllm-0.29-dp2-digests.json');
     for (const [rank, frames] of [rank0, rank1].entries()) {
       for (const [, , payload] of frames) {
         const batch = decodeBatch(hex(payload));

@@ -281,10 +281,13 @@ test('whatever is lost, doubled, broken off or restarted: in the end the view is
     world.settle();
     const { truth, view } = world;
     const at = truth.length - view.length;
-    if (at < 0 || view.some((hash, n) => hash !== truth[at + n])) throw new Error(`seed ${seed}: heard ${view.join()} of ${truth.join()}`);
-    if (world.isComplete && at > 0) throw new Error(`seed ${seed}: says that ${view.length} of ${truth.length} batches are all`);
+    if (at < 0 || view.some((hash, n) => hash !== truth[at + n]))
+      throw new Error(`seed ${seed}: heard ${view.join()} of ${truth.join()}`);
+    if (world.isComplete && at > 0)
+      throw new Error(`seed ${seed}: says that ${view.length} of ${truth.length} batches are all`);
     // What the buffer holds is never missing.
-    if (view.length < Math.min(truth.length, world.bufferSteps)) throw new Error(`seed ${seed}: ${view.length} heard, ${world.bufferSteps} to be had`);
+    if (view.length < Math.min(truth.length, world.bufferSteps))
+      throw new Error(`seed ${seed}: ${view.length} heard, ${world.bufferSteps} to be had`);
     if (world.isComplete) complete++;
   }
   expect(complete).toBeGreaterThan(300);

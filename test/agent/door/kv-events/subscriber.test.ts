@@ -21,7 +21,10 @@ const heard = (hashes: readonly number[]) => (): boolean => {
   return now.hashes.length === hashes.length && now.hashes.every((hash, at) => hash === hashes[at]);
 };
 
-/** Publishes one number after another until the live stream has brought one: a subscription takes effect some time after the connection. Returns the next number. */
+/**
+ * Publishes one number after another until the live stream has brought one: a subscription takes effect some time after
+ * the connection. Returns the next number.
+ */
 async function untilLive(publisher: KvPublisher, subscriber: KvEventSubscriber, from = 0): Promise<number> {
   let next = from;
   await rig.until(() => {
@@ -47,7 +50,16 @@ describe('a stream from its beginning', () => {
       publishAll(publisher, range(0, 500));
       await rig.until(heard(range(0, 500)));
       expect(rig.sink.now.complete).toBe(true);
-      expect(subscriber.latest().value).toMatchObject({ connected: true, lastSeq: 499, batches: 500, events: 500, gaps: 0, lost: 0, bad: {}, problem: undefined });
+      expect(subscriber.latest().value).toMatchObject({
+        connected: true,
+        lastSeq: 499,
+        batches: 500,
+        events: 500,
+        gaps: 0,
+        lost: 0,
+        bad: {},
+        problem: undefined,
+      });
       expect(subscriber.status()).toMatchObject({ ok: true, error: undefined });
       subscriber.stop();
     }
@@ -156,7 +168,13 @@ describe('lost batches', () => {
     publishAll(publisher, [0]);
     await rig.until(heard([0]));
     link.hold();
-    const large = { type: 'stored', parent: null, lora: null, extraKeys: null as unknown as [], tokenIds: Array.from({ length: 60_000 }, () => 100_000) } as const;
+    const large = {
+      type: 'stored',
+      parent: null,
+      lora: null,
+      extraKeys: null as unknown as [],
+      tokenIds: Array.from({ length: 60_000 }, () => 100_000),
+    } as const;
     for (let hash = 1; hash <= 150; hash++) publisher.publish([{ ...large, hashes: [hash] }]);
     await rig.clock.advanceWithIo(100);
     link.restore();
@@ -219,7 +237,10 @@ describe('lost batches', () => {
 describe('an engine restart', () => {
   const restart = (publisher: KvPublisher): Promise<KvPublisher> => {
     publisher.close();
-    return rig.publisher({ port: portOf(publisher.endpoint), replayPort: publisher.replayEndpoint === undefined ? undefined : portOf(publisher.replayEndpoint) });
+    return rig.publisher({
+      port: portOf(publisher.endpoint),
+      replayPort: publisher.replayEndpoint === undefined ? undefined : portOf(publisher.replayEndpoint),
+    });
   };
 
   test('clears, also if the new engine has said nothing yet', async () => {

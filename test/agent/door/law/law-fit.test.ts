@@ -6,7 +6,8 @@ import { EngineDoor } from '../../../helpers/engine-door.ts';
 const GPUS = ['A30', 'L20', 'A100'];
 
 function expectWithin(share: number, ratios: Record<string, number>): void {
-  for (const [step, ratio] of Object.entries(ratios)) expect(Math.abs(ratio - 1), `${step}: ${ratio}`).toBeLessThanOrEqual(share);
+  for (const [step, ratio] of Object.entries(ratios))
+    expect(Math.abs(ratio - 1), `${step}: ${ratio}`).toBeLessThanOrEqual(share);
 }
 
 describe.each(GPUS)('step law of an %s, read off the tokens that pass the door', (gpu) => {
@@ -18,7 +19,11 @@ describe.each(GPUS)('step law of an %s, read off the tokens that pass the door',
 
   test('is within 15 % when no two requests ever met', () => {
     const door = new EngineDoor(gpu, { noise: 0.02 });
-    door.traffic(40_000, 1, () => door.ledger.inFlight === 0 && door.send(door.prompt(60 + Math.floor(door.rng() * 1500)), 20));
+    door.traffic(
+      40_000,
+      1,
+      () => door.ledger.inFlight === 0 && door.send(door.prompt(60 + Math.floor(door.rng() * 1500)), 20),
+    );
     expectWithin(0.15, door.stepRatios());
   });
 
@@ -82,7 +87,13 @@ describe('LawFit', () => {
     const fit = new LawFit(GENERIC_LAW);
     for (let i = 0; i < 500; i++) {
       fit.addDecodeStep(1 + ((i * 7919) % 400), (i * 31) % 40, (i * 104_729) % 100_000);
-      fit.addPrefillStep(1 + ((i * 6007) % 900), (i * 17) % 40, (i * 7) % 9000, (i * 101) % 2048, (i * 10_007) % 4_000_000);
+      fit.addPrefillStep(
+        1 + ((i * 6007) % 900),
+        (i * 17) % 40,
+        (i * 7) % 9000,
+        (i * 101) % 2048,
+        (i * 10_007) % 4_000_000,
+      );
       fit.addFrontEnd(((i * 37) % 900) - 300);
       for (const value of Object.values(fit.state())) {
         expect(Number.isFinite(value)).toBe(true);

@@ -9,11 +9,22 @@ class Streams {
   readonly requests: ClockedRequest[];
 
   constructor(count: number) {
-    this.requests = Array.from({ length: count }, () => ({ startedMs: 0, ownTokens: 100, hitTokens: 0, lastTokenMs: 0, foundIdle: false }));
+    this.requests = Array.from({ length: count }, () => ({
+      startedMs: 0,
+      ownTokens: 100,
+      hitTokens: 0,
+      lastTokenMs: 0,
+      foundIdle: false,
+    }));
   }
 
   token(request: ClockedRequest, atMs: number): void {
-    const batch: BatchView = { decoding: this.requests.length, contextTokens: 100 * this.requests.length, pending: 0, pendingBefore: 0 };
+    const batch: BatchView = {
+      decoding: this.requests.length,
+      contextTokens: 100 * this.requests.length,
+      pending: 0,
+      pendingBefore: 0,
+    };
     this.stepClock.onToken(request, atMs, () => batch);
     request.lastTokenMs = atMs;
   }
@@ -44,14 +55,16 @@ test('tokens that a stalled host hands over together are no step of no length', 
 
 test('steps that are shorter than the silence between bursts are told apart', () => {
   const streams = new Streams(3);
-  for (let step = 1; step <= 400; step++) streams.requests.forEach((request, i) => streams.token(request, step * 2 + i * 0.2));
+  for (let step = 1; step <= 400; step++)
+    streams.requests.forEach((request, i) => streams.token(request, step * 2 + i * 0.2));
   expect(streams.stepMs).toBeGreaterThan(1.8);
   expect(streams.stepMs).toBeLessThan(2.6);
 });
 
 test('bursts that take as long as the steps run into one another and are told apart', () => {
   const streams = new Streams(64);
-  for (let step = 1; step <= 200; step++) streams.requests.forEach((request, i) => streams.token(request, step * 20 + i * 0.3));
+  for (let step = 1; step <= 200; step++)
+    streams.requests.forEach((request, i) => streams.token(request, step * 20 + i * 0.3));
   expect(streams.stepMs).toBeCloseTo(20, 0);
 });
 

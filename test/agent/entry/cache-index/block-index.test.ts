@@ -5,10 +5,13 @@ import { below, pick } from '../../../helpers/random.ts';
 
 type Model = Map<string, Set<number>>;
 
-/** Hashes of which many share their low bits, so that probing runs into one another and wraps around the table's end. */
+/**
+ * Hashes of which many share their low bits, so that probing runs into one another and wraps around the table's end.
+ */
 function hashPool(rng: Rng, n: number): number[] {
   const pool = new Set<number>();
-  while (pool.size < n) pool.add(below(rng, 2 ** 21) * 2 ** 32 + pick(rng, [below(rng, 8), 1020 + below(rng, 8), below(rng, 2 ** 32)]));
+  while (pool.size < n)
+    pool.add(below(rng, 2 ** 21) * 2 ** 32 + pick(rng, [below(rng, 8), 1020 + below(rng, 8), below(rng, 2 ** 32)]));
   pool.delete(0);
   return [...pool];
 }
@@ -41,7 +44,10 @@ function expectSame(index: BlockIndex, model: Model, pool: readonly number[], rn
       const miss = prompt.findIndex((hash) => !set.has(hash));
       const depth = miss < 0 ? prompt.length : miss;
       const column = columns[i] as number;
-      expect([matched.depth[column], matched.tokens[column]]).toEqual([depth, depth > 0 ? tokensOf(prompt[depth - 1] as number) : 0]);
+      expect([matched.depth[column], matched.tokens[column]]).toEqual([
+        depth,
+        depth > 0 ? tokensOf(prompt[depth - 1] as number) : 0,
+      ]);
     });
   }
 }

@@ -9,11 +9,18 @@ function viewWith(changes: Partial<InstanceReport> | undefined): { view: Instanc
   const entry = new Entry();
   entry.clock.advance(10_000);
   if (changes) entry.instances.applyReport(reportOf('a', changes));
-  else entry.instances.applyRoster([{ instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m'], kind: 'k' }]);
+  else
+    entry.instances.applyRoster([
+      { instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m'], kind: 'k' },
+    ]);
   return { view: entry.instances.views.get('a')!, entry };
 }
 
-const context = (entry: Entry, promptTokens = 1000, model: string | undefined = 'm') => ({ request: requestOf(promptTokens, { model }), nowMs: entry.clock.nowMs(), staleAfterMs: 2000 });
+const context = (entry: Entry, promptTokens = 1000, model: string | undefined = 'm') => ({
+  request: requestOf(promptTokens, { model }),
+  nowMs: entry.clock.nowMs(),
+  staleAfterMs: 2000,
+});
 
 describe.each(guards.map((guard) => [guard.name, guard] as const))('every guard: %s', (name, guard) => {
   test('describes itself under a name of its own', () => {
@@ -36,10 +43,17 @@ describe.each(guards.map((guard) => [guard.name, guard] as const))('every guard:
 
 test('no set of guards lets an instance through that has never reported', () => {
   const { view, entry } = viewWith(undefined);
-  expect(guards.filter((guard) => guard.yields === 'never').every((guard) => guard.allows(view, context(entry)))).toBe(false);
+  expect(guards.filter((guard) => guard.yields === 'never').every((guard) => guard.allows(view, context(entry)))).toBe(
+    false,
+  );
 });
 
-function refusedBy(changes: Partial<InstanceReport>, promptTokens?: number, model?: string, prepare?: (view: InstanceView, entry: Entry) => void): string[] {
+function refusedBy(
+  changes: Partial<InstanceReport>,
+  promptTokens?: number,
+  model?: string,
+  prepare?: (view: InstanceView, entry: Entry) => void,
+): string[] {
   const { view, entry } = viewWith(changes);
   prepare?.(view, entry);
   return guards.filter((guard) => !guard.allows(view, context(entry, promptTokens, model))).map((guard) => guard.name);
@@ -61,7 +75,9 @@ describe('each guard refuses its own case and no other', () => {
 
   test('a request without a model goes anywhere', () => {
     const { view, entry } = viewWith({ models: ['other'] });
-    expect(guards.every((guard) => guard.allows(view, { ...context(entry), request: requestOf(10, { model: undefined }) }))).toBe(true);
+    expect(
+      guards.every((guard) => guard.allows(view, { ...context(entry), request: requestOf(10, { model: undefined }) })),
+    ).toBe(true);
   });
 
   test('the door does not know its length limit: only the cache bounds the prompt', () => {
@@ -89,14 +105,22 @@ describe('snapshots', () => {
     entry.instances.index.add('a', 7);
     entry.take(requestOf(1000), Float64Array.of(7));
     const later = entry.take(requestOf(1000), Float64Array.of(8), new Set(['a']));
-    expect(later.candidates.map((one) => [one.report.instance, one.hitTokens, one.inFlight, one.unseen])).toEqual([['b', 0, 3, 0], ['c', 0, 3, 0]]);
+    expect(later.candidates.map((one) => [one.report.instance, one.hitTokens, one.inFlight, one.unseen])).toEqual([
+      ['b', 0, 3, 0],
+      ['c', 0, 3, 0],
+    ]);
   });
 
   test('more instances than one word of the index has bits', () => {
     const entry = new Entry();
     for (let i = 0; i < 100; i++) entry.instances.applyReport(reportOf(`i${i}`));
     for (let i = 0; i < 100; i += 3) for (let block = 1; block <= i; block++) entry.instances.index.add(`i${i}`, block);
-    const hits = entry.take(requestOf(10_000), Float64Array.from({ length: 100 }, (_, i) => i + 1)).candidates.map((one) => one.hitTokens);
+    const hits = entry
+      .take(
+        requestOf(10_000),
+        Float64Array.from({ length: 100 }, (_, i) => i + 1),
+      )
+      .candidates.map((one) => one.hitTokens);
     expect(hits).toEqual(Array.from({ length: 100 }, (_, i) => (i % 3 === 0 && i > 0 ? i * 32 : 0)));
   });
 });

@@ -60,7 +60,8 @@ test('a sliced job does one slice per timer and hands over its result', () => {
 
 describe('network', () => {
   const { rows, targets } = problem(600, 6);
-  const train = (seed: number) => finish(trainMlp({ rows, targets, dimension: 6 }, [6, 32, 32, 32, 1], 60, seededRng(seed)));
+  const train = (seed: number) =>
+    finish(trainMlp({ rows, targets, dimension: 6 }, [6, 32, 32, 32, 1], 60, seededRng(seed)));
 
   test('fits what it was given, in slices of few rows, and the same for the same seed', { timeout: 60_000 }, () => {
     const { slices, result } = train(1);
@@ -84,39 +85,56 @@ describe('trees', () => {
   });
 
   test('a constant target, and no rows at all, give constants', () => {
-    const flat = finish(trainTrees({ rows, targets: new Float32Array(2000).fill(7), stride: 6, features: 6 }, seededRng(1))).result;
+    const flat = finish(
+      trainTrees({ rows, targets: new Float32Array(2000).fill(7), stride: 6, features: 6 }, seededRng(1)),
+    ).result;
     expect(flat.predict(rows)).toBeCloseTo(7, 3);
-    const none = finish(trainTrees({ rows: new Float32Array(0), targets: new Float32Array(0), stride: 6, features: 6 }, seededRng(1))).result;
+    const none = finish(
+      trainTrees({ rows: new Float32Array(0), targets: new Float32Array(0), stride: 6, features: 6 }, seededRng(1)),
+    ).result;
     expect(none.predict(rows)).toBe(0);
   });
 });
 
 test('k-centre takes one of each direction before a second of any', () => {
-  const directions = [[1, 0], [0, 1], [-1, 0], [0, -1]];
+  const directions = [
+    [1, 0],
+    [0, 1],
+    [-1, 0],
+    [0, -1],
+  ];
   const rows = new Float32Array(80);
-  for (let i = 0; i < 40; i++) rows.set(directions[i % 4]!.map((x) => x * (1 + i)), 2 * i);
+  for (let i = 0; i < 40; i++)
+    rows.set(
+      directions[i % 4]!.map((x) => x * (1 + i)),
+      2 * i,
+    );
   const { result } = finish(kCentre(rows, 2, 4, seededRng(1)));
   expect(new Set(result.map((i) => i % 4)).size).toBe(4);
 });
 
-test('a round of the reward model trains only as time passes, and the model in force changes at its end', { timeout: 60_000 }, () => {
-  const clock = new VirtualClock();
-  const model = new RewardModel(clock, seededRng(1), 2);
-  const rng = seededRng(2);
-  const add = (): void => model.add(Float32Array.of(rng(), rng()), -1);
-  for (let i = 0; i < 299; i++) add();
-  clock.advance(30_000);
-  add();
-  const inside = Float32Array.of(0.5, 0.5);
-  expect(model.ready).toBe(false);
-  // 300 rows in 20 epochs, at most 32 at a time: some 200 slices.
-  clock.advance(100);
-  expect(model.rounds).toBe(0);
-  clock.advance(1000);
-  expect(model.rounds).toBe(1);
-  expect(model.ready).toBe(true);
-  expect(model.predict(inside)).toBeLessThan(-0.4);
-});
+test(
+  'a round of the reward model trains only as time passes, and the model in force changes at its end',
+  { timeout: 60_000 },
+  () => {
+    const clock = new VirtualClock();
+    const model = new RewardModel(clock, seededRng(1), 2);
+    const rng = seededRng(2);
+    const add = (): void => model.add(Float32Array.of(rng(), rng()), -1);
+    for (let i = 0; i < 299; i++) add();
+    clock.advance(30_000);
+    add();
+    const inside = Float32Array.of(0.5, 0.5);
+    expect(model.ready).toBe(false);
+    // 300 rows in 20 epochs, at most 32 at a time: some 200 slices.
+    clock.advance(100);
+    expect(model.rounds).toBe(0);
+    clock.advance(1000);
+    expect(model.rounds).toBe(1);
+    expect(model.ready).toBe(true);
+    expect(model.predict(inside)).toBeLessThan(-0.4);
+  },
+);
 
 test('a stratified store keeps rare states beside common ones', () => {
   const store = new StratifiedStore();

@@ -6,7 +6,9 @@ import { candidateWith, requestOf } from '../../../helpers/reports.ts';
 import { choiceInput, counts, policyEnv } from '../inputs.ts';
 import { busy, live, shareOf, type World } from './world.ts';
 
-/** One of two instances is busier than the other in turn, which triples its time; a third has yet more to do, at random. */
+/**
+ * One of two instances is busier than the other in turn, which triples its time; a third has yet more to do, at random.
+ */
 const queues: World = {
   candidates: (draw) => {
     const light = Math.floor(draw() * 3) + 1;
@@ -32,7 +34,10 @@ describe('once trained on ttft = 10 ms per uncached token, tpot = 10 ms per requ
       const candidates = [candidateWith('a', { inFlight: i % 7 }, (i * 50) % 1000)];
       const { memo } = policy.choose(choiceInput(candidates, { nowMs: env.clock.nowMs(), rng: env.rng }));
       const uncached = 1000 - (candidates[0] as CandidateState).hitTokens;
-      policy.observe?.({ instance: 'a', atMs: 0, ok: true, ttftMs: 10 * uncached, tpotMs: 10 * (i % 7), outputTokens: 10 }, memo);
+      policy.observe?.(
+        { instance: 'a', atMs: 0, ok: true, ttftMs: 10 * uncached, tpotMs: 10 * (i % 7), outputTokens: 10 },
+        memo,
+      );
     }
     env.clock.advance(10_000);
     return policy;
@@ -40,16 +45,24 @@ describe('once trained on ttft = 10 ms per uncached token, tpot = 10 ms per requ
   const policy = trained();
 
   test('stays with 0.8 of the prompt cached while that costs at most 5 s', () => {
-    expect(counts(policy, choiceInput([candidateWith('a', { inFlight: 1 }, 850), candidateWith('b', { inFlight: 1 }, 700)]))).toEqual([200, 0]);
+    expect(
+      counts(policy, choiceInput([candidateWith('a', { inFlight: 1 }, 850), candidateWith('b', { inFlight: 1 }, 700)])),
+    ).toEqual([200, 0]);
   });
 
   test('without objectives, idle instances come first', () => {
-    expect(counts(policy, choiceInput([candidateWith('a', { inFlight: 1 }, 700), candidateWith('b', {}, 100)]))).toEqual([0, 200]);
+    expect(
+      counts(policy, choiceInput([candidateWith('a', { inFlight: 1 }, 700), candidateWith('b', {}, 100)])),
+    ).toEqual([0, 200]);
   });
 
   test('those that meet the objectives get 99 %, the one with the least headroom the most', () => {
     const request = requestOf(1000, { sloTtftMs: 7000, sloTpotMs: 100 });
-    const candidates = [candidateWith('a', { inFlight: 1 }, 700), candidateWith('b', { inFlight: 1 }, 500), candidateWith('c', { inFlight: 1 }, 100)];
+    const candidates = [
+      candidateWith('a', { inFlight: 1 }, 700),
+      candidateWith('b', { inFlight: 1 }, 500),
+      candidateWith('c', { inFlight: 1 }, 100),
+    ];
     const [a = 0, b = 0, c = 0] = counts(policy, choiceInput(candidates, { request }), 3000);
     expect(c).toBeGreaterThan(0);
     expect(c).toBeLessThan(80);

@@ -24,11 +24,14 @@ test('learns which kind is faster, keeps exploring, and is the same for the same
 test('leaves requests to prefix-load until it has a model, then explores', { timeout: 60_000 }, () => {
   const env = policyEnv();
   const policy = policies['lodestar-paper'].create(env);
-  const loaded = () => choiceInput([candidateWith('a', { inFlight: 2 }), candidateWith('b')], { nowMs: env.clock.nowMs(), rng: env.rng });
+  const loaded = () =>
+    choiceInput([candidateWith('a', { inFlight: 2 }), candidateWith('b')], { nowMs: env.clock.nowMs(), rng: env.rng });
   for (let i = 0; i < 20; i++) expect(policy.choose(loaded())).toMatchObject({ index: 1, propensity: 1 });
   for (let i = 0; i < 400; i++) {
     env.clock.advance(100);
-    const { index, memo } = policy.choose(choiceInput([candidateWith('a'), candidateWith('b')], { nowMs: env.clock.nowMs(), rng: env.rng }));
+    const { index, memo } = policy.choose(
+      choiceInput([candidateWith('a'), candidateWith('b')], { nowMs: env.clock.nowMs(), rng: env.rng }),
+    );
     policy.observe?.({ instance: 'ab'[index]!, atMs: 0, ok: true, ttftMs: 100, tpotMs: 10, outputTokens: 10 }, memo);
   }
   env.clock.advance(10_000);

@@ -13,7 +13,19 @@ export interface World {
 
 /** A candidate of a kind, with requests in flight that all decode. */
 export function busy(instance: string, kind: string, decoding: number, waiting = 0): CandidateState {
-  return candidateOf(reportOf(instance, { kind }, { inFlight: decoding + waiting, decoding, waiting, usedTokens: 500 * decoding, decodeContextTokens: 500 * decoding }));
+  return candidateOf(
+    reportOf(
+      instance,
+      { kind },
+      {
+        inFlight: decoding + waiting,
+        decoding,
+        waiting,
+        usedTokens: 500 * decoding,
+        decodeContextTokens: 500 * decoding,
+      },
+    ),
+  );
 }
 
 /** Runs a policy in a world, ten requests a second; each ends at once. Returns which candidate each request got. */
@@ -26,11 +38,23 @@ export function live(name: PolicyName, world: World, requests: number, seed = 1)
     env.clock.advance(100);
     const promptTokens = 200 + Math.floor(draw() * 1800);
     const candidates = world.candidates(draw);
-    const { index, memo } = policy.choose(choiceInput(candidates, { promptTokens, nowMs: env.clock.nowMs(), rng: env.rng }));
+    const { index, memo } = policy.choose(
+      choiceInput(candidates, { promptTokens, nowMs: env.clock.nowMs(), rng: env.rng }),
+    );
     chosen.push(index);
     const candidate = candidates[index] as CandidateState;
     const ttftMs = world.ttftMs(candidate, promptTokens);
-    policy.observe?.({ instance: candidate.report.instance, atMs: env.clock.nowMs(), ok: true, ttftMs, tpotMs: ttftMs / 20, outputTokens: 100 }, memo);
+    policy.observe?.(
+      {
+        instance: candidate.report.instance,
+        atMs: env.clock.nowMs(),
+        ok: true,
+        ttftMs,
+        tpotMs: ttftMs / 20,
+        outputTokens: 100,
+      },
+      memo,
+    );
   }
   return chosen;
 }
