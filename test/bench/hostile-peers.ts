@@ -8,6 +8,10 @@ const TOKEN_MS = 20;
 const BYTES = 32 * 1024 * 1024 - 1024;
 const CHAT = '/v1/chat/completions';
 
+/** A cache of an ordinary size: what does not fit in it is never accounted for. */
+const METRICS =
+  'vllm:cache_config_info{block_size="16",num_gpu_blocks="2563",engine="0"} 1\nvllm:num_requests_running{engine="0"} 50\nvllm:num_requests_waiting{engine="0"} 0\n';
+
 /** Order to send four bodies of one form at once; answered with the statuses. */
 export interface Order {
   form: string;
@@ -72,6 +76,7 @@ function serveEngine(): void {
     if (path === '/version') return void response.end('{"version":"0.0.0-bench"}');
     if (path === '/v1/models')
       return void response.end('{"object":"list","data":[{"id":"m","max_model_len":1000000}]}');
+    if (path === '/metrics') return void response.end(METRICS);
     if (path.startsWith(CHAT)) return answer(request, response);
     response.writeHead(404).end();
   });

@@ -12,8 +12,9 @@ const NOT_REPEATED = [
 ];
 
 /**
- * Collects the text of an answer in the form that it has in the next turn's canonical prompt (agent/request/read.ts):
- * the engine keeps the answer's blocks cached, and a conversation comes back with them.
+ * Collects the text of an answer in the form that it has in the next turn's canonical prompt
+ * (agent/request/prompt-reader.ts): the engine keeps the answer's blocks cached, and a conversation comes back with
+ * them.
  */
 export class AnswerText {
   private readonly key: Buffer;

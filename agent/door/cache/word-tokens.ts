@@ -4,7 +4,7 @@ const MAX_WORD_BYTES = 32;
 /** Bytes of text that are split into words; the rest is estimated by their mean. */
 const MAX_TEXT_BYTES = 32_768;
 const RATE = 0.05;
-/** The characters around a message's role in the canonical text (agent/request/read.ts). */
+/** The characters around a message's role in the canonical text (agent/request/prompt-reader.ts). */
 const [OPEN, CLOSE] = ['\u0001', '\u0002'];
 /** A message's marker, or a word with the space before it, or white space: the first split that tokenizers make. */
 const WORD = new RegExp(`${OPEN}[^${CLOSE}]*${CLOSE}|[^\\S\\r\\n]?[^\\s${OPEN}]+|\\s+`, 'g');
