@@ -89,7 +89,7 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.text = prompt.exactTokens ? undefined : AnswerText.of(request.path, prompt.sequences);
     this.sentMs = door.nowMs();
     this.lastByteMs = this.sentMs;
-    this.entry = door.ledger.open(prompt);
+    this.entry = door.ledger.open(door.accounted(prompt));
     this.forecastMs = this.sentMs + door.ledger.forecastMs(this.entry);
   }
 

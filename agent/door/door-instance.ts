@@ -5,6 +5,7 @@ import { GENERIC_LAW, type LawState } from '../../shared/predictor/step-law.ts';
 import type { RoutingTable } from '../../shared/table.ts';
 import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
 import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
+import type { LedgerPrompt } from '../request/prompt.ts';
 import { LawFit } from './law/law-fit.ts';
 import { Ledger } from './ledger.ts';
 import { EngineLife } from './life/engine-life.ts';
@@ -18,6 +19,10 @@ import { Upstream } from '../wire/upstream.ts';
 /** Capacity assumed until the engine or the config tells it. */
 const UNKNOWN_KV_TOKENS = 100_000;
 const DEFAULT_BLOCK_TOKENS = 16;
+/** The estimate of a prompt's tokens by its text may be off by this much. */
+const LENGTH_TOLERANCE = 2;
+const NO_HASHES = new Float64Array(0);
+const NO_TEXT = Buffer.alloc(0);
 /** Reports travel in headers too. */
 const MAX_PROBLEM_CHARS = 256;
 
@@ -142,6 +147,20 @@ export class DoorInstance {
     return this.checkedHealth === 'up' && this.life.doubt !== undefined ? 'down' : this.checkedHealth;
   }
 
+  /**
+   * The prompt as the ledger is to account for it. One that is far longer than the engine can hold is refused by the
+   * engine, so nothing is worked out of its text.
+   */
+  accounted(prompt: LedgerPrompt): LedgerPrompt {
+    const { kvTokens } = this.limits();
+    const room = Math.min(this.maxModelLen || Infinity, kvTokens);
+    return prompt.promptTokens <= LENGTH_TOLERANCE * room ? prompt : { ...prompt, hashes: NO_HASHES, text: NO_TEXT };
+  }
+
+  private get maxModelLen(): number {
+    return this.options.collectors.instances.get(this.id)?.health.state.models[0]?.maxModelLen ?? 0;
+  }
+
   private get checkedHealth(): Health {
     return this.options.collectors.instances.get(this.id)?.health.state.health ?? 'starting';
   }
@@ -194,7 +213,6 @@ export class DoorInstance {
     const nowMs = env.clock.nowMs();
     const metrics = this.gauges();
     const host = collectors.host.latest()?.value;
-    const health = collectors.instances.get(this.id)?.health.state;
     this.reportSeq += 1;
     return {
       instance: this.id,
@@ -208,7 +226,7 @@ export class DoorInstance {
       draining,
       models: this.models,
       kind: this.kind(),
-      limits: { ...this.limits(), maxModelLen: health?.models[0]?.maxModelLen ?? 0 },
+      limits: { ...this.limits(), maxModelLen: this.maxModelLen },
       ledger: this.ledger.totals(),
       law: this.fit.state(),
       cache: this.cacheFigures(),
