@@ -3,6 +3,7 @@ import type { Socket } from 'node:net';
 import { Agent as HttpAgent } from 'undici';
 import type { AgentConfig } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
+import { FaultLog } from '../shared/fault-log.ts';
 import { listen } from '../shared/listen.ts';
 import { packageVersion } from '../shared/package-root.ts';
 import { openTable } from '../shared/table.ts';
@@ -51,13 +52,15 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   const doors = [...local.byId.values()];
   const context = makeContext(config, token, env, identity.epoch, doors);
   context.metrics.addProcessFigures();
+  const faults = new FaultLog(env.log);
   const links: Links = {};
-  const app = makeServer(context, local, { collectors, brain: () => brainStatus(config, links) });
+  const app = makeServer(context, local, { collectors, faults, brain: () => brainStatus(config, links) });
   const release = async (): Promise<void> => {
     context.watchdog.close();
     local.entries.close();
     await app.close();
-    await Promise.all([context.instances.close(), http.destroy(), ...doors.map((door) => door.upstream.close())]);
+    const ends = doors.map((door) => door.upstream.close());
+    await Promise.all([store.saved(), context.instances.close(), http.destroy(), ...ends]);
   };
   useKeptTable(context, local, store);
   app.server.on('connection', (socket: Socket) => socket.setKeepAlive(true, TCP_KEEPALIVE_MS));
@@ -69,7 +72,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
   if (config.port === 0) advertised.url = advertised.url.replace(/:0$/, `:${port}`);
   collectors.start();
   for (const door of doors) door.life.start();
-  openLinks(links, context, local, store, { ...identity, doorUrl: advertised.url });
+  openLinks(links, context, local, store, faults, { ...identity, doorUrl: advertised.url });
   const close = async (): Promise<void> => {
     collectors.stop();
     for (const door of doors) {
@@ -118,6 +121,7 @@ function openLinks(
   context: AgentContext,
   local: LocalDoors,
   store: TableStore,
+  faults: FaultLog,
   identity: Identity & { doorUrl: string },
 ): void {
   const { config, env, instances, token } = context;
@@ -133,12 +137,13 @@ function openLinks(
     sink,
     () => context.draining,
   );
-  if (config.brainUrl) links.brain = linkToBrain(links, context, local, store, identity);
+  if (config.brainUrl) links.brain = linkToBrain(links, context, local, store, faults, identity);
   links.refresh = new ReportRefresh(
     instances,
     env.clock,
     token,
     config.reportRefreshMs,
+    faults,
     () => links.brain?.connected ?? false,
   );
   links.doors = new LinkWatch(context);
@@ -149,6 +154,7 @@ function linkToBrain(
   context: AgentContext,
   local: LocalDoors,
   store: TableStore,
+  faults: FaultLog,
   { epoch, credential, doorUrl }: Identity & { doorUrl: string },
 ): BrainLink {
   const { config, token, env, samples } = context;
@@ -158,8 +164,9 @@ function linkToBrain(
     hello: { agent: config.id, epoch, credential, version: packageVersion, doorUrl },
     env,
     samples,
+    faults,
     onMessage: makeBrainReader(context, {
-      open: openTable,
+      open: (sealed) => openTable(sealed, (fault) => faults.note(config.brainUrl, fault)),
       onTable: (table) => applyTable(context, local.byId, table),
       keep: (sealed) => store.save(sealed, context.salt),
       resync: (instances) => links.brain?.resync(instances),

@@ -1,6 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
-import { encode } from '../shared/codec.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { isFleetToken } from '../shared/token.ts';
 import { ATTEMPTS_PATH, encodeAttempts, type HeldAttempt } from './wire/attempt-list.ts';
@@ -8,6 +7,7 @@ import { ClientAnswer, errorBody } from './wire/client-answer.ts';
 import type { AgentContext } from './entry/context.ts';
 import type { LocalDoors } from './door/local-doors.ts';
 import { serveHop } from './door/hop-server.ts';
+import { encodeReports } from './wire/report-wire.ts';
 import { FAILURE_HEADER, type Hop, HOP_HEADER, openHop, READ_HEADER } from './wire/hop.ts';
 import { decodeRead } from './request/read-wire.ts';
 import { turnAway } from './wire/turn-away.ts';
@@ -70,7 +70,7 @@ export function makeServer(context: AgentContext, local: LocalDoors, sources: St
   app.get(REPORT_PATH, (request, reply) => {
     if (!authorised(context, request, reply)) return reply;
     const reports = [...local.byId.values()].map((door) => door.report(context.draining));
-    return reply.type('application/msgpack').send(encode(reports));
+    return reply.type('application/msgpack').send(encodeReports(reports));
   });
   app.get<{ Querystring: { entry?: string; epoch?: string } }>(ATTEMPTS_PATH, (request, reply) => {
     if (!authorised(context, request, reply)) return reply;

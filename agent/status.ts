@@ -1,15 +1,21 @@
 import { packageVersion } from '../shared/package-root.ts';
+import type { FaultLog } from '../shared/fault-log.ts';
 import type { Collectors } from './door/collectors/index.ts';
 import type { AgentContext } from './entry/context.ts';
+
+/** Names of models that the page lists for each instance. */
+const MAX_NAMES = 256;
 
 /** Where the status page reads from besides the context. */
 export interface StatusSources {
   collectors: Collectors;
+  /** what the brain and other doors sent that does not fit */
+  faults: FaultLog;
   brain(): { url: string; connected: boolean; lastError: string | undefined };
 }
 
 /** Everything an operator asks first: who is in the fleet, how old each state is, which policy routes, and why. */
-export function agentStatus(context: AgentContext, { collectors, brain }: StatusSources) {
+export function agentStatus(context: AgentContext, { collectors, faults, brain }: StatusSources) {
   const nowMs = context.env.clock.nowMs();
   context.instances.readLocal(context.draining);
   const views = [...context.instances.views.values()];
@@ -20,6 +26,7 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
     draining: context.draining,
     inFlight: context.inFlight,
     brain: brain(),
+    leftOut: faults.status(),
     routing: context.tables.status(),
     samples: { waiting: context.samples.size, dropped: context.samples.dropped },
     cacheIndexBlocks: context.instances.index.blockCount,
@@ -39,7 +46,9 @@ export function agentStatus(context: AgentContext, { collectors, brain }: Status
       expectedPrompts: view.expected.size,
       cache: view.report?.cache ?? null,
       kvEvents: view.local?.kvEvents?.latest().value ?? null,
-      models: view.report?.models ?? [],
+      models: view.report?.models.slice(0, MAX_NAMES) ?? [],
+      modelCount: view.report?.models.length ?? 0,
+      oddFigures: view.local?.faults.status() ?? null,
       kind: view.report?.kind ?? null,
       limits: view.report?.limits ?? null,
       ledger: view.report?.ledger ?? null,

@@ -5,7 +5,7 @@ import type { Env } from '../shared/env.ts';
 import { errorMessage } from '../shared/errors.ts';
 import { packNet, tableNet } from '../shared/table.ts';
 import { BlockViews } from './block-views.ts';
-import { type Counters, newCounters } from './counters.ts';
+import type { Counters } from './counters.ts';
 import { FanOut } from './fan-out.ts';
 import type { BrainHub, HubHandlers, WelcomeSource } from './hub.ts';
 import { Ingest } from './ingest.ts';
@@ -24,14 +24,15 @@ const PRUNE_MS = 60_000;
 
 /** What a brain stands on: live, an LMDB store and WebSockets; in simulation, memory and a simulated network. */
 export interface BrainParts<H extends BrainHub> {
+  counters: Counters;
   store: BrainStore;
   trainer: Trainer;
-  hub(counters: Counters, welcome: WelcomeSource, handlers: HubHandlers): H;
+  hub(welcome: WelcomeSource, handlers: HubHandlers): H;
 }
 
 /** The parts of a brain, wired; everything but the HTTP server. */
 export class BrainCore<H extends BrainHub> {
-  readonly counters = newCounters();
+  readonly counters: Counters;
   readonly store: BrainStore;
   readonly hub: H;
   readonly publisher: Publisher;
@@ -53,8 +54,8 @@ export class BrainCore<H extends BrainHub> {
 
   constructor(config: BrainConfig, env: Env, parts: BrainParts<H>) {
     const { clock, log } = env;
-    const { counters } = this;
-    const { store, trainer } = parts;
+    const { counters, store, trainer } = parts;
+    this.counters = counters;
     this.config = config;
     this.env = env;
     this.trainer = trainer;
@@ -87,7 +88,7 @@ export class BrainCore<H extends BrainHub> {
     this.fanOut = new FanOut(clock, {
       report: (instance) => this.registry.report(instance),
       reports: () => this.registry.reports(),
-      broadcast: (message, owe) => this.hub.broadcast(message, owe),
+      broadcast: (message, owe, earlier) => this.hub.broadcast(message, owe, earlier),
     });
     this.views = new BlockViews(clock, counters, {
       peers: () => this.hub.peers(),
@@ -100,7 +101,7 @@ export class BrainCore<H extends BrainHub> {
       }
       this.publisher.trustIs(this.learner.verdict());
     });
-    this.hub = parts.hub(counters, this.welcome(), this.handlers());
+    this.hub = parts.hub(this.welcome(), this.handlers());
     this.restoreSamples();
   }
 
@@ -116,7 +117,7 @@ export class BrainCore<H extends BrainHub> {
         this.laws.update(this.registry.reports());
         this.publisher.lawsAre(this.laws.current());
       }),
-      clock.every(PRUNE_MS, () => void this.prune()),
+      clock.every(PRUNE_MS, () => void this.store.pruneSamples(this.env.clock.wallMs() - this.config.learn.maxAgeMs)),
       clock.every(this.config.learn.roundMs, () => void this.learner.turn()),
     );
     void this.startBackend();
@@ -132,7 +133,7 @@ export class BrainCore<H extends BrainHub> {
   }
 
   status() {
-    const { brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters } = this;
+    const { brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters, store } = this;
     return brainStatus({
       brainEpoch,
       startedWallMs,
@@ -142,6 +143,7 @@ export class BrainCore<H extends BrainHub> {
       learner,
       publisher,
       counters,
+      store,
       backend: () => this.backend,
       policy: () => this.choice,
     });
@@ -166,7 +168,6 @@ export class BrainCore<H extends BrainHub> {
         this.views.oweAll(peer);
         this.payBlocks(peer);
       },
-      left: () => {},
       message: (peer, message, frame) => {
         if (message.t === 'telemetry') {
           this.registry.update(peer.agent, peer.epoch, message.reports);
@@ -240,15 +241,6 @@ export class BrainCore<H extends BrainHub> {
     } catch (error) {
       this.backend = { name: null, gpu: false, tried: [], memory: '', state: errorMessage(error) };
       this.env.log.error(`no training: ${errorMessage(error)}; predictions stay those of the prior and the last net`);
-    }
-  }
-
-  private async prune(): Promise<void> {
-    try {
-      await this.store.pruneSamples(this.env.clock.wallMs() - this.config.learn.maxAgeMs);
-    } catch (error) {
-      this.counters.storeFailures += 1;
-      this.env.log.error(`old samples could not be removed: ${errorMessage(error)}`);
     }
   }
 }

@@ -1,7 +1,9 @@
 import { encode } from '../shared/codec.ts';
 import type { Clock, Timer } from '../shared/env.ts';
 import type { InstanceReport } from '../shared/instance.ts';
-import type { BrainMessage } from '../shared/protocol.ts';
+import { type BrainMessage, MAX_REPORTS_PER_FRAME, PROTOCOL_VERSION } from '../shared/protocol.ts';
+import { NARROW_NAME_BOUNDS, narrowReport } from '../shared/report.ts';
+import { framesOf } from '../shared/report-frames.ts';
 import type { Peer } from './connection.ts';
 
 /**
@@ -13,8 +15,11 @@ export const BATCH_MS = 20;
 export interface FanOutSource {
   report(instance: string): InstanceReport | undefined;
   reports(): InstanceReport[];
-  broadcast(message: BrainMessage, owe: (peer: Peer) => void): void;
+  /** `earlier`: the message for agents of earlier protocols */
+  broadcast(message: BrainMessage, owe: (peer: Peer) => void, earlier: BrainMessage): void;
 }
+
+type StateMessage = Extract<BrainMessage, { t: 'state' }>;
 
 /**
  * Passes state on to every agent: changes in batches, encoded once for all; the whole state to one that joins, asks, or
@@ -46,18 +51,26 @@ export class FanOut {
     this.schedule();
   }
 
-  /** The whole state as of the last batch and later; the next batch follows it without a gap. */
+  /**
+   * The whole state as of the last batch and later; the next batch follows it without a gap. Every part says `full`: an
+   * agent of an earlier protocol takes each for the whole, and keeps what an earlier part has told, which it has heard
+   * of lately.
+   */
   sendAll(peer: Peer): void {
     peer.owed.state = false;
-    peer.send(
-      encode({
+    const frames = framesOf(this.source.reports());
+    for (const [part, reports] of frames.entries()) {
+      const message: StateMessage = {
         t: 'state',
         seq: this.seq,
         full: true,
-        reports: this.source.reports(),
+        part,
+        parts: frames.length,
+        reports,
         gone: [],
-      } satisfies BrainMessage),
-    );
+      };
+      peer.send(encode(peer.hello.protocol < PROTOCOL_VERSION ? narrowed(message) : message));
+    }
   }
 
   close(): void {
@@ -76,10 +89,19 @@ export class FanOut {
     const gone = [...this.gone];
     this.dirty.clear();
     this.gone.clear();
-    this.seq += 1;
-    this.source.broadcast(
-      { t: 'state', seq: this.seq, full: false, reports, gone },
-      (peer) => (peer.owed.state = true),
-    );
+    for (const frame of framesOf(reports)) this.broadcast(frame, gone.splice(0, MAX_REPORTS_PER_FRAME));
+    while (gone.length > 0) this.broadcast([], gone.splice(0, MAX_REPORTS_PER_FRAME));
   }
+
+  private broadcast(reports: InstanceReport[], gone: string[]): void {
+    this.seq += 1;
+    const message: StateMessage = { t: 'state', seq: this.seq, full: false, part: 0, parts: 1, reports, gone };
+    this.source.broadcast(message, (peer) => (peer.owed.state = true), narrowed(message));
+  }
+}
+
+/** The message for an agent of an earlier protocol; the same one where it fits. */
+function narrowed(message: StateMessage): StateMessage {
+  const reports = message.reports.map((report) => narrowReport(report, NARROW_NAME_BOUNDS));
+  return reports.every((report, i) => report === message.reports[i]) ? message : { ...message, reports };
 }

@@ -4,7 +4,15 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { decode, encode } from '../shared/codec.ts';
 import type { Env, Timer } from '../shared/env.ts';
 import { errorMessage, LodestarError } from '../shared/errors.ts';
-import { type AgentMessage, type BrainMessage, type HelloMessage, parseAgentMessage } from '../shared/protocol.ts';
+import { FaultLog } from '../shared/fault-log.ts';
+import {
+  type AgentMessage,
+  type BrainMessage,
+  type HelloMessage,
+  parseAgentMessage,
+  PROTOCOL_VERSION,
+} from '../shared/protocol.ts';
+import type { Fault } from '../shared/report.ts';
 import type { SealedTable } from '../shared/table.ts';
 import { isFleetToken } from '../shared/token.ts';
 import { admit, helloHeadSchema, negotiate, noteDeparture, type Refusal } from './admission.ts';
@@ -35,7 +43,6 @@ export interface HubOptions {
  */
 export interface HubHandlers {
   joined(peer: Peer): void;
-  left(peer: Peer): void;
   message(peer: Peer, message: Exclude<AgentMessage, { t: 'hello' | 'samples' }>, frame: Buffer): void;
   samples(peer: Peer, batch: SampleBatch): void;
   /** the peer reads again: send what it is owed, while it is ready */
@@ -50,7 +57,7 @@ export interface WelcomeSource {
 }
 
 /** What the brain uses of its hub. */
-export type BrainHub = Pick<Hub, 'peers' | 'peer' | 'connectedForMs' | 'broadcast' | 'close'>;
+export type BrainHub = Pick<Hub, 'faults' | 'peers' | 'peer' | 'connectedForMs' | 'broadcast' | 'close'>;
 
 interface Member {
   peer: Peer;
@@ -60,6 +67,7 @@ interface Member {
 
 /** Accepts agents on `/lodestar/agent`: token, hello, admission, liveness, and dropping those who misbehave. */
 export class Hub {
+  readonly faults: FaultLog;
   private readonly options: HubOptions;
   private readonly env: Env;
   private readonly store: BrainStore;
@@ -82,6 +90,7 @@ export class Hub {
   ) {
     this.options = options;
     this.env = env;
+    this.faults = new FaultLog(env.log);
     this.store = store;
     this.counters = counters;
     this.handlers = handlers;
@@ -109,12 +118,17 @@ export class Hub {
     return member && this.env.clock.nowMs() - member.connectedMs;
   }
 
-  /** Sends one message to every agent, encoded once; `owe` marks what a slow one misses. */
-  broadcast(message: BrainMessage, owe: (peer: Peer) => void): void {
+  /**
+   * Sends one message to every agent, encoded once; `owe` marks what a slow one misses. `earlier`: how the message
+   * reads for agents of earlier protocols, where that differs.
+   */
+  broadcast(message: BrainMessage, owe: (peer: Peer) => void, earlier: BrainMessage = message): void {
     const frame = encode(message);
+    let earlierFrame = earlier === message ? frame : undefined;
     for (const { peer } of this.members.values()) {
       if (peer.slow()) owe(peer);
-      else peer.send(frame);
+      else if (peer.hello.protocol >= PROTOCOL_VERSION) peer.send(frame);
+      else peer.send((earlierFrame ??= encode(earlier)));
     }
   }
 
@@ -251,8 +265,27 @@ export class Hub {
 
   private receive(peer: Peer, data: Buffer): void {
     const raw = decode(data, this.options.maxFrameBytes);
-    if ((raw as { t?: unknown } | null)?.t === 'samples') return this.handlers.samples(peer, parseSampleBatch(raw));
-    const message = parseAgentMessage(raw);
+    const note = (fault: Fault): void => {
+      this.counters.reportFaults += 1;
+      this.faults.note(peer.agent, fault);
+    };
+    const { t, instance } = (raw ?? {}) as { t?: unknown; instance?: unknown };
+    if (t === 'samples') {
+      const batch = parseSampleBatch(raw);
+      if (batch.problem !== undefined) this.faults.note(peer.agent, { instance: undefined, problem: batch.problem });
+      return this.handlers.samples(peer, batch);
+    }
+    let message: AgentMessage;
+    try {
+      message = parseAgentMessage(raw, note);
+    } catch (error) {
+      // A delta that is left out shows as a gap, for which there is a remedy.
+      if (t !== 'blocks') throw error;
+      return note({
+        instance: typeof instance === 'string' ? instance.slice(0, 256) : undefined,
+        problem: errorMessage(error),
+      });
+    }
     if (message.t === 'hello' || message.t === 'samples')
       throw new LodestarError('WIRE_MALFORMED', 'hello is the first message and comes once');
     this.handlers.message(peer, message, data);
@@ -278,7 +311,6 @@ export class Hub {
     this.members.delete(peer.agent);
     noteDeparture(peer.agent, this.store, this.env.clock);
     this.env.log.info({ agent: peer.agent, code }, 'agent left');
-    this.handlers.left(peer);
   }
 
   private check(): void {

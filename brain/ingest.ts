@@ -1,6 +1,5 @@
 import { encode } from '../shared/codec.ts';
 import type { Env } from '../shared/env.ts';
-import { errorMessage } from '../shared/errors.ts';
 import type { BrainMessage } from '../shared/protocol.ts';
 import type { Sample } from '../shared/sample.ts';
 import type { Peer } from './connection.ts';
@@ -42,7 +41,9 @@ export class Ingest {
       this.counters.samplesReceived += samples.length;
       this.counters.samplesInvalid += invalid;
       this.hand(samples);
-      await this.keep(samples);
+      // A full disk costs the memory of these samples after a restart, not the samples: they are acknowledged all the
+      // same.
+      await this.store.appendSamples(samples, this.env.clock.wallMs());
     } else this.counters.batchesDuplicate += 1;
     peer.send(encode({ t: 'ack', batch } satisfies BrainMessage));
   }
@@ -71,18 +72,6 @@ export class Ingest {
       this.take(samples);
     } catch (error) {
       this.env.log.error({ err: error }, 'samples could not be learned from');
-    }
-  }
-
-  /**
-   * A full disk costs the memory of these samples after a restart, not the samples: they are acknowledged all the same.
-   */
-  private async keep(samples: readonly Sample[]): Promise<void> {
-    try {
-      await this.store.appendSamples(samples, this.env.clock.wallMs());
-    } catch (error) {
-      this.counters.storeFailures += 1;
-      this.env.log.error(`samples could not be stored: ${errorMessage(error)}`);
     }
   }
 }

@@ -2,9 +2,10 @@ import type { BrainConfig, Config } from '../shared/config/index.ts';
 import type { Env } from '../shared/env.ts';
 import { listen } from '../shared/listen.ts';
 import { BrainCore } from './core.ts';
+import { newCounters } from './counters.ts';
 import { Hub } from './hub.ts';
+import { keptStoreIn } from './kept-store.ts';
 import { makeServer, urlFromHere } from './server.ts';
-import { Store } from './store.ts';
 import { InThreadTrainer, type Trainer, WorkerTrainer } from './train.ts';
 
 /** A brain that serves. */
@@ -15,7 +16,8 @@ export interface Brain {
 }
 
 /**
- * Starts a brain: opens its store, restores what it knew, and listens. `trainer` replaces the training thread in tests.
+ * Starts a brain: opens its store, restores what it knew, and listens. Errors: CONFIG_INVALID, STORE_FAILED. `trainer`
+ * replaces the training thread in tests.
  */
 export async function startBrain(
   config: Config,
@@ -23,11 +25,13 @@ export async function startBrain(
   trainer: Trainer = defaultTrainer(config.brain, env),
 ): Promise<Brain> {
   const { maxAgents, maxFrameBytes, stateDir } = config.brain;
-  const store = new Store(stateDir);
+  const counters = newCounters();
+  const store = keptStoreIn(stateDir, env, counters);
   const core = new BrainCore(config.brain, env, {
+    counters,
     store,
     trainer,
-    hub: (counters, welcome, handlers) =>
+    hub: (welcome, handlers) =>
       new Hub({ token: config.token, maxAgents, maxFrameBytes }, env, store, counters, welcome, handlers),
   });
   const app = makeServer({

@@ -62,6 +62,11 @@ const GAUGES: readonly GaugeKind[] = [
     read: ({ blocks }) => [{ value: blocks.hashes }],
   },
   {
+    name: 'store_ok',
+    help: '1 if what the brain remembers is written to disk',
+    read: ({ store }) => [{ value: store.ok ? 1 : 0 }],
+  },
+  {
     name: 'backend_info',
     help: 'TensorFlow.js backend in force, and whether it computes on a GPU',
     labels: ['name', 'gpu'],

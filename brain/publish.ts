@@ -1,18 +1,27 @@
 import { FALLBACK_POLICY } from '../shared/choice/policies/index.ts';
 import { encode } from '../shared/codec.ts';
 import type { Clock, Log, Timer } from '../shared/env.ts';
-import { errorMessage } from '../shared/errors.ts';
 import { FEATURE_SCHEMA } from '../shared/features.ts';
 import type { BrainMessage } from '../shared/protocol.ts';
-import { type RosterEntry, type RoutingTable, sealTable, type SealedTable, type Trust } from '../shared/table.ts';
+import {
+  MAX_TABLE_BYTES,
+  type RosterEntry,
+  type RoutingTable,
+  sealTable,
+  type SealedTable,
+  type Trust,
+} from '../shared/table.ts';
 import type { Peer } from './connection.ts';
 import type { Counters } from './counters.ts';
 import { type Laws, lawsMoved } from './law-priors.ts';
 import { GONE_AFTER_MS } from './registry.ts';
+import { fitRoster } from './roster.ts';
 import type { BrainStore } from './store.ts';
 
 const ROSTER_SETTLES_MS = 1_000;
 export const REFRESH_MS = 30_000;
+/** Room is left for what travels in a frame beside the table. */
+const MAX_BODY_BYTES = MAX_TABLE_BYTES - 4096;
 
 /** All of a table that others decide; the publisher adds version, time and who is remembered from before a restart. */
 export type TableParts = Omit<RoutingTable, 'version' | 'atWallMs' | 'featureSchema'>;
@@ -34,6 +43,7 @@ export class Publisher {
   private sealed: SealedTable | null;
   private last: RoutingTable | null;
   private version: number;
+  private saidLarge = false;
   private rosterTimer: Timer | undefined;
   private readonly refresh: Timer;
 
@@ -82,18 +92,14 @@ export class Publisher {
     this.version += 1;
     const table: RoutingTable = {
       ...parts,
-      roster: this.withRemembered(parts.roster),
+      roster: fitRoster(this.withRemembered(parts.roster)),
       version: this.version,
       atWallMs: clock.wallMs(),
       featureSchema: FEATURE_SCHEMA,
     };
-    const sealed = sealTable(table);
-    try {
-      store.saveTable(sealed, this.version);
-    } catch (error) {
-      counters.storeFailures += 1;
-      log.error(`routing table ${this.version} could not be stored: ${errorMessage(error)}`);
-    }
+    const sealed = this.seal(table);
+    if (!sealed) return;
+    store.saveTable(sealed, this.version);
     const before = this.last?.trust.verdict ?? 'learning';
     this.last = table;
     this.sealed = sealed;
@@ -121,6 +127,19 @@ export class Publisher {
   close(): void {
     this.refresh.cancel();
     this.rosterTimer?.cancel();
+  }
+
+  /** Undefined for a table that no frame could carry: the last one stays in force. */
+  private seal(table: RoutingTable): SealedTable | undefined {
+    const sealed = sealTable(table);
+    const isSmall = sealed.body.byteLength <= MAX_BODY_BYTES;
+    if (!isSmall && !this.saidLarge)
+      this.deps.log.error(
+        { bytes: sealed.body.byteLength, maxBytes: MAX_BODY_BYTES },
+        'the routing table is too large to be sent: the last one stays in force',
+      );
+    this.saidLarge = !isSmall;
+    return isSmall ? sealed : undefined;
   }
 
   /** After a restart, instances that have not reported yet stay in the roster as long as a silent one would. */

@@ -2,6 +2,7 @@ import type { Clock, Log } from '../shared/env.ts';
 import type { InstanceReport } from '../shared/instance.ts';
 import type { RosterEntry } from '../shared/table.ts';
 import type { Counters } from './counters.ts';
+import { isSameEntry, rosterEntry } from './roster.ts';
 
 /**
  * An instance is gone when nothing was heard of it for this long: its door may still be reachable while its link to the
@@ -17,7 +18,7 @@ interface InstanceRecord {
   agent: string;
   /** boot epoch of the agent that sent the report */
   epoch: number;
-  rosterKey: string;
+  entry: RosterEntry;
 }
 
 export interface RegistryListener {
@@ -57,9 +58,16 @@ export class Registry {
       const known = this.records.get(report.instance);
       if (known && known.epoch === epoch && !isNewer(report, known.report)) continue;
       if (!known && this.records.size >= INSTANCES_MAX) continue;
-      const rosterKey = JSON.stringify(rosterEntry(report));
-      roster ||= known?.rosterKey !== rosterKey;
-      this.records.set(report.instance, { report, receivedMs: this.clock.nowMs(), agent, epoch, rosterKey });
+      const entry = rosterEntry(report);
+      const isNews = !known || !isSameEntry(known.entry, entry);
+      roster ||= isNews;
+      this.records.set(report.instance, {
+        report,
+        receivedMs: this.clock.nowMs(),
+        agent,
+        epoch,
+        entry: isNews ? entry : known.entry,
+      });
       this.listener.changed(report.instance);
     }
     if (roster) this.listener.rosterChanged();
@@ -110,7 +118,7 @@ export class Registry {
 
   roster(): RosterEntry[] {
     return [...this.records.values()]
-      .map((record) => rosterEntry(record.report))
+      .map((record) => record.entry)
       .toSorted((a, b) => (a.instance < b.instance ? -1 : 1));
   }
 
@@ -133,9 +141,4 @@ export class Registry {
 
 function isNewer(report: InstanceReport, known: InstanceReport): boolean {
   return report.incarnation > known.incarnation || (report.incarnation === known.incarnation && report.seq > known.seq);
-}
-
-function rosterEntry(report: InstanceReport): RosterEntry {
-  const { instance, agent, doorUrl, models, kind } = report;
-  return { instance, agent, doorUrl, models, kind };
 }

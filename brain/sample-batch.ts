@@ -27,6 +27,8 @@ export interface SampleBatch {
   dropped: number;
   samples: Sample[];
   invalid: number;
+  /** what is wrong with the first of those; undefined: nothing is */
+  problem?: string | undefined;
 }
 
 /**
@@ -39,11 +41,14 @@ export function parseSampleBatch(raw: unknown): SampleBatch {
     throw new LodestarError('WIRE_MALFORMED', `bad message: ${firstIssue(parsed.error)}`, { cause: parsed.error });
   const { batch, dropped } = parsed.data;
   const samples: Sample[] = [];
+  let problem: string | undefined;
   for (const one of parsed.data.samples) {
     const sample = sampleSchema.safeParse(one);
     if (sample.success && isPossible(sample.data)) samples.push(sample.data);
+    else
+      problem ??= `a sample: ${sample.success ? 'holds a time or a count that no attempt has' : firstIssue(sample.error)}`;
   }
-  return { batch, dropped, samples, invalid: parsed.data.samples.length - samples.length };
+  return { batch, dropped, samples, invalid: parsed.data.samples.length - samples.length, problem };
 }
 
 /**

@@ -7,7 +7,10 @@ import type { Learner } from './learn.ts';
 import type { BackendInfo } from './predictor/backend.ts';
 import { policyInForce, type Publisher } from './publish.ts';
 import type { Registry } from './registry.ts';
-import type { PolicyChoice } from './store.ts';
+import type { BrainStore, PolicyChoice } from './store.ts';
+
+/** Names of models that the page lists for each instance. */
+const MAX_NAMES = 256;
 
 /** State of the training backend: one in force, still starting, or none with the reason. */
 export type BackendStatus =
@@ -22,6 +25,7 @@ export interface StatusSources {
   learner: Learner;
   publisher: Publisher;
   counters: Counters;
+  store: BrainStore;
   backend(): BackendStatus;
   policy(): PolicyChoice & { source: 'config' | 'operator' };
 }
@@ -30,7 +34,8 @@ export type BrainStatus = ReturnType<typeof brainStatus>;
 
 /** Body of GET /lodestar/status: what an operator asks first. Milliseconds; ratios 0..1. */
 export function brainStatus(sources: StatusSources) {
-  const { brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters, backend, policy } = sources;
+  const { brainEpoch, startedWallMs, hub, registry, views, learner, publisher, counters, store, backend, policy } =
+    sources;
   const trust = learner.verdict();
   const table = publisher.table();
   return {
@@ -51,6 +56,8 @@ export function brainStatus(sources: StatusSources) {
     },
     policy: { ...policy(), ...inForce(policy().policy, trust) },
     blocks: views.totals(),
+    store: store.status(),
+    leftOut: hub.faults.status(),
     counters: { ...counters },
   };
 }
@@ -96,7 +103,8 @@ function instancesOf(registry: Registry) {
     agent: report.agent,
     doorUrl: report.doorUrl,
     kind: report.kind,
-    models: report.models,
+    models: report.models.slice(0, MAX_NAMES),
+    modelCount: report.models.length,
     health: report.health,
     draining: report.draining,
     ageMs: report.ageMs,

@@ -1,5 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import { open, type Database, type RootDatabase } from 'lmdb';
+import { open, type Database, type RootDatabase, TransactionFlags } from 'lmdb';
 import { z } from 'zod';
 import { OBJECTIVE_NAMES } from '../shared/choice/objectives/index.ts';
 import { POLICY_NAMES } from '../shared/choice/policies/index.ts';
@@ -28,19 +27,50 @@ export interface StoredSample {
   sample: Sample;
 }
 
-/** What the brain uses of its store; simulations keep it in memory. */
-export type BrainStore = Pick<Store, keyof Store>;
+/** Whether what the brain remembers is written to disk. */
+export interface StoreStatus {
+  ok: boolean;
+  /** why not */
+  problem: string | null;
+  /** since when not, Unix ms */
+  sinceWallMs: number | null;
+}
+
+/** What is stored. */
+export type DiskStore = Pick<Store, keyof Store>;
+
+/** What the brain uses of its store; simulations keep it in memory. Nothing in it throws. */
+export type BrainStore = Omit<DiskStore, 'probe' | 'lastEpoch' | 'saveEpoch' | 'storedSalt' | 'saveSalt'> & {
+  /** An epoch greater than that of every earlier start. */
+  nextEpoch(wallMs: number): number;
+  /** The fleet's salt, 32 bytes in hex, made at the first start. */
+  salt(): string;
+  status(): StoreStatus;
+};
 
 /**
- * What must survive a restart, in LMDB: the last table (it carries the champion net), samples, credentials, the
- * operator's choice of policy, version counters and the fleet's salt. Values that no longer fit their schema are
- * ignored, as if they had never been stored.
+ * Commits before it returns, and flushes in the background: an error is thrown at once, and never lost in a promise of
+ * LMDB's own.
+ */
+const COMMIT_NOW: TransactionFlags = TransactionFlags.SYNCHRONOUS_COMMIT | TransactionFlags.NO_SYNC_FLUSH;
+const PROBE_BYTES = 131_072;
+/** Samples that one transaction removes. */
+const PRUNED_AT_ONCE = 4096;
+
+/**
+ * The brain's LMDB file, whose writes throw what LMDB says; KeptStore goes on where they fail. What must survive a
+ * restart: the last table (it carries the champion net), samples, credentials, the operator's choice of policy, version
+ * counters and the fleet's salt. Values that no longer fit their schema are ignored, as if they had never been stored.
  */
 export class Store {
   private readonly root: RootDatabase<Buffer, string>;
   private readonly credentials: Database<Buffer, string>;
   private readonly samples: Database<Buffer, number>;
   private sampleKey: number;
+  private waiting: { samples: readonly Sample[]; arrivedWallMs: number }[] = [];
+  private written: Promise<void> | undefined;
+  /** what the samples' feature rows mean is what this version means by them */
+  private isCurrent: boolean;
 
   /**
    * Opens or creates the store in a folder. Errors: CONFIG_INVALID if the folder cannot be written, STORE_FAILED if
@@ -59,10 +89,7 @@ export class Store {
         { cause: error },
       );
     }
-    if (this.read('featureSchema', z.number()) !== FEATURE_SCHEMA) {
-      this.samples.clearSync();
-      this.root.putSync('featureSchema', encode(FEATURE_SCHEMA));
-    }
+    this.isCurrent = this.read('featureSchema', z.number()) === FEATURE_SCHEMA;
     this.sampleKey = ([...this.samples.getKeys({ reverse: true, limit: 1 })][0] ?? 0) + 1;
   }
 
@@ -82,27 +109,29 @@ export class Store {
     this.root.transactionSync(() => {
       this.root.putSync('table', encode(sealed));
       this.root.putSync('tableVersion', encode(version));
-    });
+    }, COMMIT_NOW);
   }
 
   lastVersion(): number {
     return this.read('tableVersion', z.number().int().nonnegative()) ?? 0;
   }
 
-  /** An epoch greater than that of every earlier start. */
-  nextEpoch(wallMs: number): number {
-    const epoch = Math.max(Math.floor(wallMs), (this.read('epoch', z.number()) ?? 0) + 1);
-    this.root.putSync('epoch', encode(epoch));
-    return epoch;
+  /** That of the last start; 0 before any. */
+  lastEpoch(): number {
+    return this.read('epoch', z.number()) ?? 0;
   }
 
-  /** The fleet's salt, 32 bytes in hex, made at the first start. */
-  salt(): string {
-    const known = this.read('salt', z.string().length(64));
-    if (known) return known;
-    const salt = randomBytes(32).toString('hex');
+  saveEpoch(epoch: number): void {
+    this.root.putSync('epoch', encode(epoch));
+  }
+
+  /** The fleet's salt, 32 bytes in hex; null before the first start. */
+  storedSalt(): string | null {
+    return this.read('salt', z.string().length(64));
+  }
+
+  saveSalt(salt: string): void {
     this.root.putSync('salt', encode(salt));
-    return salt;
   }
 
   policy(): PolicyChoice | null {
@@ -121,40 +150,76 @@ export class Store {
     this.credentials.putSync(agent, encode(binding));
   }
 
-  /** Resolves once the samples are on disk. */
-  async appendSamples(samples: readonly Sample[], arrivedWallMs: number): Promise<void> {
-    if (samples.length === 0) return;
-    await this.samples.transaction(() => {
-      for (const sample of samples) void this.samples.put(this.sampleKey++, encode({ arrivedWallMs, sample }));
-    });
+  /**
+   * Resolves once the samples are in the store; those of one turn of the event loop go together. Rejects with LMDB's
+   * error.
+   */
+  appendSamples(samples: readonly Sample[], arrivedWallMs: number): Promise<void> {
+    if (samples.length === 0) return Promise.resolve();
+    this.waiting.push({ samples, arrivedWallMs });
+    this.written ??= new Promise<void>((resolve) => setImmediate(resolve)).then(() => this.writeWaiting());
+    return this.written;
   }
 
   /** Samples received since `sinceWallMs`, in order of arrival. */
   *samplesSince(sinceWallMs: number): Generator<StoredSample> {
     const schema = z.object({ arrivedWallMs: z.number(), sample: sampleSchema });
+    if (!this.isCurrent) return;
     for (const { value } of this.samples.getRange({})) {
       const stored = parsed(value, schema);
       if (stored && stored.arrivedWallMs >= sinceWallMs) yield stored;
     }
   }
 
-  /** Removes samples that arrived before `beforeWallMs`, and the oldest beyond the bound. */
+  /**
+   * Removes samples that arrived before `beforeWallMs`, and the oldest beyond the bound, some at a time. Rejects with
+   * LMDB's error.
+   */
   async pruneSamples(beforeWallMs: number): Promise<void> {
     const arrival = z.object({ arrivedWallMs: z.number() });
     const floor = this.sampleKey - SAMPLES_MAX;
-    await this.samples.transaction(() => {
-      for (const { key, value } of this.samples.getRange({})) {
-        const stored = parsed(value, arrival);
-        if (key >= floor && stored && stored.arrivedWallMs >= beforeWallMs) break;
-        void this.samples.remove(key);
-      }
-    });
+    for (let removed = PRUNED_AT_ONCE; removed === PRUNED_AT_ONCE;) {
+      removed = 0;
+      this.root.transactionSync(() => {
+        const old: number[] = [];
+        for (const { key, value } of this.samples.getRange({ limit: PRUNED_AT_ONCE })) {
+          const stored = parsed(value, arrival);
+          if (key >= floor && stored && stored.arrivedWallMs >= beforeWallMs) break;
+          old.push(key);
+        }
+        for (const key of old) this.samples.removeSync(key);
+        removed = old.length;
+      }, COMMIT_NOW);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  /** Writes as much as tables and batches take, and removes it: throws while there is no room for that. */
+  probe(): void {
+    this.root.putSync('probe', Buffer.alloc(PROBE_BYTES));
+    this.root.removeSync('probe');
   }
 
   /** Flushes and closes. */
   async close(): Promise<void> {
     await this.root.flushed;
     await this.root.close();
+  }
+
+  private writeWaiting(): void {
+    const batches = this.waiting;
+    this.waiting = [];
+    this.written = undefined;
+    this.root.transactionSync(() => {
+      if (!this.isCurrent) {
+        for (const key of Array.from(this.samples.getKeys())) this.samples.removeSync(key);
+        this.root.putSync('featureSchema', encode(FEATURE_SCHEMA));
+      }
+      for (const { samples, arrivedWallMs } of batches) {
+        for (const sample of samples) this.samples.putSync(this.sampleKey++, encode({ arrivedWallMs, sample }));
+      }
+    }, COMMIT_NOW);
+    this.isCurrent = true;
   }
 
   private read<T>(key: string, schema: z.ZodType<T>): T | null {

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { bytesSchema } from './codec.ts';
 import { FEATURE_COUNT } from './features.ts';
+import { NAME_BOUNDS } from './report.ts';
 
 /**
  * How an attempt ended. `censored` outcomes (aborted, failed) tell only that the latency was longer than what was seen.
@@ -25,7 +26,7 @@ const ms = z.number().nonnegative();
 export const sampleSchema = z.object({
   instance: z.string().min(1).max(256),
   kind: z.string().max(256),
-  model: z.string().max(256),
+  model: z.string().max(NAME_BOUNDS.nameChars),
   /** Unix ms of the dispatch, by the entry's clock */
   atWallMs: ms,
   /** FEATURE_COUNT little-endian float32 */

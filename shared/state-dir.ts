@@ -1,4 +1,5 @@
 import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { errorMessage, LodestarError } from './errors.ts';
 
@@ -14,6 +15,26 @@ export function makeStateDir(dir: string, key: string): void {
   } catch (error) {
     throw stateDirError(dir, key, error);
   }
+}
+
+const { errno: osErrors } = osConstants;
+const NO_ROOM: ReadonlySet<unknown> = new Set([
+  'ENOSPC',
+  'EDQUOT',
+  'EIO',
+  osErrors.ENOSPC,
+  osErrors.EDQUOT,
+  osErrors.EIO,
+]);
+
+/**
+ * True if an error, or what caused it, is a disk that is full or fails: unlike others it may pass without anybody's
+ * doing.
+ */
+export function isNoRoom(error: unknown): boolean {
+  for (let one = error; one instanceof Error; one = one.cause)
+    if (NO_ROOM.has((one as { code?: unknown }).code)) return true;
+  return false;
 }
 
 /** CONFIG_INVALID that says what to do about a state folder that cannot be used. */

@@ -3,9 +3,11 @@ import { z } from 'zod';
 import { OBJECTIVE_NAMES } from './choice/objectives/index.ts';
 import { POLICY_NAMES } from './choice/policies/index.ts';
 import { bytesSchema, decode, encode } from './codec.ts';
+import { originProblem } from './door-url.ts';
 import { errorMessage, LodestarError } from './errors.ts';
 import { FEATURE_COUNT, FEATURE_SCHEMA } from './features.ts';
 import { HEAD_COUNT, MAX_LAYER_WIDTH, MAX_LAYERS, type ResidualNet } from './predictor/net.ts';
+import { NARROW_NAME_BOUNDS, type NoteFault } from './report.ts';
 import { REGIMES } from './sample.ts';
 
 const positive = z.number().positive();
@@ -65,8 +67,10 @@ const netSchema = z
 const rosterEntrySchema = z.object({
   instance: z.string().min(1).max(256),
   agent: z.string().min(1).max(256),
-  doorUrl: z.url(),
-  models: z.array(z.string().max(256)).max(1024),
+  doorUrl: z
+    .string()
+    .refine((url) => originProblem(url) === undefined, { error: 'is not the http:// or https:// URL of a host' }),
+  models: z.array(z.string().max(NARROW_NAME_BOUNDS.nameChars)).max(NARROW_NAME_BOUNDS.names),
   kind: z.string().max(256),
 });
 
@@ -108,7 +112,7 @@ export type RoutingTable = z.infer<typeof tableSchema>;
 export type RosterEntry = z.infer<typeof rosterEntrySchema>;
 
 /** A table as it travels and lies on disk: the encoded body and the SHA-256 of its bytes, in hex. */
-export const sealedTableSchema = z.object({ checksum: z.string().length(64), body: bytesSchema });
+export const sealedTableSchema = z.object({ checksum: z.string(), body: bytesSchema });
 export type SealedTable = z.infer<typeof sealedTableSchema>;
 
 /** Largest encoded table: 4,096 instances and the widest net stay far below it. */
@@ -120,13 +124,13 @@ export function sealTable(table: RoutingTable): SealedTable {
 }
 
 /**
- * Opens and validates a table. Errors: TABLE_CORRUPT (checksum, shape, or a feature schema that this version does not
- * speak).
+ * Opens and validates a table; `note` is told of instances in it that do not fit and are left out. Errors:
+ * TABLE_CORRUPT (checksum, shape, or a feature schema that this version does not speak).
  */
-export function openTable(sealed: SealedTable): RoutingTable {
+export function openTable(sealed: SealedTable, note: NoteFault = () => undefined): RoutingTable {
   if (checksumOf(sealed.body) !== sealed.checksum)
     throw new LodestarError('TABLE_CORRUPT', 'checksum of the routing table does not match');
-  const parsed = tableSchema.safeParse(decodeBody(sealed.body));
+  const parsed = tableSchema.safeParse(withoutMisfits(decodeBody(sealed.body), note));
   if (!parsed.success)
     throw new LodestarError('TABLE_CORRUPT', `routing table: ${firstIssue(parsed.error)}`, { cause: parsed.error });
   if (parsed.data.featureSchema !== FEATURE_SCHEMA) {
@@ -136,6 +140,23 @@ export function openTable(sealed: SealedTable): RoutingTable {
     );
   }
   return parsed.data;
+}
+
+/** One instance with a bad address must not cost the fleet its table. */
+function withoutMisfits(body: unknown, note: NoteFault): unknown {
+  const { roster } = (body ?? {}) as { roster?: unknown };
+  if (!Array.isArray(roster)) return body;
+  const fitting = (roster as unknown[]).filter((entry) => {
+    const { error } = rosterEntrySchema.safeParse(entry);
+    if (!error) return true;
+    const instance = (entry as { instance?: unknown } | null)?.instance;
+    note({
+      instance: typeof instance === 'string' ? instance.slice(0, 256) : undefined,
+      problem: `${firstIssue(error)}, in the routing table`,
+    });
+    return false;
+  });
+  return { ...(body as object), roster: fitting };
 }
 
 function decodeBody(body: Uint8Array): unknown {

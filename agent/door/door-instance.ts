@@ -1,9 +1,12 @@
 import type { InstanceConfig } from '../../shared/config/index.ts';
 import type { Env } from '../../shared/env.ts';
+import { FaultLog } from '../../shared/fault-log.ts';
 import type { CacheFigures, GpuGauges, Health, InstanceReport } from '../../shared/instance.ts';
 import { GENERIC_LAW, type LawState } from '../../shared/predictor/step-law.ts';
+import { boundNames, mendFigures, NAME_BOUNDS } from '../../shared/report.ts';
 import type { RoutingTable } from '../../shared/table.ts';
-import type { EngineGauges, GpuDevice, GpuSample, HostSample, VllmHealth, VllmMetrics } from './collectors/index.ts';
+import type { EngineFigures, EngineGauges, GpuSample, ServedModel, VllmMetrics } from './collectors/index.ts';
+import type { DoorSources, HealthChecks } from './door-sources.ts';
 import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
 import { LawFit } from './law/law-fit.ts';
@@ -25,42 +28,8 @@ const NO_HASHES = new Float64Array(0);
 const NO_TEXT = Buffer.alloc(0);
 /** Reports travel in headers too. */
 const MAX_PROBLEM_CHARS = 256;
-
-/** The newest reading of something, and when it was read. */
-export interface Reading<T> {
-  latest(): { value: T; atMs: number } | undefined;
-}
-
-/** Readings of an engine's metrics, with the moment at which each was asked for. */
-export interface MetricsReading {
-  latest(): { value: VllmMetrics; atMs: number; beganMs: number } | undefined;
-  readNow(): Promise<void>;
-}
-
-/** The health checks of one engine. */
-export interface HealthChecks {
-  readonly state: VllmHealth;
-  /** clock ms of the newest answer to one; −Infinity before any */
-  readonly heardMs: number;
-  /** clock ms when the check began that has found the engine gone; undefined while it is not */
-  readonly goneMs: number | undefined;
-  noteFailure(): void;
-}
-
-/** What a door looks at beside the requests themselves: the agent's collectors, or a simulation's. */
-export interface DoorSources {
-  readonly gpu: Reading<readonly GpuSample[]>;
-  readonly gpuInventory: Reading<readonly GpuDevice[]>;
-  readonly host: Reading<HostSample>;
-  /** By instance id. */
-  readonly instances: ReadonlyMap<
-    string,
-    {
-      readonly metrics: MetricsReading;
-      readonly health: HealthChecks;
-    }
-  >;
-}
+/** Of a long model name, so much is part of the instance's kind. */
+const MAX_KIND_MODEL_CHARS = 160;
 
 export interface DoorInstanceOptions {
   config: InstanceConfig;
@@ -94,6 +63,8 @@ export class DoorInstance {
   /** deliveries under way at all engines of the agent */
   readonly open: OpenAttempts;
   readonly life: EngineLife;
+  /** what the engine tells that cannot be reported */
+  readonly faults: FaultLog;
   incarnation: number;
   /**
    * the engine ends every stream with its usage, asked or not (`--enable-force-include-usage`); undefined: not known
@@ -108,6 +79,7 @@ export class DoorInstance {
   /** clock ms of the newest reading with that key: what was sent before it went to that incarnation */
   private keyReadMs = -Infinity;
   private reportSeq = 0;
+  private named: { served: readonly ServedModel[]; models: string[] } = { served: [], models: [] };
   private kvTokens: number;
   private blockTokens = DEFAULT_BLOCK_TOKENS;
   private lastHealth: Health = 'starting';
@@ -119,6 +91,7 @@ export class DoorInstance {
     this.options = options;
     this.config = config;
     this.id = config.id;
+    this.faults = new FaultLog(env.log);
     // Above those of earlier boots even if the wall clock has gone back: entries ignore what looks older.
     this.incarnation = options.epoch;
     this.outside = new OutsideTraffic(config.id, env.log);
@@ -165,8 +138,19 @@ export class DoorInstance {
     return this.options.collectors.instances.get(this.id)?.health.state.health ?? 'starting';
   }
 
+  /** Every name that the engine answers to; the same array until the engine tells others. */
   get models(): string[] {
-    return this.options.collectors.instances.get(this.id)?.health.state.models.map((model) => model.id) ?? [];
+    const served = this.options.collectors.instances.get(this.id)?.health.state.models ?? [];
+    if (served === this.named.served) return this.named.models;
+    const models = served.map((model) => model.id);
+    const left = models.length - boundNames(models, NAME_BOUNDS).length;
+    if (left > 0)
+      this.faults.note(this.id, {
+        instance: this.id,
+        problem: `models: ${left} of ${models.length} names are too long or too many to be reported, so only this agent serves them`,
+      });
+    this.named = { served, models };
+    return models;
   }
 
   /** A request failed on the way to the engine: look at its health now instead of at the next period. */
@@ -214,7 +198,7 @@ export class DoorInstance {
     const metrics = this.gauges();
     const host = collectors.host.latest()?.value;
     this.reportSeq += 1;
-    return {
+    const report: InstanceReport = {
       instance: this.id,
       agent: agentId,
       doorUrl,
@@ -222,7 +206,7 @@ export class DoorInstance {
       seq: this.reportSeq,
       ageMs: 0,
       // Asleep, an engine answers health checks, shows no load, and hangs on requests.
-      health: metrics?.value.sleeping ? 'down' : this.health,
+      health: this.isAsleep() ? 'down' : this.health,
       draining,
       models: this.models,
       kind: this.kind(),
@@ -234,14 +218,19 @@ export class DoorInstance {
         ? {
             running: metrics.value.running,
             waiting: metrics.value.waiting,
-            kvUsageRatio: metrics.value.kvUsageRatio,
+            kvUsageRatio: metrics.value.kvUsageRatio ?? 0,
             ageMs: nowMs - metrics.atMs,
           }
         : null,
       gpu: this.gpu(nowMs),
-      host: host ? { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio } : null,
+      host:
+        host?.cpuRatio === undefined || host.memUsedRatio === undefined
+          ? null
+          : { cpuRatio: host.cpuRatio, memUsedRatio: host.memUsedRatio },
       seen: this.ledger.seenBy(),
     };
+    // Whatever was read or worked out above: a report that others refuse would hide the instance from them.
+    return mendFigures(report, (fault) => this.faults.note(this.id, fault));
   }
 
   private cacheFigures(): CacheFigures {
@@ -275,7 +264,7 @@ export class DoorInstance {
   private kind(): string {
     const { kind } = this.config;
     const health = this.options.collectors.instances.get(this.id)?.health.state;
-    const model = health?.models[0]?.id ?? '?';
+    const model = (health?.models[0]?.id ?? '?').slice(0, MAX_KIND_MODEL_CHARS);
     const gpu = kind.gpu ?? this.gpuName() ?? '?';
     return `${model}|${kind.quantisation ?? '-'}|${gpu}x${kind.tensorParallel ?? 1}|${health?.version ?? '?'}`.slice(
       0,
@@ -307,7 +296,7 @@ export class DoorInstance {
     const gauges = this.engineOf(metrics);
     const kvTokens = gauges.kvTokens ?? this.kvTokens;
     const blockTokens = gauges.blockSize ?? this.blockTokens;
-    this.cache.setCaching(gauges.prefixCaching ?? true);
+    if (gauges.prefixCaching !== undefined) this.cache.setCaching(gauges.prefixCaching);
     const isKnown = gauges.kvTokens !== undefined || this.config.kvTokens !== undefined;
     if (isKnown && this.options.cacheSize !== 'assumed') this.cache.setSize(kvTokens, blockTokens);
     if (kvTokens === this.kvTokens && blockTokens === this.blockTokens) return;
@@ -317,14 +306,24 @@ export class DoorInstance {
   }
 
   private gauges(): { value: EngineGauges; atMs: number; beganMs: number } | undefined {
-    const metrics = this.options.collectors.instances.get(this.id)?.metrics.latest();
-    return metrics && { ...metrics, value: this.engineOf(metrics.value) };
+    const reading = this.options.collectors.instances.get(this.id)?.metrics.latest();
+    if (!reading) return undefined;
+    const figures = this.engineOf(reading.value);
+    const { running, waiting } = figures;
+    return running === undefined || waiting === undefined
+      ? undefined
+      : { ...reading, value: { ...figures, running, waiting } };
+  }
+
+  private isAsleep(): boolean {
+    const reading = this.options.collectors.instances.get(this.id)?.metrics.latest();
+    return reading !== undefined && this.engineOf(reading.value).sleeping;
   }
 
   /**
    * Of a page that speaks of several ranks, the figures of this one; those of the page where it does not name the rank.
    */
-  private engineOf(metrics: VllmMetrics): EngineGauges {
+  private engineOf(metrics: VllmMetrics): EngineFigures {
     const { dataParallelRank: rank } = this.config;
     return (rank === undefined ? undefined : metrics.engines.get(String(rank))) ?? metrics;
   }

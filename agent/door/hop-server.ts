@@ -64,6 +64,6 @@ export function serveHop(
 }
 
 function reportHeader(door: DoorInstance, draining: boolean): Record<string, string> {
-  const text = encodeReport([door.report(draining)]);
+  const text = encodeReport(door.report(draining));
   return text ? { [REPORT_HEADER]: text } : {};
 }

@@ -1,8 +1,10 @@
 import type { AgentConfig } from '../../shared/config/index.ts';
 import { unpackHashes, unpackTokens } from '../../shared/codec.ts';
 import type { Clock } from '../../shared/env.ts';
+import { originProblem } from '../../shared/door-url.ts';
 import { hasSeen, type InstanceReport } from '../../shared/instance.ts';
 import type { BlocksMessage } from '../../shared/protocol.ts';
+import type { ReportUpdate } from '../../shared/report.ts';
 import type { RosterEntry } from '../../shared/table.ts';
 import { Breaker } from './breaker.ts';
 import type { DoorInstance } from '../door/door-instance.ts';
@@ -59,6 +61,8 @@ interface ViewDelta {
 export const LINK_DOWN = 3;
 /** Instances that have left and are remembered. */
 const MAX_LEFT = 4096;
+/** Names remembered; a request for one beyond them is answered as for an unknown one while no instance serves it. */
+const MAX_MODELS = 262_144;
 /** How fast the link time follows slower probes, per probe. */
 const LINK_RISE = 0.05;
 
@@ -93,16 +97,22 @@ export class Instances {
   /** Instances from a routing table that nobody has reported yet: their doors are asked. */
   applyRoster(roster: readonly RosterEntry[]): void {
     for (const entry of roster) {
+      if (!this.reaches(entry)) continue;
       this.view(entry.instance, entry.doorUrl, undefined);
-      for (const model of entry.models) this.models.add(model);
+      this.noteModels(entry.models);
     }
   }
 
-  /** Takes a report if it is newer than the one at hand. `heldMs`: how long it was on its way. */
-  applyReport(report: InstanceReport, heldMs = 0): void {
-    const view = this.view(report.instance, report.doorUrl, undefined);
+  /**
+   * Takes a report if it is newer than the one at hand; one without models leaves the known ones. `heldMs`: how long it
+   * was on its way.
+   */
+  applyReport(update: ReportUpdate, heldMs = 0): void {
+    if (!this.reaches(update)) return;
+    const view = this.view(update.instance, update.doorUrl, undefined);
     if (view.local) return;
     const known = view.report;
+    const report: InstanceReport = { ...update, models: update.models ?? known?.models ?? [] };
     if (
       known &&
       (report.incarnation < known.incarnation || (report.incarnation === known.incarnation && report.seq <= known.seq))
@@ -234,10 +244,19 @@ export class Instances {
     return view;
   }
 
+  /** False for a door that nothing can be sent to. */
+  private reaches({ instance, doorUrl }: Pick<RosterEntry, 'instance' | 'doorUrl'>): boolean {
+    return this.views.get(instance)?.doorUrl === doorUrl || originProblem(doorUrl) === undefined;
+  }
+
+  private noteModels(models: readonly string[]): void {
+    for (const model of models) if (this.models.size < MAX_MODELS) this.models.add(model);
+  }
+
   private setReport(view: InstanceView, report: InstanceReport, describesMs: number): void {
+    if (view.report?.models !== report.models) this.noteModels(report.models);
     view.report = report;
     view.describesMs = describesMs;
-    for (const model of report.models) this.models.add(model);
     if (view.reservations.length > 0) {
       view.reservations = view.reservations.filter((one) => !hasSeen(report.seen, this.entryId, this.epoch, one.seq));
     }

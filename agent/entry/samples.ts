@@ -1,5 +1,6 @@
 import type { Env } from '../../shared/env.ts';
 import { MAX_SAMPLES_PER_FRAME } from '../../shared/protocol.ts';
+import { NAME_BOUNDS } from '../../shared/report.ts';
 import type { Outcome, OutcomeStatus, Sample } from '../../shared/sample.ts';
 import { toBytes } from '../../shared/table.ts';
 import type { Decision } from './decide.ts';
@@ -69,7 +70,7 @@ export function makeSample(
   return {
     instance: decision.view.id,
     kind: decision.view.report?.kind ?? '?',
-    model: (request.model ?? decision.view.report?.models[0] ?? '').slice(0, 256),
+    model: (request.model ?? decision.view.report?.models[0] ?? '').slice(0, NAME_BOUNDS.nameChars),
     atWallMs: env.clock.wallMs() - result.e2eMs,
     row: toBytes(decision.row),
     priorTtftMs: decision.priorTtftMs,

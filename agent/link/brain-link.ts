@@ -1,6 +1,7 @@
 import { WebSocket } from 'ws';
 import { decode, encode } from '../../shared/codec.ts';
 import type { Env, Timer } from '../../shared/env.ts';
+import type { FaultLog } from '../../shared/fault-log.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import { FEATURE_SCHEMA } from '../../shared/features.ts';
 import {
@@ -11,6 +12,8 @@ import {
   PROTOCOL_OLDEST,
   PROTOCOL_VERSION,
 } from '../../shared/protocol.ts';
+import { NAME_BOUNDS, NARROW_NAME_BOUNDS, narrowReport } from '../../shared/report.ts';
+import { framesOf } from '../../shared/report-frames.ts';
 import type { SampleQueue } from '../entry/samples.ts';
 import type { TelemetrySink } from './telemetry.ts';
 
@@ -18,6 +21,11 @@ export const AGENT_PATH = '/lodestar/agent';
 
 const BACKOFF_MIN_MS = 200;
 const BACKOFF_MAX_MS = 10_000;
+/**
+ * A link that lasted this long has worked: the next attempt after it comes soon. One that breaks sooner, again and
+ * again, is tried ever less often.
+ */
+const STEADY_MS = 10_000;
 /** A refusal does not go away by asking again soon. */
 const REFUSED_BACKOFF_MS = 30_000;
 const SAMPLES_PERIOD_MS = 100;
@@ -37,6 +45,8 @@ export interface BrainLinkOptions {
   hello: { agent: string; epoch: number; credential: string; version: string; doorUrl: string };
   env: Env;
   samples: SampleQueue;
+  /** hears what the brain sends that does not fit */
+  faults: FaultLog;
   /** every validated message except `refuse` and `ack` */
   onMessage(message: BrainMessage): void;
 }
@@ -56,6 +66,10 @@ export class BrainLink implements TelemetrySink {
   private refused = false;
   private telemetrySeq = 0;
   private heardMs = 0;
+  private welcomeMs = 0;
+  /** the last link broke soon after its welcome: neither the end nor the return of another that does is news */
+  private flaps = false;
+  private protocol = PROTOCOL_VERSION;
   private closed = false;
   /** instances of which a delta was left out */
   private readonly blocksOwed = new Set<string>();
@@ -77,7 +91,9 @@ export class BrainLink implements TelemetrySink {
 
   sendReports(reports: Extract<AgentMessage, { t: 'telemetry' }>['reports']): void {
     if (this.buffered > MAX_BUFFERED_BYTES) return;
-    this.send({ t: 'telemetry', seq: this.telemetrySeq++, reports });
+    const bounds = this.protocol < PROTOCOL_VERSION ? NARROW_NAME_BOUNDS : NAME_BOUNDS;
+    for (const frame of framesOf(reports.map((report) => narrowReport(report, bounds))))
+      this.send({ t: 'telemetry', seq: this.telemetrySeq++, reports: frame });
   }
 
   sendBlocks(message: Extract<AgentMessage, { t: 'blocks' }>): void {
@@ -140,18 +156,25 @@ export class BrainLink implements TelemetrySink {
     socket.on('ping', () => (this.heardMs = this.options.env.clock.nowMs()));
     socket.on('message', (data, binary) => this.receive(socket, data, binary));
     socket.on('error', (error) => this.failed(explain(error, url)));
-    socket.on('close', () => this.lost(socket));
+    socket.on('close', (code, reason) => this.lost(socket, code, reason.toString()));
   }
 
   private receive(socket: WebSocket, data: unknown, binary: boolean): void {
-    this.heardMs = this.options.env.clock.nowMs();
+    const { env, faults, url } = this.options;
+    this.heardMs = env.clock.nowMs();
+    let message: BrainMessage;
     try {
       if (!binary || !(data instanceof Buffer)) throw new LodestarError('WIRE_MALFORMED', 'expected a binary frame');
-      this.handle(parseBrainMessage(decode(data, MAX_FRAME_BYTES)));
+      message = parseBrainMessage(decode(data, MAX_FRAME_BYTES), (fault) => faults.note(url, fault));
     } catch (error) {
-      this.lastError = errorMessage(error);
-      this.options.env.log.warn({ error: this.lastError }, 'bad frame from the brain: reconnecting');
+      this.failed(`bad frame from the brain: ${errorMessage(error)}`);
       socket.terminate();
+      return;
+    }
+    try {
+      this.handle(message);
+    } catch (error) {
+      env.log.error({ err: error, message: message.t }, 'a message of the brain could not be handled');
     }
   }
 
@@ -164,9 +187,12 @@ export class BrainLink implements TelemetrySink {
     if (message.t === 'ack') return this.options.samples.ack(message.batch);
     if (message.t === 'welcome') {
       this.connected = true;
-      this.attempts = 0;
-      this.loggedError = '';
-      this.options.env.log.info({ brain: this.options.url, protocol: message.protocol }, 'connected to the brain');
+      this.welcomeMs = this.options.env.clock.nowMs();
+      this.protocol = message.protocol;
+      if (!this.flaps) {
+        this.loggedError = '';
+        this.options.env.log.info({ brain: this.options.url, protocol: message.protocol }, 'connected to the brain');
+      }
       this.options.onMessage(message);
       for (const batch of this.options.samples.pending())
         this.send({ t: 'samples', ...batch, dropped: this.options.samples.dropped });
@@ -184,10 +210,17 @@ export class BrainLink implements TelemetrySink {
     this.options.env.log.warn({ brain: this.options.url }, `no link to the brain: ${why}`);
   }
 
-  private lost(socket: WebSocket): void {
+  private lost(socket: WebSocket, code: number, reason: string): void {
     if (this.socket !== socket || this.closed) return;
-    if (this.connected)
-      this.options.env.log.warn({ brain: this.options.url }, 'lost the brain: routing goes on with the last table');
+    const { env, url } = this.options;
+    if (this.connected) {
+      this.flaps = env.clock.nowMs() - this.welcomeMs < STEADY_MS;
+      if (!this.flaps) this.attempts = 0;
+      this.lastError = `the link closed with code ${code}${reason === '' ? '' : ` (${reason})`}`;
+      if (this.loggedError === '')
+        env.log.warn({ brain: url }, `lost the brain: ${this.lastError}; routing goes on with the last table`);
+      this.loggedError ||= this.lastError;
+    }
     this.connected = false;
     const { clock, rng } = this.options.env;
     const cap = Math.min(BACKOFF_MAX_MS, BACKOFF_MIN_MS * 2 ** this.attempts);

@@ -27,6 +27,7 @@ export interface BrainReaderPorts {
  */
 export function makeBrainReader(context: AgentContext, ports: BrainReaderPorts): (message: BrainMessage) => void {
   let stateSeq = -1;
+  let whole: WholeState = { seq: -1, next: 0, named: new Set() };
   return (message) => {
     if (message.t === 'welcome') {
       context.salt = message.salt;
@@ -36,20 +37,47 @@ export function makeBrainReader(context: AgentContext, ports: BrainReaderPorts):
     else if (message.t === 'state') {
       if (!message.full && message.seq !== stateSeq + 1) ports.resync([]);
       stateSeq = message.seq;
-      takeState(message, context);
+      takeReports(message, context);
+      if (!message.full) return;
+      if (message.part === 0) whole = { seq: message.seq, next: 0, named: new Set() };
+      if (isNextPart(whole, message) && message.part === message.parts - 1) removeUnnamed(whole.named, context);
     } else if (message.t === 'blocks') {
       if (!context.instances.applyBlocks(message)) ports.resync([message.instance]);
     } else if (message.t === 'resend-blocks') ports.resendBlocks(message.instance);
   };
 }
 
-function takeState(message: Extract<BrainMessage, { t: 'state' }>, context: AgentContext): void {
+type StateMessage = Extract<BrainMessage, { t: 'state' }>;
+
+/** What the parts of a whole state have named so far. */
+interface WholeState {
+  readonly seq: number;
+  /** the part that is due */
+  next: number;
+  readonly named: Set<string>;
+}
+
+function takeReports(message: StateMessage, context: AgentContext): void {
   for (const report of message.reports) context.instances.applyReport(report);
   for (const gone of message.gone) context.instances.remove(gone);
-  if (!message.full) return;
-  // What the whole state does not name left while this agent was not listening. But a brain that has just started knows
-  // only who has come back so far: what its table still lists, or what was heard of lately, stays.
-  const named = new Set(message.reports.map((report) => report.instance));
+}
+
+/**
+ * Takes down whom a part names. False if it does not follow the parts before it: then nothing can be said of who is
+ * missing.
+ */
+function isNextPart(whole: WholeState, { seq, part, reports }: StateMessage): boolean {
+  if (seq !== whole.seq || part !== whole.next) return false;
+  whole.next += 1;
+  for (const { instance } of reports) whole.named.add(instance);
+  return true;
+}
+
+/**
+ * What the whole state does not name left while this agent was not listening. But a brain that has just started knows
+ * only who has come back so far: what its table still lists, or what was heard of lately, stays.
+ */
+function removeUnnamed(named: Set<string>, context: AgentContext): void {
   for (const entry of context.tables.table?.roster ?? []) named.add(entry.instance);
   const nowMs = context.env.clock.nowMs();
   for (const view of context.instances.views.values()) {

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../shared/env.ts';
+import type { FaultLog } from '../../shared/fault-log.ts';
 import type { Instances, InstanceView } from '../entry/instances.ts';
 import { MAX_REPORT_BYTES, openReports } from '../wire/report-wire.ts';
 
@@ -19,13 +20,22 @@ export class ReportRefresh {
   private readonly clock: Clock;
   private readonly token: string;
   private readonly refreshMs: number;
+  private readonly faults: FaultLog;
   private readonly brainConnected: () => boolean;
   private readonly busy = new Set<string>();
   private readonly askedMs = new Map<string, number>();
   private readonly timer: Timer;
   private readonly abort = new AbortController();
 
-  constructor(instances: Instances, clock: Clock, token: string, refreshMs: number, brainConnected: () => boolean) {
+  constructor(
+    instances: Instances,
+    clock: Clock,
+    token: string,
+    refreshMs: number,
+    faults: FaultLog,
+    brainConnected: () => boolean,
+  ) {
+    this.faults = faults;
     this.instances = instances;
     this.clock = clock;
     this.token = token;
@@ -62,7 +72,8 @@ export class ReportRefresh {
         .get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal, MAX_REPORT_BYTES);
       if (answer.status !== 200) return;
       const roundTripMs = this.clock.nowMs() - startMs;
-      for (const report of openReports(answer.body)) this.instances.applyReport(report, roundTripMs / 2);
+      for (const report of openReports(answer.body, (fault) => this.faults.note(view.doorUrl, fault)))
+        this.instances.applyReport(report, roundTripMs / 2);
       this.instances.noteLink(view, roundTripMs);
     } catch {
       // The door cannot be reached: its reports age, and the stale guard and the breaker do the rest.

@@ -1,10 +1,11 @@
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { decode, encode } from '../../shared/codec.ts';
 import type { Clock, Log } from '../../shared/env.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
-import { makeStateDir, stateDirError } from '../../shared/state-dir.ts';
+import { isNoRoom, makeStateDir, stateDirError } from '../../shared/state-dir.ts';
 import {
   MAX_TABLE_BYTES,
   openTable,
@@ -26,24 +27,37 @@ export interface Identity {
   epoch: number;
 }
 
+/** How files come to disk; tests give others. */
+export interface FileWriter {
+  write(path: string, bytes: Uint8Array): Promise<void>;
+  writeSync(path: string, bytes: Uint8Array): void;
+}
+
 /**
  * The agent's state on disk: the last routing table, with which it routes after a restart even if the brain is away,
- * and its identity.
+ * and its identity. A disk that is full or fails costs what a restart would find there, never the agent.
  */
 export class TableStore {
   private readonly dir: string;
   private readonly log: Log;
+  private readonly files: FileWriter;
+  /** the newest table that waits for the one that is being written */
+  private next: Uint8Array | undefined;
+  private writing: Promise<void> | undefined;
+  private isFailing = false;
+  private unsavedIdentity: Buffer | undefined;
 
-  /** Makes the folder if need be. Error: CONFIG_INVALID if it cannot be written. */
-  constructor(dir: string, log: Log) {
+  /** Makes the folder if need be. Error: CONFIG_INVALID if it cannot be written, other than for lack of room. */
+  constructor(dir: string, log: Log, files: FileWriter = { write: replaceFile, writeSync: replaceFileSync }) {
     this.dir = dir;
     this.log = log;
-    makeStateDir(dir, KEY);
+    this.files = files;
+    this.makeDir();
   }
 
   /**
-   * This agent's credential, made at its first start, and an epoch above every earlier one. Error: CONFIG_INVALID if
-   * they cannot be read or written.
+   * This agent's credential, made at its first start, and an epoch above every earlier one. Where the disk has no room,
+   * they are known to this run only. Error: CONFIG_INVALID if they cannot be read or written.
    */
   boot(clock: Clock, makeCredential: () => string): Identity {
     const known = this.readIdentity();
@@ -51,19 +65,61 @@ export class TableStore {
       credential: known?.credential ?? makeCredential(),
       epoch: Math.max(clock.wallMs(), (known?.epoch ?? 0) + 1),
     };
+    const bytes = Buffer.from(JSON.stringify(identity));
     try {
-      this.write(IDENTITY_FILE, Buffer.from(JSON.stringify(identity)));
+      this.files.writeSync(join(this.dir, IDENTITY_FILE), bytes);
     } catch (error) {
-      throw stateDirError(this.dir, KEY, error);
+      if (!isNoRoom(error)) throw stateDirError(this.dir, KEY, error);
+      this.unsavedIdentity = bytes;
+      const lost = known ? '' : ': the brain keeps this agent.id for a credential that a restart would not know';
+      this.log.warn(
+        { dir: this.dir, error: errorMessage(error) },
+        `the identity of this agent could not be written${lost}; make room in ${KEY}`,
+      );
     }
     return identity;
   }
 
+  /**
+   * Writes a table in the background, one at a time and the newest next. What fails is said once, until it works again.
+   */
   save(sealed: SealedTable, salt: string): void {
+    this.next = encode({ salt, sealed });
+    this.writing ??= this.writeAll();
+  }
+
+  /** Settles once what was saved is on disk, or could not be written; never rejects. */
+  async saved(): Promise<void> {
+    await this.writing;
+  }
+
+  private async writeAll(): Promise<void> {
+    for (let bytes = this.next; bytes; bytes = this.next) {
+      this.next = undefined;
+      try {
+        this.makeDir();
+        if (this.unsavedIdentity) await this.files.write(join(this.dir, IDENTITY_FILE), this.unsavedIdentity);
+        this.unsavedIdentity = undefined;
+        await this.files.write(join(this.dir, TABLE_FILE), bytes);
+        if (this.isFailing) this.log.info({ dir: this.dir }, 'the routing table can be written to disk again');
+        this.isFailing = false;
+      } catch (error) {
+        if (!this.isFailing)
+          this.log.warn(
+            { dir: this.dir, error: errorMessage(error) },
+            'the routing table could not be written to disk: a restart would begin with an older one',
+          );
+        this.isFailing = true;
+      }
+    }
+    this.writing = undefined;
+  }
+
+  private makeDir(): void {
     try {
-      this.write(TABLE_FILE, encode({ salt, sealed }));
+      makeStateDir(this.dir, KEY);
     } catch (error) {
-      this.log.warn({ error: errorMessage(error) }, 'the routing table could not be written to disk');
+      if (!isNoRoom(error)) throw error;
     }
   }
 
@@ -108,20 +164,47 @@ export class TableStore {
       );
     }
   }
+}
 
-  /**
-   * Replaces the file as a whole, so that a crash leaves the old one; on disk before it has the name, so that a power
-   * cut does, too.
-   */
-  private write(name: string, bytes: Uint8Array): void {
-    const path = join(this.dir, name);
-    const file = openSync(`${path}.new`, 'w', 0o600);
+/**
+ * Replaces a file as a whole, so that a crash leaves the old one; on disk before it has the name, so that a power cut
+ * does, too.
+ */
+async function replaceFile(path: string, bytes: Uint8Array): Promise<void> {
+  const temporary = `${path}.new`;
+  // One that a crash has left may be another user's, and takes up room.
+  await rm(temporary, { force: true });
+  try {
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await file.writeFile(bytes);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+  } catch (error) {
+    // What is left of it would take up room that the next attempt needs.
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** The same at the start, before anything is served. */
+function replaceFileSync(path: string, bytes: Uint8Array): void {
+  const temporary = `${path}.new`;
+  rmSync(temporary, { force: true });
+  try {
+    const file = openSync(temporary, 'w', 0o600);
     try {
       writeFileSync(file, bytes);
       fsyncSync(file);
     } finally {
       closeSync(file);
     }
-    renameSync(`${path}.new`, path);
+    renameSync(temporary, path);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
   }
 }

@@ -2,11 +2,17 @@ import type { Clock, Timer } from '../../shared/env.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
 import { packHashes, packTokens } from '../../shared/codec.ts';
 import { type BlocksMessage, MAX_HASHES_PER_FRAME } from '../../shared/protocol.ts';
+import { reportBytes } from '../../shared/report.ts';
 import type { DoorInstance } from '../door/door-instance.ts';
 import type { Instances } from '../entry/instances.ts';
 
 /** Reports are sent at least this often, changed or not. */
 const MAX_SILENCE_MS = 1000;
+/**
+ * Reports with long lists of names come less often, so that an instance's take no more than this of a link, bytes per
+ * ms.
+ */
+const REPORT_BYTES_PER_MS = 2048;
 
 /** Where telemetry goes: the link to the brain. */
 export interface TelemetrySink {
@@ -80,6 +86,7 @@ export class Telemetry {
       const report = door.report(this.isDraining());
       const key = changeKey(report);
       const last = this.last.get(door.id);
+      if (last && nowMs - last.atMs < Math.min(MAX_SILENCE_MS, reportBytes(report) / REPORT_BYTES_PER_MS)) continue;
       if (!last || last.key !== key || nowMs - last.atMs >= MAX_SILENCE_MS) {
         this.last.set(door.id, { key, atMs: nowMs });
         changed.push(report);

@@ -1,13 +1,13 @@
 import { z } from 'zod';
 import { OBJECTIVE_NAMES } from '../choice/objectives/index.ts';
 import { POLICY_NAMES } from '../choice/policies/index.ts';
+import { originProblem } from '../door-url.ts';
 
-const httpUrl = z
-  .string()
-  .refine((text) => isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
+const whyNotOrigin = ({ input }: { input?: unknown }): string => originProblem(String(input)) ?? '';
+const httpUrl = z.string().refine((text) => originProblem(text) === undefined, { error: whyNotOrigin });
 const optionalHttpUrl = z
   .string()
-  .refine((text) => text === '' || isUrl(text, ['http:', 'https:']), { error: 'is not an http:// or https:// URL' });
+  .refine((text) => text === '' || originProblem(text) === undefined, { error: whyNotOrigin });
 const optionalWsUrl = z
   .string()
   .refine((text) => text === '' || isUrl(text, ['ws:', 'wss:']), { error: 'is not a ws:// or wss:// URL' });

@@ -1,12 +1,14 @@
 import type { GpuSample, VllmMetrics } from '../../agent/door/collectors/index.ts';
 import { type DeliveryId, OpenAttempts } from '../../agent/door/open-attempts.ts';
-import { DoorInstance, type DoorSources } from '../../agent/door/door-instance.ts';
+import { DoorInstance } from '../../agent/door/door-instance.ts';
+import type { DoorSources } from '../../agent/door/door-sources.ts';
 import { Instances } from '../../agent/entry/instances.ts';
 import type { LedgerPrompt } from '../../agent/request/prompt.ts';
 import { Telemetry } from '../../agent/link/telemetry.ts';
 import { defaultConfig } from '../../shared/config/index.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
+import type { ReportUpdate } from '../../shared/report.ts';
 import { Engine } from '../engine/engine.ts';
 import type { GpuProfile } from '../engine/gpus.ts';
 import type { EngineRequest } from '../engine/request.ts';
@@ -28,7 +30,7 @@ const EPOCH = 1;
 /** What an entry hears of a delivery, at the door's time. */
 export interface DeliveryHandler {
   /** `report`: the door's own, as it travels in the answer's header */
-  onFirstToken(report: InstanceReport): void;
+  onFirstToken(report: ReportUpdate): void;
   /** `doorHitTokens`: what the door's view told at dispatch that would be found cached */
   onEnd(usage: { promptTokens: number; outputTokens: number; cachedTokens: number }, doorHitTokens: number): void;
   onError(): void;

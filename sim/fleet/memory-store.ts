@@ -1,4 +1,4 @@
-import type { BrainStore, CredentialBinding, PolicyChoice, StoredSample } from '../../brain/store.ts';
+import type { BrainStore, CredentialBinding, PolicyChoice, StoredSample, StoreStatus } from '../../brain/store.ts';
 import type { RoutingTable, SealedTable } from '../../shared/table.ts';
 
 /** The brain's store without a disk: a simulated brain starts with nothing and forgets everything at the end. */
@@ -51,6 +51,10 @@ export class MemoryStore implements BrainStore {
 
   pruneSamples(): Promise<void> {
     return Promise.resolve();
+  }
+
+  status(): StoreStatus {
+    return { ok: true, problem: null, sinceWallMs: null };
   }
 
   close(): Promise<void> {

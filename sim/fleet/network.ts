@@ -1,6 +1,8 @@
 import type { Peer } from '../../brain/connection.ts';
 import type { BrainHub, HubHandlers } from '../../brain/hub.ts';
 import { decode } from '../../shared/codec.ts';
+import { silentLog } from '../../shared/env.ts';
+import { FaultLog } from '../../shared/fault-log.ts';
 import { FEATURE_SCHEMA } from '../../shared/features.ts';
 import {
   type AgentMessage,
@@ -30,6 +32,7 @@ interface SimPeer extends Peer {
  * receiver.
  */
 export class SimHub implements BrainHub {
+  readonly faults = new FaultLog(silentLog);
   private readonly clock: SimClock;
   private readonly delayMs: number;
   private readonly handlers: HubHandlers;

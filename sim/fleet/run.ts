@@ -1,4 +1,5 @@
 import { BrainCore } from '../../brain/core.ts';
+import { newCounters } from '../../brain/counters.ts';
 import { InThreadTrainer } from '../../brain/train.ts';
 import type { ObjectiveName } from '../../shared/choice/objectives/index.ts';
 import { policies, type PolicyName } from '../../shared/choice/policies/index.ts';
@@ -137,9 +138,10 @@ class World {
     const config = { ...defaults, learn, policy: 'learned' as const, objective: options.objective, ...options.brain };
     const env = this.env(3);
     return new BrainCore(config, env, {
+      counters: newCounters(),
       store: new MemoryStore(),
       trainer: new SimTrainer(clock, trainer),
-      hub: (_counters, _welcome, handlers) =>
+      hub: (_welcome, handlers) =>
         new SimHub(clock, options.cluster.network.brainMs, tamperedHandlers(options.tamper, handlers, clock)),
     });
   }

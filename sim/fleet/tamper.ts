@@ -3,6 +3,7 @@ import type { HubHandlers } from '../../brain/hub.ts';
 import { parseSampleBatch } from '../../brain/sample-batch.ts';
 import type { Clock } from '../../shared/env.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
+import type { ReportUpdate } from '../../shared/report.ts';
 import { parseAgentMessage } from '../../shared/protocol.ts';
 import type { Sample } from '../../shared/sample.ts';
 
@@ -38,10 +39,10 @@ export function tamperedReport(
   tamper: Tamper | undefined,
   report: InstanceReport,
   nowMs: number,
-): InstanceReport | undefined {
+): ReportUpdate | undefined {
   if (!tamper?.report) return report;
   const falsified = tamper.report(report, nowMs) as InstanceReport;
-  return decodeReport(encodeReport([falsified]) ?? '')[0];
+  return decodeReport(encodeReport(falsified) ?? '')[0];
 }
 
 /** Undefined for what the parser refuses. */

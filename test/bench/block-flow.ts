@@ -10,6 +10,7 @@ import { packHashes, packTokens } from '../../shared/codec.ts';
 import { loadConfig } from '../../shared/config/index.ts';
 import { type Env, realClock, type Rng, seededRng, silentLog } from '../../shared/env.ts';
 import { openTable } from '../../shared/table.ts';
+import { FaultLog } from '../../shared/fault-log.ts';
 import { packageVersion } from '../../shared/package-root.ts';
 import { reportOf } from '../helpers/reports.ts';
 import { type Figure, quantileOf } from './figure.ts';
@@ -83,6 +84,7 @@ class Flow {
       hello: hello('door'),
       env,
       samples: new SampleQueue(10),
+      faults: new FaultLog(env.log),
       onMessage: () => undefined,
     });
     for (let i = 0; i < ENTRIES; i++) {
@@ -108,6 +110,7 @@ class Flow {
         hello: hello(id),
         env,
         samples: context.samples,
+        faults: new FaultLog(env.log),
         onMessage,
       });
       this.entries.push({ context, link });

@@ -11,6 +11,8 @@ import type { BlocksMessage, HelloMessage } from '../../shared/protocol.ts';
 import type { Sample } from '../../shared/sample.ts';
 import { toBytes } from '../../shared/table.ts';
 import type { Peer } from '../../brain/connection.ts';
+import { newCounters } from '../../brain/counters.ts';
+import { type KeptStore, keptStoreIn } from '../../brain/kept-store.ts';
 import type { BackendInfo } from '../../brain/predictor/backend.ts';
 import type { FitRequest, FitResult } from '../../brain/predictor/fit.ts';
 import type { Trainer } from '../../brain/train.ts';
@@ -26,6 +28,11 @@ export function testEnv(clock = new VirtualClock(), seed = 1) {
 export function tempDir(): { dir: string; remove(): void } {
   const dir = mkdtempSync(join(tmpdir(), 'lodestar-brain-'));
   return { dir, remove: () => rmSync(dir, { recursive: true, force: true }) };
+}
+
+/** A store in a folder, as the brain has it. */
+export function storeIn(dir: string, clock = new VirtualClock(), log = silentLog): KeptStore {
+  return keptStoreIn(dir, { clock, log }, newCounters());
 }
 
 /** Configuration of a brain on any free port. */

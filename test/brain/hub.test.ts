@@ -4,12 +4,12 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Hub } from '../../brain/hub.ts';
 import type { Peer } from '../../brain/connection.ts';
 import { newCounters } from '../../brain/counters.ts';
-import { Store } from '../../brain/store.ts';
+import type { KeptStore } from '../../brain/kept-store.ts';
 import { encode } from '../../shared/codec.ts';
 import { type AgentMessage, PROTOCOL_OLDEST, PROTOCOL_VERSION } from '../../shared/protocol.ts';
 import { logSpy } from '../helpers/log-spy.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
-import { hello, report, sample, featureRow, tempDir, testEnv, TOKEN } from './fixtures.ts';
+import { blocks, hello, report, sample, featureRow, storeIn, tempDir, testEnv, TOKEN } from './fixtures.ts';
 import { TestAgent } from './test-agent.ts';
 
 const WEEK_MS = 7 * 24 * 3600 * 1000;
@@ -17,25 +17,21 @@ const WEEK_MS = 7 * 24 * 3600 * 1000;
 let clock: VirtualClock;
 let server: Server;
 let url: string;
-let store: Store;
+let store: KeptStore;
 let hub: Hub;
 let counters: ReturnType<typeof newCounters>;
 let dir: ReturnType<typeof tempDir>;
 let received: { agent: string; message: AgentMessage | { t: 'samples'; invalid: number; count: number } }[];
 let joined: Peer[];
-let left: Peer[];
-let wakes: (() => void)[];
 let spy: ReturnType<typeof logSpy>;
 
 beforeEach(async () => {
   clock = new VirtualClock();
   dir = tempDir();
-  store = new Store(dir.dir);
+  store = storeIn(dir.dir);
   counters = newCounters();
   received = [];
   joined = [];
-  left = [];
-  wakes = [];
   spy = logSpy();
   const welcome = { brainEpoch: 7, salt: 'ab'.repeat(32), table: () => null };
   hub = new Hub(
@@ -45,11 +41,10 @@ beforeEach(async () => {
     counters,
     welcome,
     {
-      joined: (peer) => note(joined, peer),
-      left: (peer) => note(left, peer),
-      message: (peer, message) => note(received, { agent: peer.agent, message }),
+      joined: (peer) => void joined.push(peer),
+      message: (peer, message) => void received.push({ agent: peer.agent, message }),
       samples: (peer, batch) =>
-        note(received, {
+        void received.push({
           agent: peer.agent,
           message: { t: 'samples', invalid: batch.invalid, count: batch.samples.length },
         }),
@@ -73,13 +68,13 @@ afterEach(async () => {
   dir.remove();
 });
 
-function note<T>(list: T[], item: T): void {
-  list.push(item);
-  for (const wake of wakes.splice(0)) wake();
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise<void>((resolve) => wakes.push(resolve));
+/** Agents that have left, in order. */
+function left(): (string | undefined)[] {
+  return spy.lines.filter(({ msg }) => msg === 'agent left').map((line) => (line as { agent?: string }).agent);
 }
 
 describe('admission', () => {
@@ -144,7 +139,7 @@ describe('one agent id', () => {
     const young = await TestAgent.join(url, hello('a', { epoch: 2 }));
     expect(await old.closed).toEqual({ code: 4001, reason: 'replaced' });
     expect(hub.peer('a')?.epoch).toBe(2);
-    expect(left.map((peer) => peer.epoch)).toEqual([1]);
+    expect(left()).toEqual(['a']);
     young.send({ t: 'resync', blocks: [] });
     await until(() => received.length > 0);
     expect(received[0]?.agent).toBe('a');
@@ -167,7 +162,7 @@ describe('one agent id', () => {
     };
     expect(await tryStranger()).toBe('refuse');
     agent.close();
-    await until(() => left.length > 0);
+    await until(() => left().length > 0);
     expect(await tryStranger()).toBe('refuse');
     clock.advance(WEEK_MS + 1);
     expect(await tryStranger()).toBe('welcome');
@@ -201,11 +196,33 @@ describe('frames', () => {
     expect(hub.peers().map((peer) => peer.agent)).toEqual(['good']);
   });
 
+  it('leaves out a report or a delta that does not fit, says it once, and keeps its sender', async () => {
+    const agent = await TestAgent.join(url, hello('a'));
+    const odd = report('odd', 'a', { doorUrl: 'ftp://host' });
+    const gauges = report('gauges', 'a', { engine: { running: 0, waiting: 0, kvUsageRatio: -0.39, ageMs: 0 } });
+    for (let seq = 0; seq < 3; seq++) agent.send({ t: 'telemetry', seq, reports: [odd, gauges, report('i', 'a')] });
+    agent.socket.send(encode({ ...blocks('i', 0, [1]), add: new Uint8Array(7) }));
+    agent.send({ t: 'resync', blocks: [] });
+    await until(() => received.length === 4);
+    expect(received[0]?.message).toMatchObject({ reports: [{ instance: 'gauges', engine: null }, { instance: 'i' }] });
+    expect(hub.peers()).toHaveLength(1);
+    expect(counters).toMatchObject({ framesMalformed: 0, reportFaults: 7 });
+    expect(hub.faults.status()).toMatchObject({
+      count: 7,
+      newest: [
+        { from: 'a', instance: 'odd' },
+        { from: 'a', instance: 'gauges' },
+        { from: 'a', instance: 'i' },
+      ],
+    });
+    expect(spy.lines.filter(({ msg }) => msg.startsWith('left out'))).toHaveLength(3);
+  });
+
   it('drops the sender of an oversized frame', async () => {
     const agent = await TestAgent.join(url, hello('a'));
     agent.socket.send(Buffer.alloc(65_537));
     expect((await agent.closed).code).toBe(1009);
-    await until(() => left.length > 0);
+    await until(() => left().length > 0);
     expect(counters.framesOversized).toBe(1);
   });
 });
@@ -217,17 +234,17 @@ describe('liveness', () => {
     dead.socket.pause();
     const pings = { seen: 0 };
     alive.socket.on('ping', () => (pings.seen += 1));
-    for (let i = 0; i < 80 && left.length === 0; i++) {
+    for (let i = 0; i < 80 && left().length === 0; i++) {
       clock.advance(250);
       if (i % 20 !== 19) continue;
       const before = pings.seen;
       while (pings.seen === before) await new Promise((resolve) => setImmediate(resolve));
       alive.send({ t: 'resync', blocks: [] });
       const seen = received.length;
-      await until(() => received.length > seen || left.length > 0);
+      await until(() => received.length > seen || left().length > 0);
     }
-    await until(() => left.length > 0);
-    expect(left.map((peer) => peer.agent)).toEqual(['dead']);
+    await until(() => left().length > 0);
+    expect(left()).toEqual(['dead']);
     expect(hub.peers().map((peer) => peer.agent)).toEqual(['alive']);
     expect(counters.peersDropped).toBe(1);
   });
@@ -258,7 +275,7 @@ describe('liveness', () => {
     clock.advance(9_500);
     expect(hub.peers()).toHaveLength(1);
     clock.advance(1_000);
-    await until(() => left.length > 0);
+    await until(() => left().length > 0);
     expect(counters.peersDropped).toBe(1);
   });
 });

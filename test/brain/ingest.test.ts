@@ -2,13 +2,13 @@ import { afterEach, beforeEach, expect, it } from 'vitest';
 import { newCounters } from '../../brain/counters.ts';
 import { Ingest } from '../../brain/ingest.ts';
 import { ModelStats } from '../../brain/model-stats.ts';
-import { Store } from '../../brain/store.ts';
+import type { KeptStore } from '../../brain/kept-store.ts';
 import { decode } from '../../shared/codec.ts';
 import type { Sample } from '../../shared/sample.ts';
-import { FakePeer, featureRow, sample, tempDir, testEnv } from './fixtures.ts';
+import { FakePeer, featureRow, sample, storeIn, tempDir, testEnv } from './fixtures.ts';
 
 let dir: ReturnType<typeof tempDir>;
-let store: Store;
+let store: KeptStore;
 let taken: Sample[];
 let ingest: Ingest;
 let counters: ReturnType<typeof newCounters>;
@@ -16,7 +16,7 @@ const env = testEnv();
 
 beforeEach(() => {
   dir = tempDir();
-  store = new Store(dir.dir);
+  store = storeIn(dir.dir);
   taken = [];
   counters = newCounters();
   ingest = new Ingest(env, store, counters, (samples) => void taken.push(...samples));

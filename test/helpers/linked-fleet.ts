@@ -40,7 +40,9 @@ export class LinkedFleet extends TestFleet {
         kind: 'k',
       })),
     );
-    new TableStore(join(this.dir, id), silentLog).save(sealTable(tableOf({ roster })), SALT);
+    const store = new TableStore(join(this.dir, id), silentLog);
+    store.save(sealTable(tableOf({ roster })), SALT);
+    await store.saved();
     return this.startAgent(id, engines, { 'agent.policy': 'round-robin', ...sets });
   }
 

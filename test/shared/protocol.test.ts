@@ -11,6 +11,9 @@ import {
   parseBrainMessage,
   PROTOCOL_VERSION,
 } from '../../shared/protocol.ts';
+import type { InstanceReport } from '../../shared/instance.ts';
+import { GENERIC_LAW } from '../../shared/predictor/step-law.ts';
+import { NAME_BOUNDS } from '../../shared/report.ts';
 import { sealTable } from '../../shared/table.ts';
 import { below, pick } from '../helpers/random.ts';
 import { reportOf } from '../helpers/reports.ts';
@@ -60,7 +63,7 @@ const BRAIN: BrainMessage[] = [
   { t: 'welcome', protocol: 1, brainEpoch: 1, salt: 'a'.repeat(64), table: TABLE },
   { t: 'refuse', code: 'credential', reason: 'no' },
   { t: 'table', table: TABLE },
-  { t: 'state', seq: 1, full: true, reports: [reportOf('i')], gone: ['j'] },
+  { t: 'state', seq: 1, full: true, part: 0, parts: 1, reports: [reportOf('i')], gone: ['j'] },
   { t: 'ack', batch: 4 },
   { t: 'resend-blocks', instance: 'i' },
 ];
@@ -126,16 +129,7 @@ function mutate(rng: Rng, frame: Buffer): Buffer {
 }
 
 describe('limits of single fields', () => {
-  const report = reportOf('i');
   test.each<[string, unknown]>([
-    [
-      'NaN in a ledger',
-      { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: Number.NaN } }] },
-    ],
-    [
-      'a number that overflows sums',
-      { t: 'telemetry', seq: 0, reports: [{ ...report, ledger: { ...report.ledger, usedTokens: 1e300 } }] },
-    ],
     [
       'a row of another length',
       { t: 'samples', batch: 0, dropped: 0, samples: [{ ...sampleOf(), row: new Uint8Array(4) }] },
@@ -165,7 +159,6 @@ describe('limits of single fields', () => {
         remove: new Uint8Array(),
       },
     ],
-    ['an empty id', { t: 'telemetry', seq: 0, reports: [{ ...report, instance: '' }] }],
   ])('%s', (_name, message) => {
     expect(receive(parseAgentMessage, encode(message))).toBe('WIRE_MALFORMED');
   });
@@ -175,6 +168,89 @@ describe('limits of single fields', () => {
       t: 'resync',
       blocks: [],
     });
+  });
+});
+
+describe('reports that do not fit', () => {
+  const report = reportOf('i');
+  const good = reportOf('good');
+  /** What is left of a telemetry message with one report beside a good one, and what is said of it. */
+  function read(odd: unknown): { reports: unknown[]; problems: string[] } {
+    const problems: string[] = [];
+    const message = parseAgentMessage(
+      decode(encode({ t: 'telemetry', seq: 0, reports: [odd, good] }), MAX_FRAME_BYTES),
+      ({ problem }) => problems.push(problem),
+    );
+    return { reports: message.t === 'telemetry' ? message.reports : [], problems };
+  }
+
+  test.each<[string, unknown, string]>([
+    ['NaN in a ledger', { ...report, ledger: { ...report.ledger, usedTokens: Number.NaN } }, 'ledger.usedTokens'],
+    [
+      'a number that overflows sums',
+      { ...report, ledger: { ...report.ledger, usedTokens: 1e300 } },
+      'ledger.usedTokens',
+    ],
+    ['an empty id', { ...report, instance: '' }, 'instance'],
+    ['a door that is no HTTP peer', { ...report, doorUrl: 'ftp://host/' }, 'doorUrl'],
+    ['a door with a path', { ...report, doorUrl: 'http://host/v1' }, 'doorUrl'],
+    ['a door that is no URL', { ...report, doorUrl: 'host' }, 'doorUrl'],
+    ['no report at all', 7, 'the report'],
+    ['nothing', null, 'the report'],
+  ])('%s costs that report only', (_name, odd, problem) => {
+    const { reports, problems } = read(odd);
+    expect(reports).toEqual([good]);
+    expect(problems).toEqual([expect.stringContaining(problem)]);
+  });
+
+  test.each<[string, Record<string, unknown>, Partial<InstanceReport>]>([
+    ['a negative gauge', { engine: { running: 1, waiting: 0, kvUsageRatio: -0.39, ageMs: 1 } }, { engine: null }],
+    [
+      'a temperature that is no number',
+      { gpu: { utilRatio: 1, memUsedRatio: 1, smClockRatio: 1, powerRatio: 1, temperatureC: Number.NaN, ageMs: 0 } },
+      { gpu: null },
+    ],
+    ['a host load above any', { host: { cpuRatio: 1e6, memUsedRatio: 0 } }, { host: null }],
+    ['a hit ratio of infinity', { cache: { ...report.cache, hitRatio: Infinity } }, { cache: null }],
+    ['a law of NaN', { law: { ...report.law, c0: Number.NaN } }, { law: GENERIC_LAW }],
+    ['a long kind', { kind: 'k'.repeat(5000) }, { kind: '?' }],
+    ['a name beyond the bound', { models: ['m', 'x'.repeat(5000), 'n'] }, { models: ['m', 'n'] }],
+    ['names that are no texts', { models: ['m', 7, null] }, { models: ['m'] }],
+    [
+      'very many names',
+      { models: Array.from({ length: 20_000 }, (_, i) => `lora-${i}`) },
+      { models: Array.from({ length: NAME_BOUNDS.names }, (_, i) => `lora-${i}`) },
+    ],
+    [
+      'names of many characters',
+      { models: Array.from({ length: 2000 }, () => 'x'.repeat(512)) },
+      { models: Array.from({ length: NAME_BOUNDS.chars / 512 }, () => 'x'.repeat(512)) },
+    ],
+    [
+      'one entry with a negative count',
+      {
+        seen: [
+          { entry: 'e', epoch: 1, upTo: 3, later: 0 },
+          { entry: 'f', epoch: -1, upTo: 3, later: 0 },
+        ],
+      },
+      { seen: [{ entry: 'e', epoch: 1, upTo: 3, later: 0 }] },
+    ],
+  ])('%s costs that field only', (_name, odd, left) => {
+    const { reports, problems } = read({ ...report, ...odd });
+    expect(reports).toEqual([{ ...report, ...left }, good]);
+    expect(problems[0]).toMatch(new RegExp(`^${Object.keys(odd)[0]}`));
+  });
+
+  test('the brain sends them no otherwise', () => {
+    const message = parseBrainMessage({
+      t: 'state',
+      seq: 1,
+      full: true,
+      reports: [{ ...report, doorUrl: 'x' }, good],
+      gone: [],
+    });
+    expect(message).toMatchObject({ reports: [good], part: 0, parts: 1 });
   });
 });
 

@@ -66,6 +66,18 @@ test('a body of nonsense with the right checksum is TABLE_CORRUPT too', () => {
     expect(codeOf(sealRaw(raw))).toBe('TABLE_CORRUPT');
 });
 
+test('an instance that does not fit is left out of the roster, and said', () => {
+  const entry = { instance: 'a', agent: 'x', doorUrl: 'http://127.0.0.1:9', models: ['m'], kind: 'k' };
+  const roster = [
+    { ...entry, instance: 'b', doorUrl: 'ftp://host' },
+    entry,
+    { ...entry, instance: 'c', doorUrl: 'nowhere' },
+  ];
+  const problems: unknown[] = [];
+  expect(openTable(sealTable({ ...TABLE, roster }), (fault) => problems.push(fault.instance)).roster).toEqual([entry]);
+  expect(problems).toEqual(['b', 'c']);
+});
+
 describe('shape', () => {
   const net = packNet(randomNet(seededRng(3), [8]));
   test.each([
@@ -80,7 +92,6 @@ describe('shape', () => {
       { net: { ...net, layers: [{ ...net.layers[0], weights: new Uint8Array(4) }, net.layers[1]] } },
     ],
     ['a net without layers', { net: { ...net, layers: [] } }],
-    ['a roster entry without a URL', { roster: [{ ...TABLE.roster[0], doorUrl: 'nowhere' }] }],
   ])('refused: %s', (_name, changes) => {
     expect(codeOf(sealRaw(encode({ ...TABLE, ...changes })))).toBe('TABLE_CORRUPT');
   });

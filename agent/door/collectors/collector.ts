@@ -1,5 +1,6 @@
 import type { Clock, Env, Timer } from '../../../shared/env.ts';
 import { errorMessage } from '../../../shared/errors.ts';
+import type { NoteOdd } from './odd-values.ts';
 
 /** How a collector fares, for status and metrics. Times are of the injected clock, durations in milliseconds. */
 export interface CollectorStatus {
@@ -8,7 +9,13 @@ export interface CollectorStatus {
   lastOkMs: number | undefined;
   lastDurationMs: number | undefined;
   error: string | undefined;
+  /** figures of the last reading that cannot be and were left out, by name, with what was read */
+  odd?: Readonly<Record<string, string>>;
 }
+
+/** Odd figures of one reading that are kept, and names that are said in the log. */
+const ODD_MAX = 16;
+const SAID_MAX = 64;
 
 /** A source of figures that runs on its own once started. It never throws: what goes wrong shows in `status`. */
 export interface Collector<T> {
@@ -28,10 +35,25 @@ export class CollectorRecord<T> {
   private ok = false;
   private durationMs: number | undefined;
   private error: string | undefined;
+  private odd: Record<string, string> = {};
+  private readonly said = new Set<string>();
 
   constructor(name: string, env: Pick<Env, 'clock' | 'log'>) {
     this.name = name;
     this.env = env;
+  }
+
+  /** A reading begins: what was odd in the last one may no longer be. */
+  begin(): void {
+    this.odd = {};
+  }
+
+  /** A figure of the reading cannot be: it is left out, and said once for each name. */
+  noteOdd(name: string, text: string): void {
+    if (Object.keys(this.odd).length < ODD_MAX) this.odd[name] = text;
+    if (this.said.has(name) || this.said.size >= SAID_MAX) return;
+    this.said.add(name);
+    this.env.log.warn({ collector: this.name, name, value: text }, 'a figure that cannot be is left out');
   }
 
   succeed(value: T, durationMs: number): void {
@@ -62,21 +84,25 @@ export class CollectorRecord<T> {
       lastOkMs: this.last?.atMs,
       lastDurationMs: this.durationMs,
       error: this.error,
+      ...(Object.keys(this.odd).length > 0 ? { odd: this.odd } : {}),
     };
   }
 }
 
-/** Collector that calls `read` at once and then each period, one call at a time. A tick during a call is skipped. */
+/**
+ * Collector that calls `read` (which tells `note` of figures that it leaves out) at once and then each period, one call
+ * at a time. A tick during a call is skipped.
+ */
 export class PeriodicCollector<T> implements Collector<T> {
   readonly name: string;
   protected readonly clock: Clock;
   private readonly record: CollectorRecord<T>;
   private readonly periodMs: number;
-  private readonly read: () => Promise<T>;
+  private readonly read: (note: NoteOdd) => Promise<T>;
   private timer: Timer | undefined;
   private reading: Promise<void> | undefined;
 
-  constructor(name: string, periodMs: number, env: Pick<Env, 'clock' | 'log'>, read: () => Promise<T>) {
+  constructor(name: string, periodMs: number, env: Pick<Env, 'clock' | 'log'>, read: (note: NoteOdd) => Promise<T>) {
     this.name = name;
     this.clock = env.clock;
     this.record = new CollectorRecord(name, env);
@@ -114,7 +140,8 @@ export class PeriodicCollector<T> implements Collector<T> {
   private async readOnce(): Promise<void> {
     const startMs = this.clock.nowMs();
     try {
-      const value = await this.read();
+      this.record.begin();
+      const value = await this.read((name, text) => this.record.noteOdd(name, text));
       this.record.succeed(value, this.clock.nowMs() - startMs);
     } catch (error) {
       this.record.fail(error, this.clock.nowMs() - startMs);

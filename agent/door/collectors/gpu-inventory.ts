@@ -4,7 +4,9 @@ import { basename, delimiter, dirname, join, resolve } from 'node:path';
 import { z } from 'zod';
 import type { Clock, Env } from '../../../shared/env.ts';
 import { LodestarError } from '../../../shared/errors.ts';
+import { firstIssue } from '../../../shared/table.ts';
 import { PeriodicCollector } from './collector.ts';
+import type { NoteOdd } from './odd-values.ts';
 
 /** One GPU of the host. */
 export interface GpuDevice {
@@ -32,10 +34,7 @@ const gpuBody = z.object({
     .optional(),
 });
 const logBody = z.object({
-  nvidia_smi_log: z.object({
-    driver_version: z.string().optional(),
-    gpu: z.union([gpuBody, z.array(gpuBody)]).optional(),
-  }),
+  nvidia_smi_log: z.object({ driver_version: z.string().optional(), gpu: z.unknown() }),
 });
 
 /**
@@ -49,8 +48,8 @@ export class GpuInventoryCollector extends PeriodicCollector<GpuDevice[]> {
 
   constructor(nvidiaSmiPath: string, env: Pick<Env, 'clock' | 'log'>) {
     const running: Running = { kill: () => {} };
-    super('gpu-inventory', PERIOD_MS, env, async () =>
-      readInventory(await runNodeNvidiaSmi(nvidiaSmiPath, env.clock, running)),
+    super('gpu-inventory', PERIOD_MS, env, async (note) =>
+      readInventory(await runNodeNvidiaSmi(nvidiaSmiPath, env.clock, running), note),
     );
     this.running = running;
   }
@@ -68,11 +67,16 @@ interface Running {
 
 /**
  * Reads the devices off the JSON that node-nvidia-smi makes of `nvidia-smi -q -x`: one GPU is an object, several are a
- * list.
+ * list. `note` hears of those that cannot be read.
  */
-export function readInventory(json: string): GpuDevice[] {
+export function readInventory(json: string, note: NoteOdd = () => undefined): GpuDevice[] {
   const { nvidia_smi_log: log } = logBody.parse(JSON.parse(json));
-  return asList(log.gpu).map((gpu, index) => {
+  return asList(log.gpu).flatMap((raw, index) => {
+    const { data: gpu, error } = gpuBody.safeParse(raw);
+    if (!gpu) {
+      note(`GPU ${index}`, firstIssue(error));
+      return [];
+    }
     const processes = typeof gpu.processes === 'object' ? asList(gpu.processes.process_info) : [];
     const memTotalMb = Number.parseFloat(gpu.fb_memory_usage?.total ?? '');
     return {

@@ -2,6 +2,7 @@ import { spawn, type ChildProcess, type ChildProcessByStdio } from 'node:child_p
 import type { Readable } from 'node:stream';
 import type { Env, Timer } from '../../../shared/env.ts';
 import { errorMessage } from '../../../shared/errors.ts';
+import { type NoteOdd, shareOf } from './odd-values.ts';
 import { CollectorRecord, type Collector, type CollectorStatus } from './collector.ts';
 
 /**
@@ -49,6 +50,9 @@ const MAX_BACKOFF_MS = 60_000;
 const SILENCE_PERIODS = 10;
 const MIN_SILENCE_MS = 5000;
 const MAX_LINE_LENGTH = 4096;
+/** Clock and power may exceed their limits for a moment. */
+const MOST_OVER_LIMIT = 2;
+const MAX_TEMPERATURE_C = 1000;
 
 /**
  * GPU samples from one long-lived `nvidia-smi -lms` child: no process start per sample. A child that ends or falls
@@ -144,11 +148,12 @@ export class GpuCollector implements Collector<GpuSample[]> {
   private read(text: string): void {
     const lines = (this.partialLine + text).split('\n');
     this.partialLine = (lines.pop() ?? '').slice(0, MAX_LINE_LENGTH);
+    if (lines.length > 0) this.record.begin();
     for (const line of lines) this.readLine(line);
   }
 
   private readLine(line: string): void {
-    const sample = readGpuLine(line);
+    const sample = readGpuLine(line, (name, text) => this.record.noteOdd(name, text));
     if (!sample) return;
     const nowMs = this.options.env.clock.nowMs();
     const sincePreviousMs = nowMs - (this.rows.get(sample.index)?.atMs ?? nowMs);
@@ -172,28 +177,34 @@ function kill(child: ChildProcess | undefined): void {
   if (child?.pid !== undefined) child.kill('SIGKILL');
 }
 
-/** Reads one line of the csv; undefined when it is not a sample (a message of the driver, say). */
-export function readGpuLine(line: string): GpuSample | undefined {
+/**
+ * Reads one line of the csv; undefined when it is not a sample (a message of the driver, say). Figures that cannot be
+ * are told to `note` and left out.
+ */
+export function readGpuLine(line: string, note: NoteOdd = () => undefined): GpuSample | undefined {
   const cells = line.split(',').map((cell) => cell.trim());
   if (cells.length !== FIELDS.length || !/^\d+$/.test(cells[0] ?? '')) return undefined;
   const number = (at: number): number | undefined => {
     const value = Number.parseFloat(cells[at] ?? '');
     return Number.isFinite(value) ? value : undefined;
   };
+  const share = (at: number, whole: number | undefined, max: number): number | undefined => {
+    const part = number(at);
+    return part === undefined || whole === undefined || whole <= 0
+      ? undefined
+      : shareOf(`${FIELDS[at]} of GPU ${cells[0]}`, part / whole, note, max);
+  };
+  const temperatureC = number(11);
   return {
     index: Number(cells[0]),
     uuid: cells[1] ?? '',
     name: cells[2] ?? '',
-    utilRatio: ratio(number(3), 100),
-    memUtilRatio: ratio(number(4), 100),
-    memUsedRatio: ratio(number(5), number(6)),
+    utilRatio: share(3, 100, 1),
+    memUtilRatio: share(4, 100, 1),
+    memUsedRatio: share(5, number(6), 1),
     memTotalMb: number(6),
-    smClockRatio: ratio(number(7), number(8)),
-    powerRatio: ratio(number(9), number(10)),
-    temperatureC: number(11),
+    smClockRatio: share(7, number(8), MOST_OVER_LIMIT),
+    powerRatio: share(9, number(10), MOST_OVER_LIMIT),
+    temperatureC: temperatureC !== undefined && Math.abs(temperatureC) <= MAX_TEMPERATURE_C ? temperatureC : undefined,
   };
-}
-
-function ratio(part: number | undefined, whole: number | undefined): number | undefined {
-  return part === undefined || whole === undefined || whole <= 0 ? undefined : part / whole;
 }

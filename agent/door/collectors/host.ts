@@ -3,10 +3,13 @@ import type { Env } from '../../../shared/env.ts';
 import { LodestarError } from '../../../shared/errors.ts';
 import { PeriodicCollector } from './collector.ts';
 
-/** Load of the host, each 0 to 1: busy share of all cores, and memory that is not available to new work. */
+/**
+ * Load of the host, each 0 to 1: busy share of all cores, and memory that is not available to new work. Undefined: not
+ * known.
+ */
 export interface HostSample {
-  cpuRatio: number;
-  memUsedRatio: number;
+  cpuRatio: number | undefined;
+  memUsedRatio: number | undefined;
 }
 
 /** Time that all cores have spent since the host started, in the kernel's ticks. */

@@ -12,7 +12,7 @@ export type { Collector, CollectorStatus } from './collector.ts';
 export type { GpuDevice } from './gpu-inventory.ts';
 export type { GpuSample } from './gpu.ts';
 export type { HostSample } from './host.ts';
-export type { EngineGauges } from './vllm-gauges.ts';
+export type { EngineFigures, EngineGauges } from './vllm-gauges.ts';
 export type { ServedModel, VllmHealth } from './vllm-health.ts';
 export type { VllmMetrics } from './vllm-metrics.ts';
 

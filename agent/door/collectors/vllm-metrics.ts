@@ -37,21 +37,31 @@ export class VllmMetricsCollector extends PeriodicCollector<VllmMetrics> {
       maxBytes: MAX_PAGE_BYTES,
     };
     const startKeyOf = incarnations();
-    super(`vllm-metrics ${options.url}`, options.periodMs, options.env, async () => {
-      const gauges = readGauges(await getOk(`${options.url}/metrics`, get));
+    super(`vllm-metrics ${options.url}`, options.periodMs, options.env, async (note) => {
+      const gauges = readGauges(await getOk(`${options.url}/metrics`, get), note);
       return { ...gauges, engineStartKey: startKeyOf(gauges) };
     });
   }
 }
 
-/** Names incarnations by the start of the process, which some pages lack, and by counters that went backwards. */
+/**
+ * Names incarnations by the start of the process, which some pages lack, and by counters that went backwards. A figure
+ * that is not known says nothing.
+ */
 function incarnations(): (gauges: VllmGauges) => string {
-  let previous: VllmGauges | undefined;
+  const counted = new Map<(typeof COUNTERS)[number], number>();
+  let processStartS: number | undefined;
   let resets = 0;
   return (gauges) => {
-    const before = previous;
-    if (before && COUNTERS.some((name) => gauges[name] < before[name])) resets++;
-    previous = gauges;
-    return `start-${gauges.processStartS ?? 'unknown'}-reset-${resets}`;
+    let wentBack = false;
+    for (const name of COUNTERS) {
+      const value = gauges[name];
+      if (value === undefined) continue;
+      wentBack ||= value < (counted.get(name) ?? 0);
+      counted.set(name, value);
+    }
+    if (wentBack) resets++;
+    processStartS = gauges.processStartS ?? processStartS;
+    return `start-${processStartS ?? 'unknown'}-reset-${resets}`;
   };
 }

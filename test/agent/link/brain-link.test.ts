@@ -7,12 +7,15 @@ import { BrainLink } from '../../../agent/link/brain-link.ts';
 import { SampleQueue } from '../../../agent/entry/samples.ts';
 import { decode, encode } from '../../../shared/codec.ts';
 import { seededRng } from '../../../shared/env.ts';
+import { FaultLog } from '../../../shared/fault-log.ts';
 import {
   type AgentMessage,
   type BlocksMessage,
+  type BrainMessage,
   MAX_FRAME_BYTES,
   MAX_HASHES_PER_FRAME,
 } from '../../../shared/protocol.ts';
+import { reportOf } from '../../helpers/reports.ts';
 import { logSpy } from '../../helpers/log-spy.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
 
@@ -43,6 +46,7 @@ beforeEach(async () => {
     hello,
     env: { clock, rng: seededRng(1), log: spy.log },
     samples: new SampleQueue(10),
+    faults: new FaultLog(spy.log),
     onMessage: () => undefined,
   });
 });
@@ -102,6 +106,7 @@ test('while the brain does not read, deltas are left out at some point, and the 
     hello,
     env: { clock, rng: seededRng(1), log: spy.log },
     samples: new SampleQueue(10),
+    faults: new FaultLog(spy.log),
     onMessage: (message) => void (message.t === 'resend-blocks' && asked.push(message.instance)),
   });
   while (!full.connected) await clock.advanceWithIo(50, 10);
@@ -140,4 +145,118 @@ test('while the brain does not read, deltas are left out at some point, and the 
   full.close();
   for (const client of brain.clients) client.terminate();
   brain.close();
+});
+
+/** A brain that answers each hello with what `answers` gives, and the link of an agent to it. */
+async function scripted(reply: (socket: WebSocket, attempt: number) => void) {
+  const brain = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  await once(brain, 'listening');
+  const state = { attempts: 0 };
+  const received: BrainMessage[] = [];
+  const heard: AgentMessage[] = [];
+  const faults = new FaultLog(spy.log);
+  brain.on('connection', (socket) => {
+    socket.on('message', (data: Buffer) => {
+      const message = decode(data, MAX_FRAME_BYTES) as AgentMessage;
+      if (message.t === 'hello') reply(socket, (state.attempts += 1));
+      else heard.push(message);
+    });
+  });
+  const hello = { agent: 'a', epoch: 1, credential: 'c'.repeat(32), version: '0', doorUrl: 'http://a' };
+  const brainUrl = `ws://127.0.0.1:${(brain.address() as AddressInfo).port}`;
+  const made = new BrainLink({
+    url: brainUrl,
+    token: 't',
+    hello,
+    env: { clock, rng: seededRng(1), log: spy.log },
+    samples: new SampleQueue(10),
+    faults,
+    onMessage: (message) => void received.push(message),
+  });
+  const close = (): void => {
+    made.close();
+    for (const client of brain.clients) client.terminate();
+    brain.close();
+  };
+  return { state, received, heard, faults, link: made, close };
+}
+
+function welcome(protocol = 3): Buffer {
+  return encode({ t: 'welcome', protocol, brainEpoch: 1, salt: 'a'.repeat(64), table: null });
+}
+
+test('an agent that is welcomed and dropped again and again comes back ever less often, and says so once', async () => {
+  const rig = await scripted((socket) => {
+    socket.send(welcome());
+    socket.close(1008, 'malformed frame');
+  });
+  await clock.advanceWithIo(120_000, 50);
+  expect(rig.state.attempts).toBeGreaterThan(5);
+  expect(rig.state.attempts).toBeLessThan(60);
+  expect(rig.link.lastError).toContain('closed with code 1008 (malformed frame)');
+  expect(spy.lines.filter(({ msg }) => msg.includes('lost the brain'))).toHaveLength(1);
+  expect(spy.lines.filter(({ msg }) => msg === 'connected to the brain')).toHaveLength(1);
+  rig.close();
+});
+
+test('a link that has lasted is tried again soon when it breaks', async () => {
+  let peer: WebSocket | undefined;
+  const rig = await scripted((socket) => {
+    peer = socket;
+    socket.send(welcome());
+  });
+  while (!rig.link.connected) await clock.advanceWithIo(50, 10);
+  await clock.advanceWithIo(12_000, 1000);
+  peer?.terminate();
+  while (rig.link.connected) await clock.advanceWithIo(10, 10);
+  await clock.advanceWithIo(400, 10);
+  while (!rig.link.connected) await clock.advanceWithIo(10, 10);
+  expect(rig.state.attempts).toBe(2);
+  rig.close();
+});
+
+test('what the brain sends that does not fit is left out and said once; the link stays', async () => {
+  const good = reportOf('good');
+  const rig = await scripted((socket) => {
+    socket.send(welcome());
+    for (let seq = 1; seq <= 3; seq++)
+      socket.send(encode({ t: 'state', seq, full: false, reports: [{ ...good, doorUrl: 'ftp://x' }, good], gone: [] }));
+  });
+  while (rig.received.length < 4) await clock.advanceWithIo(50, 10);
+  expect(rig.received.slice(1)).toMatchObject(
+    [1, 2, 3].map((seq) => ({ t: 'state', seq, reports: [{ instance: 'good' }] })),
+  );
+  expect(rig.link.connected).toBe(true);
+  expect(rig.faults.count).toBe(3);
+  expect(spy.lines.filter(({ msg }) => msg.includes('left out'))).toHaveLength(1);
+  rig.close();
+});
+
+test('a brain of an earlier protocol gets no more names than it takes, and large reports come in several frames', async () => {
+  const rig = await scripted((socket, attempt) => {
+    socket.send(welcome(attempt === 1 ? 2 : 3));
+  });
+  const models = Array.from({ length: 2000 }, (_, i) => `lora-${i}-${'x'.repeat(200)}`);
+  const send = async (): Promise<AgentMessage[]> => {
+    while (!rig.link.connected) await clock.advanceWithIo(50, 10);
+    rig.heard.length = 0;
+    rig.link.sendReports(Array.from({ length: 8 }, (_, i) => reportOf(`i${i}`, { models })));
+    const count = (): number =>
+      rig.heard.reduce((sum, message) => sum + (message.t === 'telemetry' ? message.reports.length : 0), 0);
+    while (count() < 8) await clock.advanceWithIo(50, 10);
+    return rig.heard;
+  };
+  const namesIn = (messages: AgentMessage[]): number[] =>
+    messages.flatMap((message) =>
+      message.t === 'telemetry' ? message.reports.map((report) => report.models.length) : [],
+    );
+  expect(namesIn(await send())).toEqual(Array.from({ length: 8 }, () => 1024));
+  rig.close();
+  const wide = await scripted((socket) => socket.send(welcome()));
+  while (!wide.link.connected) await clock.advanceWithIo(50, 10);
+  wide.link.sendReports(Array.from({ length: 8 }, (_, i) => reportOf(`i${i}`, { models })));
+  while (namesIn(wide.heard).length < 8) await clock.advanceWithIo(50, 10);
+  expect(namesIn(wide.heard)).toEqual(Array.from({ length: 8 }, () => 2000));
+  expect(wide.heard.length).toBeGreaterThan(1);
+  wide.close();
 });

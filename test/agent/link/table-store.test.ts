@@ -1,10 +1,11 @@
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { TableStore } from '../../../agent/link/table-store.ts';
 import { LodestarError } from '../../../shared/errors.ts';
-import { sealTable } from '../../../shared/table.ts';
+import { decode } from '../../../shared/codec.ts';
+import { openTable, type SealedTable, sealTable } from '../../../shared/table.ts';
 import { logSpy } from '../../helpers/log-spy.ts';
 import { tableOf } from '../../helpers/tables.ts';
 import { VirtualClock } from '../../helpers/virtual-clock.ts';
@@ -24,9 +25,33 @@ function codeOf(run: () => unknown): unknown {
   }
 }
 
-test('a saved table comes back with its salt, and no half-written file is left', () => {
+/** Saves a table and waits until it is on disk. */
+async function save(store: TableStore, version = 0): Promise<void> {
+  store.save(sealTable(tableOf({ version })), SALT);
+  await store.saved();
+}
+
+/** A disk that can be full, and writes when the test lets it. */
+function fakeDisk() {
+  const disk = { isFull: false, written: [] as string[], held: [] as (() => void)[], isHeld: false };
+  const put = (path: string): void => {
+    if (disk.isFull) throw Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' });
+    disk.written.push(basename(path));
+  };
+  const files = {
+    write: async (path: string) => {
+      if (disk.isHeld) await new Promise<void>((resolve) => disk.held.push(resolve));
+      put(path);
+    },
+    writeSync: put,
+  };
+  return { disk, files };
+}
+
+test('a saved table comes back with its salt, and no half-written file is left', async () => {
   const { log } = logSpy();
-  new TableStore(dir, log).save(sealTable(tableOf({ version: 9 })), SALT);
+  writeFileSync(join(dir, 'table.bin.new'), 'left by a crash', { mode: 0o400 });
+  await save(new TableStore(dir, log), 9);
   expect(new TableStore(dir, log).load()).toEqual({ table: tableOf({ version: 9 }), salt: SALT });
   expect(readdirSync(dir)).toEqual(['table.bin']);
   expect(statSync(join(dir, 'table.bin')).mode & 0o077).toBe(0);
@@ -38,10 +63,10 @@ test('no table is no news', () => {
   expect(lines).toEqual([]);
 });
 
-test('a corrupt file, wherever the damage, is ignored and said', () => {
+test('a corrupt file, wherever the damage, is ignored and said', async () => {
   const { log, lines } = logSpy();
   const store = new TableStore(dir, log);
-  store.save(sealTable(tableOf()), SALT);
+  await save(store);
   const path = join(dir, 'table.bin');
   const whole = readFileSync(path);
   const bodyStart = whole.length - sealTable(tableOf()).body.length;
@@ -101,11 +126,46 @@ test('a folder that cannot be made or written is a configuration error that name
   expect(codeOf(() => new TableStore(dir, log).boot(new VirtualClock(), () => 'f'.repeat(32)))).toBe('CONFIG_INVALID');
 });
 
-test('a table that cannot be saved is said, and routing goes on', () => {
+test('a table that cannot be saved is said, and routing goes on', async () => {
   const { log, lines } = logSpy();
   const store = new TableStore(dir, log);
   mkdirSync(join(dir, 'table.bin.new'));
   chmodSync(dir, 0o700);
-  store.save(sealTable(tableOf()), SALT);
+  await save(store);
   expect(lines).toMatchObject([{ level: 40 }]);
+});
+
+test('tables are written one at a time, and of those that wait the newest', async () => {
+  const { disk, files } = fakeDisk();
+  const versions: number[] = [];
+  const store = new TableStore(dir, logSpy().log, {
+    ...files,
+    write: async (path, bytes) => {
+      await files.write(path);
+      versions.push(openTable((decode(bytes, 1 << 20) as { sealed: SealedTable }).sealed).version);
+    },
+  });
+  disk.isHeld = true;
+  for (const version of [1, 2, 3, 4]) store.save(sealTable(tableOf({ version })), SALT);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(disk.held).toHaveLength(1);
+  disk.isHeld = false;
+  for (const release of disk.held) release();
+  await store.saved();
+  expect(versions).toEqual([1, 4]);
+});
+
+test('a full disk stops neither the start nor routing; it is said once, and so is the end of it', async () => {
+  const { log, lines } = logSpy();
+  const { disk, files } = fakeDisk();
+  disk.isFull = true;
+  const store = new TableStore(join(dir, 'new'), log, files);
+  expect(store.boot(new VirtualClock(5), () => 'e'.repeat(32))).toEqual({ credential: 'e'.repeat(32), epoch: 5 });
+  for (const version of [1, 2, 3]) await save(store, version);
+  expect(lines.map(({ level }) => level)).toEqual([40, 40]);
+  expect(lines[0]?.msg).toContain('the identity of this agent could not be written');
+  disk.isFull = false;
+  for (const version of [4, 5]) await save(store, version);
+  expect(disk.written).toEqual(['identity.json', 'table.bin', 'table.bin']);
+  expect(lines.slice(2)).toMatchObject([{ level: 30, msg: 'the routing table can be written to disk again' }]);
 });

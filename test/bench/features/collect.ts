@@ -1,4 +1,5 @@
 import { BrainCore } from '../../../brain/core.ts';
+import { newCounters } from '../../../brain/counters.ts';
 import type { Trainer } from '../../../brain/train.ts';
 import { defaultConfig } from '../../../shared/config/index.ts';
 import { type Env, seededRng, silentLog } from '../../../shared/env.ts';
@@ -98,9 +99,10 @@ function makeBrain(clock: SimClock, store: KeepingStore, cell: Cell): BrainCore<
     learn: { ...defaults.learn, minNewSamples: Number.MAX_SAFE_INTEGER },
   };
   return new BrainCore(config, envOf(clock, 1), {
+    counters: newCounters(),
     store,
     trainer: idleTrainer,
-    hub: (_counters, _welcome, handlers) => new SimHub(clock, cell.cluster.network.brainMs, handlers),
+    hub: (_welcome, handlers) => new SimHub(clock, cell.cluster.network.brainMs, handlers),
   });
 }
 

@@ -222,3 +222,28 @@ describe('token', () => {
     );
   });
 });
+
+describe('URLs that requests cannot be sent to', () => {
+  it.each([
+    [
+      'agent.instances[0].url',
+      { agent: { instances: [{ url: 'http://127.0.0.1:8000/v1' }] } },
+      'write http://127.0.0.1:8000',
+    ],
+    [
+      'agent.instances[0].url',
+      { agent: { instances: [{ url: 'http://127.0.0.1:8000/?a=1' }] } },
+      'write http://127.0.0.1:8000',
+    ],
+    [
+      'agent.instances[0].url',
+      { agent: { instances: [{ url: 'ftp://127.0.0.1' }] } },
+      'is not an http:// or https:// URL',
+    ],
+    ['agent.advertiseUrl', { agent: { advertiseUrl: 'http://host:8080/door' } }, 'write http://host:8080'],
+  ])('are refused with their key: %s of %j', (key, overrides, fix) => {
+    const load = (): unknown => loadConfig({ env: {}, overrides: { token: 'a-token-of-the-tests', ...overrides } });
+    expect(load).toThrow(key);
+    expect(load).toThrow(fix);
+  });
+});

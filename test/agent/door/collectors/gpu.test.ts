@@ -3,7 +3,7 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
-import { GpuInventoryCollector } from '../../../../agent/door/collectors/gpu-inventory.ts';
+import { GpuInventoryCollector, readInventory } from '../../../../agent/door/collectors/gpu-inventory.ts';
 import { GpuCollector, readGpuLine } from '../../../../agent/door/collectors/gpu.ts';
 import { silentLog } from '../../../../shared/env.ts';
 import { packageRoot } from '../../../../shared/package-root.ts';
@@ -59,6 +59,40 @@ it('reads a line, with what the card does not tell left out', () => {
     powerRatio: undefined,
   });
   expect(readGpuLine('Unable to determine the device handle')).toBeUndefined();
+});
+
+it('brings figures that cannot be into range, and says which', () => {
+  const odd: string[] = [];
+  const read = (changes: Record<number, string>) =>
+    readGpuLine(row.map((cell, i) => changes[i] ?? cell).join(', '), (name) => odd.push(name));
+  expect(read({ 3: '-5', 4: '65535', 9: '5000', 11: '-30000' })).toMatchObject({
+    utilRatio: 0,
+    memUtilRatio: 1,
+    powerRatio: 2,
+    temperatureC: undefined,
+    memUsedRatio: 0.25,
+  });
+  expect(odd).toEqual(['utilization.gpu of GPU 0', 'utilization.memory of GPU 0', 'power.draw of GPU 0']);
+  expect(read({ 5: 'NaN', 7: '[N/A]' })).toMatchObject({
+    memUsedRatio: undefined,
+    smClockRatio: undefined,
+    utilRatio: 0.5,
+  });
+});
+
+it('a GPU that cannot be read does not hide the others', () => {
+  const odd: string[] = [];
+  const log = {
+    nvidia_smi_log: {
+      driver_version: '1',
+      gpu: [{ product_name: 'A', uuid: 'a' }, { product_name: 7 }, { product_name: 'C', uuid: 'c' }],
+    },
+  };
+  expect(readInventory(JSON.stringify(log), (name) => odd.push(name)).map(({ index, uuid }) => [index, uuid])).toEqual([
+    [0, 'a'],
+    [2, 'c'],
+  ]);
+  expect(odd).toEqual(['GPU 1']);
 });
 
 it('follows the samples of a long-lived child', async () => {

@@ -8,6 +8,7 @@ import { readGauges } from '../../../../agent/door/collectors/vllm-gauges.ts';
 import { VllmMetricsCollector } from '../../../../agent/door/collectors/vllm-metrics.ts';
 import { silentLog } from '../../../../shared/env.ts';
 import { packageRoot } from '../../../../shared/package-root.ts';
+import { logSpy } from '../../../helpers/log-spy.ts';
 import { VirtualClock } from '../../../helpers/virtual-clock.ts';
 
 const fixture = (name: string): string => readFileSync(join(packageRoot, 'test/fixtures/vllm-metrics', name), 'utf8');
@@ -123,6 +124,56 @@ describe('gauges', () => {
     expect(readGauges(text).sleeping).toBe(true);
   });
 
+  describe('figures that cannot be', () => {
+    const text = fixture('v0.29.txt');
+    const withValue = (series: string, value: string): string =>
+      text.replace(new RegExp(`^(${series}\\{[^}]*\\}) .*$`, 'm'), `$1 ${value}`);
+    const read = (page: string) => {
+      const odd: Record<string, string> = {};
+      return { gauges: readGauges(page, (name, value) => (odd[name] = value)), odd };
+    };
+
+    it.each([
+      ['vllm:num_requests_running', 'running'],
+      ['vllm:num_requests_waiting', 'waiting'],
+      ['vllm:prompt_tokens_total', 'promptTokens'],
+      ['vllm:generation_tokens_total', 'generationTokens'],
+      ['vllm:num_preemptions_total', 'preemptions'],
+    ] as const)('%s counts as unknown, and the rest of the page holds', (series, name) => {
+      const { gauges: good } = read(text);
+      for (const value of ['NaN', '-3', '+Inf', '-Inf', '1e300']) {
+        const { gauges, odd } = read(withValue(series, value));
+        expect({ ...gauges, engines: null }).toEqual({ ...good, [name]: undefined, engines: null });
+        expect(Object.keys(odd)).toEqual([series]);
+      }
+    });
+
+    it('a share of the cache is brought between 0 and 1, or is unknown', () => {
+      const usage = (value: string): number | undefined =>
+        read(withValue('vllm:kv_cache_usage_perc', value)).gauges.kvUsageRatio;
+      expect(['-0.39', '1.7', 'NaN', '+Inf', '1.0000000002', '0.5'].map(usage)).toEqual([
+        0,
+        1,
+        undefined,
+        undefined,
+        1,
+        0.5,
+      ]);
+      expect(read(withValue('vllm:kv_cache_usage_perc', '-0.39')).odd).toEqual({ 'vllm:kv_cache_usage_perc': '-0.39' });
+    });
+
+    it.each(['-16', '0', '1e30', 'abc', '0.5', 'NaN', 'Infinity'])('a size of blocks of %s is none', (size) => {
+      const { gauges, odd } = read(text.replace('block_size="16"', `block_size="${size}"`));
+      expect(gauges).toMatchObject({ blockSize: undefined, kvTokens: undefined, running: 3 });
+      expect(odd).toEqual({ block_size: size });
+    });
+
+    it('very many engines of one page are bounded', () => {
+      const page = Array.from({ length: 5000 }, (_, i) => `vllm:num_requests_running{engine="${i}"} 1`).join('\n');
+      expect(read(page).gauges.engines.size).toBe(256);
+    });
+  });
+
   it('refuses a page without vLLM series', () => {
     expect(() => readGauges('up 1\n')).toThrow('--disable-log-stats');
   });
@@ -174,6 +225,36 @@ describe('collector', () => {
     const before = await key(anonymous);
     expect(await key(anonymous)).toBe(before);
     expect(await key(anonymous.replaceAll(/(generation_tokens_total\{[^}]*\}) \d+/g, '$1 1'))).not.toBe(before);
+  });
+
+  it('sees no restart in figures that cannot be, and says them once', async () => {
+    const spy = logSpy();
+    const collector = new VllmMetricsCollector({
+      url,
+      periodMs: 1000,
+      dispatcher,
+      env: { clock: new VirtualClock(), log: spy.log },
+    });
+    const key = async (text: string): Promise<string | undefined> => {
+      page = text;
+      await collector.readNow();
+      return collector.latest()?.value.engineStartKey;
+    };
+    const good = page;
+    const odd = good.replaceAll(/^((?:vllm:prompt_tokens_total|process_start_time_seconds)\S*) .*$/gm, '$1 NaN');
+    const first = await key(good);
+    expect(await key(odd)).toBe(first);
+    expect(collector.status()).toMatchObject({
+      ok: true,
+      odd: { 'vllm:prompt_tokens_total': 'NaN', process_start_time_seconds: 'NaN' },
+    });
+    expect(await key(odd)).toBe(first);
+    expect(spy.lines.map(({ msg }) => msg)).toEqual([
+      'a figure that cannot be is left out',
+      'a figure that cannot be is left out',
+    ]);
+    expect(await key(good)).toBe(first);
+    expect(collector.status()).not.toHaveProperty('odd');
   });
 
   it('keeps the last value through failures and recovers', async () => {
