@@ -3,6 +3,7 @@ import { RealFleet } from './real-fleet.ts';
 import { clientTests } from './suites/clients.ts';
 import { collectorTests } from './suites/collectors.ts';
 import { failureTests } from './suites/failures.ts';
+import { faultTests } from './suites/faults.ts';
 import { fidelityTests } from './suites/fidelity.ts';
 import { surfaceTests } from './suites/surface.ts';
 
@@ -22,5 +23,6 @@ describe('real vLLM', () => {
   surfaceTests(running);
   clientTests(running);
   fidelityTests(running);
+  faultTests(running);
   failureTests(running);
 });

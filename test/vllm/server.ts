@@ -90,6 +90,27 @@ export class VllmServer {
     return { steps, stepMs: step_s * 1000, lostMs: lost_s * 1000 };
   }
 
+  /** Stops all its processes where they are: their sockets stay open, and nothing answers. */
+  freeze(): void {
+    this.signal('SIGSTOP');
+  }
+
+  /** Lets all its processes go on. */
+  thaw(): void {
+    this.signal('SIGCONT');
+  }
+
+  /**
+   * Stops the engine core alone: the API server goes on answering what it knows by itself, its health check for one.
+   */
+  freezeCore(): void {
+    process.kill(this.corePid(), 'SIGSTOP');
+  }
+
+  thawCore(): void {
+    process.kill(this.corePid(), 'SIGCONT');
+  }
+
   /** Ends it and all its processes at once, as a crash of the host would. */
   async crash(): Promise<void> {
     const gone = this.gone();
@@ -132,6 +153,12 @@ export class VllmServer {
       }
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
+  }
+
+  /** The engine core is a process of its own in the group of the API server. */
+  private corePid(): number {
+    const found = execFileSync('pgrep', ['-g', String(this.child.pid), '-f', '^VLLM::EngineCor'], { encoding: 'utf8' });
+    return Number(found.trim());
   }
 
   private spawn(): ChildProcess {

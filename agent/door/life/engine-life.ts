@@ -4,6 +4,7 @@ import type { Failure } from '../../wire/ending.ts';
 import type { Upstream } from '../../wire/upstream.ts';
 import type { EngineGauges } from '../collectors/index.ts';
 import type { OpenAttempt, OpenAttempts } from '../open-attempts.ts';
+import { EnginePause } from './engine-pause.ts';
 import { EngineProbe } from './engine-probe.ts';
 import { type Doubt, EngineWatch, type WatchLimits } from './engine-watch.ts';
 import { LostRequests } from './lost-requests.ts';
@@ -11,6 +12,8 @@ import { LostRequests } from './lost-requests.ts';
 const TICK_MS = 100;
 /** Gauges older than this do not show whether the engine stands still. */
 const FRESH_MS = 5000;
+/** Standstill after which it is asked whether it is paused: above the time between two readings of the gauges. */
+const ASK_PAUSED_MS = 1500;
 
 /** What the life of an engine is judged by, beside the deliveries to it. */
 export interface LifeSources {
@@ -52,6 +55,7 @@ export class EngineLife {
   private readonly watch: EngineWatch;
   private readonly lost = new LostRequests();
   private readonly probe: EngineProbe;
+  private readonly pause: EnginePause;
   private timer: Timer | undefined;
   private healthHeardMs = -Infinity;
   private readMs = -Infinity;
@@ -62,7 +66,9 @@ export class EngineLife {
   constructor(options: LifeOptions) {
     this.options = options;
     this.watch = new EngineWatch(options.limits);
-    this.probe = new EngineProbe(options.env.clock, options.upstream, options.headers, () => this.watch.proven());
+    const { env, upstream, headers } = options;
+    this.probe = new EngineProbe(env.clock, upstream, headers, () => this.watch.proven());
+    this.pause = new EnginePause(env.clock, upstream, headers);
   }
 
   /** Why it gets no new requests; undefined: it may. */
@@ -99,12 +105,14 @@ export class EngineLife {
     this.healthHeardMs = sources.healthHeardMs();
     this.readGauges();
     const running = this.running();
-    const begun = this.watch.tick(nowMs, {
+    const ends = this.watch.tick(nowMs, {
       work: running.some((one) => one.sequences > 0 && !one.paused),
       gaugesFresh: nowMs - this.readMs < FRESH_MS,
       longestStepMs: sources.longestStepMs(),
+      paused: this.pause.paused,
     });
-    if (begun === 'silent' || begun === 'stuck') this.end(begun, running);
+    if (ends) this.end(ends, running);
+    if (this.pause.paused || this.watch.standstillMs >= ASK_PAUSED_MS) this.pause.ask();
     this.endGone(sources.goneMs());
     if (this.doubt === 'stuck' || this.doubt === 'lost') this.probe.ask(sources.model());
     this.say();
@@ -119,7 +127,7 @@ export class EngineLife {
     const gauges = [running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions].join(
       ' ',
     );
-    if (gauges !== this.lastGauges) this.watch.moved();
+    this.watch.read(gauges !== this.lastGauges);
     this.lastGauges = gauges;
     const lost = this.lost.note({ beganMs: reading.beganMs, atEngine: running + waiting }, this.running());
     if (lost.length === 0) return;

@@ -11,32 +11,42 @@ export interface WatchFacts {
   /** the engine's gauges have been read lately, so that their standing still is a fact */
   readonly gaugesFresh: boolean;
   readonly longestStepMs: number;
+  /** it says that it is paused */
+  readonly paused: boolean;
 }
 
-/** Why an engine gets no new requests: `quiet` is a silence that does not end running ones yet. */
-export type Doubt = 'quiet' | 'silent' | 'stuck' | 'lost';
+/**
+ * Why an engine gets no new requests: `quiet` is a silence, and `paused` a pause, that does not end running ones yet.
+ */
+export type Doubt = 'quiet' | 'paused' | 'silent' | 'stuck' | 'lost';
 
 /** Silence after which an engine gets no new requests. */
 const QUIET_MS = 1000;
 /** A tick that comes later than this is our own loop's doing: the time beyond says nothing of the engine. */
 const MAX_TICK_MS = 250;
 const STEPS_STUCK = 10;
+/** Standstill of an engine that says it is paused after which what runs there ends. */
+const PAUSED_MS = 5000;
 
 /**
  * Whether one engine lives, by what comes from it: a byte of an answer, an answer to a health check, a gauge or counter
  * that has moved. Gauges alone keep what runs there running, but bring no new requests: an engine that leaves its
- * health checks unanswered is not well. Silence and standstill count only while this process itself runs.
+ * health checks unanswered is not well. Whether it stands still only its gauges tell: vLLM's API server sends the
+ * headers of a stream, and refuses requests, without its engine core. Silence and standstill count only while this
+ * process itself runs.
  */
 export class EngineWatch {
   private readonly limits: WatchLimits;
   private state: Doubt | undefined;
-  /** without a byte or an answered check; with unmoved gauges besides; without a byte or a moved gauge */
+  /** without a byte or an answered check; with unmoved gauges besides; with work and unmoved gauges */
   private quietMs = 0;
   private silentMs = 0;
   private stillMs = 0;
   private wasChecked = true;
   private gotByte = true;
   private gaugesMoved = true;
+  /** a reading since the gauges last moved has shown them where they were */
+  private unmovedRead = false;
   private tickMs: number | undefined;
 
   constructor(limits: WatchLimits) {
@@ -45,6 +55,11 @@ export class EngineWatch {
 
   get doubt(): Doubt | undefined {
     return this.state;
+  }
+
+  /** How long it has had work and stood still, ms. */
+  get standstillMs(): number {
+    return this.stillMs;
   }
 
   /** A health check was answered. */
@@ -57,9 +72,10 @@ export class EngineWatch {
     this.gotByte = true;
   }
 
-  /** A gauge or counter is another than at the last reading. */
-  moved(): void {
-    this.gaugesMoved = true;
+  /** The gauges and counters were read; `moved`: one is another than at the last reading. */
+  read(moved: boolean): void {
+    if (moved) this.gaugesMoved = true;
+    this.unmovedRead = !moved;
   }
 
   /** Requests were lost there, or it stood still: it has to prove itself before it gets others. */
@@ -72,24 +88,30 @@ export class EngineWatch {
     this.state = 'lost';
   }
 
-  /** To be called each 100 ms or so. Returns the doubt that has begun with this tick. */
-  tick(nowMs: number, { work, gaugesFresh, longestStepMs }: WatchFacts): Doubt | undefined {
+  /** To be called each 100 ms or so. Returns why what runs there has to end, as long as it has to. */
+  tick(nowMs: number, { work, gaugesFresh, longestStepMs, paused }: WatchFacts): 'silent' | 'stuck' | undefined {
     const stepMs = Math.min(MAX_TICK_MS, nowMs - (this.tickMs ?? nowMs));
     this.tickMs = nowMs;
     const heard = this.wasChecked || this.gotByte;
-    const moved = this.gotByte || this.gaugesMoved;
+    const moved = this.gaugesMoved;
+    if (moved && this.state === 'stuck') this.state = undefined;
     this.quietMs = heard ? 0 : this.quietMs + stepMs;
     this.silentMs = heard || moved ? 0 : this.silentMs + stepMs;
-    this.stillMs = moved || !work ? 0 : this.stillMs + stepMs;
+    // One that is known to stand still need not be given the time again by a request that comes late.
+    this.stillMs = moved || (!work && this.state !== 'stuck') ? 0 : this.stillMs + stepMs;
     this.wasChecked = this.gotByte = this.gaugesMoved = false;
-    const before = this.state;
-    if (moved && before === 'stuck') this.state = undefined;
     const { suspectAfterMs, stuckAfterMs } = this.limits;
-    if (this.silentMs >= suspectAfterMs) this.state = 'silent';
-    else if (this.state === 'lost' || this.state === 'stuck') return undefined;
-    else if (this.quietMs >= QUIET_MS) this.state = 'quiet';
-    else if (gaugesFresh && this.stillMs >= Math.max(stuckAfterMs, STEPS_STUCK * longestStepMs)) this.state = 'stuck';
-    else this.state = undefined;
-    return this.state === before ? undefined : this.state;
+    const patienceMs = paused ? Math.min(PAUSED_MS, stuckAfterMs) : Math.max(stuckAfterMs, STEPS_STUCK * longestStepMs);
+    const ends =
+      this.silentMs >= suspectAfterMs
+        ? 'silent'
+        : gaugesFresh && this.unmovedRead && this.stillMs >= patienceMs
+          ? 'stuck'
+          : undefined;
+    // After a loss too: what the engine still counts may stand there for ever.
+    if (ends) this.state = ends;
+    else if (this.state !== 'lost' && this.state !== 'stuck')
+      this.state = this.quietMs >= QUIET_MS ? 'quiet' : paused ? 'paused' : undefined;
+    return ends;
   }
 }
