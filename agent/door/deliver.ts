@@ -134,14 +134,14 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   }
 
   onHeaders(status: number, headers: IncomingHttpHeaders): void {
-    this.heard();
+    this.heard(false);
     this.status = status;
     if (status === 200) this.form = formOf(headers);
     this.handler.onHeaders(status, this.ownHeaders(headers));
   }
 
   onData(chunk: Buffer): boolean {
-    this.heard();
+    this.heard(this.status === 200);
     if (this.form === 'whole') this.answer.push(chunk);
     const cut = this.form === 'events' ? this.cutter.push(chunk) : undefined;
     if (cut) this.read(cut);
@@ -179,9 +179,9 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     return own;
   }
 
-  private heard(): void {
+  private heard(data: boolean): void {
     this.lastByteMs = this.door.nowMs();
-    this.door.life.byte();
+    this.door.life.byte(data);
   }
 
   /** `computed`: the engine took the request on. */

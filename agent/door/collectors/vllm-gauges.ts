@@ -5,7 +5,8 @@ import { parsePrometheus, type PrometheusPage, type PrometheusSample } from './p
 
 /**
  * What one engine (data-parallel rank) says of itself. Counters are totals since its start, in tokens or events. What
- * the page does not have is 0; what it says and cannot be is undefined.
+ * the page does not have, and what it says and cannot be, is undefined; but requests that it does not count as waiting
+ * are none.
  */
 export interface EngineFigures {
   running: number | undefined;
@@ -94,15 +95,16 @@ export function readGauges(text: string, note: NoteOdd = () => undefined): VllmG
 function readEngine(page: PrometheusPage, engine: string, engineCount: number, note: NoteOdd): EngineFigures {
   const own = (key: MetricKey): PrometheusSample[] => find(page, key).filter((sample) => engineOf(sample) === engine);
   const total = (key: MetricKey, of: typeof countOf): number | undefined => {
-    let sum = 0;
-    for (const { value } of own(key)) sum += of(METRIC_NAMES[key][0], value, note) ?? Number.NaN;
+    const samples = own(key);
+    let sum = samples.length === 0 ? Number.NaN : 0;
+    for (const { value } of samples) sum += of(METRIC_NAMES[key][0], value, note) ?? Number.NaN;
     return Number.isNaN(sum) ? undefined : sum;
   };
   const config = own('cacheConfig')[0]?.labels ?? {};
   const usage = total('kvUsageRatio', shareOf);
   return {
     running: total('running', countOf),
-    waiting: total('waiting', countOf),
+    waiting: own('waiting').length === 0 ? 0 : total('waiting', countOf),
     kvUsageRatio: usage === undefined ? undefined : Math.min(1, usage),
     prefixQueries: total('prefixQueries', countOf),
     prefixHits: total('prefixHits', countOf),

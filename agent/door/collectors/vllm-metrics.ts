@@ -45,7 +45,7 @@ export class VllmMetricsCollector extends PeriodicCollector<VllmMetrics> {
 }
 
 /**
- * Names incarnations by the start of the process, which some pages lack, and by counters that went backwards. A figure
+ * Names incarnations by the start of the process. Where no page has told it, by counters that went backwards; a figure
  * that is not known says nothing.
  */
 function incarnations(): (gauges: VllmGauges) => string {
@@ -60,8 +60,8 @@ function incarnations(): (gauges: VllmGauges) => string {
       wentBack ||= value < (counted.get(name) ?? 0);
       counted.set(name, value);
     }
-    if (wentBack) resets++;
     processStartS = gauges.processStartS ?? processStartS;
+    if (wentBack && processStartS === undefined) resets++;
     return `start-${processStartS ?? 'unknown'}-reset-${resets}`;
   };
 }

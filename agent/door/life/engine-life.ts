@@ -59,6 +59,7 @@ export class EngineLife {
   private timer: Timer | undefined;
   private healthHeardMs = -Infinity;
   private readMs = -Infinity;
+  private progressReadMs = -Infinity;
   private lastGauges = '';
   private goneMs: number | undefined;
   private said: Doubt | undefined;
@@ -85,9 +86,9 @@ export class EngineLife {
     this.timer = undefined;
   }
 
-  /** A byte of an answer came. */
-  byte(): void {
-    this.watch.byte();
+  /** A byte of an answer came; `data`: of the body of a good one. */
+  byte(data: boolean): void {
+    this.watch.byte(data);
   }
 
   /** The engine has restarted: what was sent to it before that cannot come any more. `beforeMs`: clock ms. */
@@ -105,14 +106,15 @@ export class EngineLife {
     this.healthHeardMs = sources.healthHeardMs();
     this.readGauges();
     const running = this.running();
+    const gaugesFresh = nowMs - this.progressReadMs < FRESH_MS;
     const ends = this.watch.tick(nowMs, {
       work: running.some((one) => one.sequences > 0 && !one.paused),
-      gaugesFresh: nowMs - this.readMs < FRESH_MS,
+      gaugesFresh,
       longestStepMs: sources.longestStepMs(),
       paused: this.pause.paused,
     });
     if (ends) this.end(ends, running);
-    if (this.pause.paused || this.watch.standstillMs >= ASK_PAUSED_MS) this.pause.ask();
+    if (this.pause.paused || (gaugesFresh && this.watch.standstillMs >= ASK_PAUSED_MS)) this.pause.ask();
     this.endGone(sources.goneMs());
     if (this.doubt === 'stuck' || this.doubt === 'lost') this.probe.ask(sources.model());
     this.say();
@@ -122,6 +124,8 @@ export class EngineLife {
     const reading = this.options.sources.gauges();
     if (!reading || reading.atMs === this.readMs) return;
     this.readMs = reading.atMs;
+    // A page without the counter of generated tokens does not tell whether the engine works.
+    if (reading.value.generationTokens !== undefined) this.progressReadMs = reading.atMs;
     const { running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions } =
       reading.value;
     const gauges = [running, waiting, kvUsageRatio, prefixQueries, promptTokens, generationTokens, preemptions].join(

@@ -31,19 +31,20 @@ const PAUSED_MS = 5000;
 /**
  * Whether one engine lives, by what comes from it: a byte of an answer, an answer to a health check, a gauge or counter
  * that has moved. Gauges alone keep what runs there running, but bring no new requests: an engine that leaves its
- * health checks unanswered is not well. Whether it stands still only its gauges tell: vLLM's API server sends the
- * headers of a stream, and refuses requests, without its engine core. Silence and standstill count only while this
- * process itself runs.
+ * health checks unanswered is not well. Whether it stands still is told by its gauges and by the data of good answers
+ * alone: vLLM's API server sends the headers of a stream, and refuses requests, without its engine core. Silence and
+ * standstill count only while this process itself runs.
  */
 export class EngineWatch {
   private readonly limits: WatchLimits;
   private state: Doubt | undefined;
-  /** without a byte or an answered check; with unmoved gauges besides; with work and unmoved gauges */
+  /** without a byte or an answered check; with unmoved gauges besides; with work, unmoved gauges and no data */
   private quietMs = 0;
   private silentMs = 0;
   private stillMs = 0;
   private wasChecked = true;
   private gotByte = true;
+  private gotData = true;
   private gaugesMoved = true;
   /** a reading since the gauges last moved has shown them where they were */
   private unmovedRead = false;
@@ -67,9 +68,10 @@ export class EngineWatch {
     this.wasChecked = true;
   }
 
-  /** A byte of an answer came. */
-  byte(): void {
+  /** A byte of an answer came; `data`: of the body of a good one, so that the engine core has computed it. */
+  byte(data: boolean): void {
     this.gotByte = true;
+    this.gotData ||= data;
   }
 
   /** The gauges and counters were read; `moved`: one is another than at the last reading. */
@@ -93,13 +95,13 @@ export class EngineWatch {
     const stepMs = Math.min(MAX_TICK_MS, nowMs - (this.tickMs ?? nowMs));
     this.tickMs = nowMs;
     const heard = this.wasChecked || this.gotByte;
-    const moved = this.gaugesMoved;
+    const moved = this.gaugesMoved || this.gotData;
     if (moved && this.state === 'stuck') this.state = undefined;
     this.quietMs = heard ? 0 : this.quietMs + stepMs;
     this.silentMs = heard || moved ? 0 : this.silentMs + stepMs;
     // One that is known to stand still need not be given the time again by a request that comes late.
     this.stillMs = moved || (!work && this.state !== 'stuck') ? 0 : this.stillMs + stepMs;
-    this.wasChecked = this.gotByte = this.gaugesMoved = false;
+    this.wasChecked = this.gotByte = this.gotData = this.gaugesMoved = false;
     const { suspectAfterMs, stuckAfterMs } = this.limits;
     const patienceMs = paused ? Math.min(PAUSED_MS, stuckAfterMs) : Math.max(stuckAfterMs, STEPS_STUCK * longestStepMs);
     const ends =

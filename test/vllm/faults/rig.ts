@@ -2,11 +2,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
-import type { VllmGauges } from '../../../agent/door/collectors/vllm-gauges.ts';
 import type { Receipt } from '../../../agent/entry/receipts.ts';
 import { type LodestarProcess, startProcess } from '../../helpers/process.ts';
-import { freePort } from '../free-port.ts';
-import { isIdle, scrape } from '../scrape.ts';
+import { freePort } from '../../helpers/free-port.ts';
+import { isIdle, scrape, type ServerFigures } from '../scrape.ts';
 import { VllmServer } from '../server.ts';
 import { until } from '../until.ts';
 import { Link } from './link.ts';
@@ -114,7 +113,7 @@ export class FaultRig {
   }
 
   /** Counters and gauges of both, added up. */
-  async totals(): Promise<VllmGauges> {
+  async totals(): Promise<ServerFigures> {
     const [a, b] = await Promise.all([scrape(this.a.url), scrape(this.b.url)]);
     return {
       ...a,

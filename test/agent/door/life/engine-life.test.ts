@@ -139,7 +139,7 @@ it('bytes of an answer are life too', async () => {
   engine.answersChecks = false;
   const one = engine.send();
   for (let i = 0; i < 100; i++) {
-    engine.life.byte();
+    engine.life.byte(true);
     await engine.run(500);
   }
   expect(one.failures).toEqual([]);

@@ -44,7 +44,7 @@ describe('silence', () => {
   });
 
   it.each([
-    ['a byte', (watch: EngineWatch) => watch.byte()],
+    ['a byte', (watch: EngineWatch) => watch.byte(false)],
     ['an answered check', (watch: EngineWatch) => watch.checked()],
   ])('ends with %s', (_, act) => {
     const one = new Watched();
@@ -113,9 +113,19 @@ describe('standstill', () => {
     expect(
       one.run(2 * STUCK_MS, (watch) => {
         checked(watch);
-        watch.byte();
+        watch.byte(false);
       }),
     ).toEqual(['stuck']);
+  });
+
+  it('tokens deny it, whatever the gauges show', () => {
+    const one = new Watched();
+    expect(
+      one.run(2 * STUCK_MS, (watch) => {
+        checked(watch);
+        watch.byte(true);
+      }),
+    ).toEqual([]);
   });
 
   it('needs a reading that shows the gauges unmoved, however long readings are apart', () => {
