@@ -43,8 +43,8 @@ export function serveHop(
     onData: (chunk) => answer.write(chunk),
     onEnd: () => answer.end(),
     onFailure({ failure, error }) {
-      // Cut, not ended: the entry must see that the answer is incomplete, and tells its client.
-      if (answer.begun) answer.cut();
+      // The entry must see that the answer is incomplete, and tells its client. One that watches its doors reads trailers.
+      if (answer.begun) answer.breakOff(hop.watched ? { [FAILURE_HEADER]: failure } : undefined);
       else
         answer.fail(502, 'BadGatewayError', error.message, {
           headers: { [FAILURE_HEADER]: failure, ...reportHeader(door, host.draining) },

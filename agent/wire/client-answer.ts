@@ -112,6 +112,16 @@ export class ClientAnswer {
     (this.response.socket ?? this.socket).destroy();
   }
 
+  /**
+   * Ends an answer of a door that is not whole: with trailers that say so where it is chunked and its reader is known to
+   * look at them, else by a cut.
+   */
+  breakOff(trailers: Record<string, string> | undefined): void {
+    if (!trailers || !this.response.chunkedEncoding) return this.cut();
+    this.response.addTrailers(trailers);
+    this.response.end();
+  }
+
   /** Ends a stream that has begun with an error event. What was written before must end with a whole event. */
   endWithError(message: string, surface: Surface, events: number): void {
     if (!this.gone) this.response.end(errorEvent(message, surface, events));

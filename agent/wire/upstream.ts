@@ -2,9 +2,9 @@ import { channel } from 'node:diagnostics_channel';
 import type { IncomingHttpHeaders } from 'node:http';
 import { Client, type Dispatcher, Pool } from 'undici';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
-import type { AttemptFailure, Failure } from './ending.ts';
+import { type AttemptFailure, type Failure, failureNamed } from './ending.ts';
 import type { EventCutter, Usage } from './sse.ts';
-import { INTERNAL_HEADERS } from './hop.ts';
+import { FAILURE_HEADER, INTERNAL_HEADERS } from './hop.ts';
 
 /** A request on its way to an instance. */
 export interface UpstreamRequest {
@@ -204,8 +204,12 @@ class Delivery implements Attempt, Dispatcher.DispatchHandler {
     if (!goOn) controller.pause();
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(_controller: unknown, trailers: IncomingHttpHeaders = {}): void {
     if (this.over) return;
+    // A door that ends an answer before it is whole says why behind it.
+    const failure = trailers[FAILURE_HEADER];
+    if (failure !== undefined)
+      return this.fail(failureNamed(String(failure)), new Error(`the door reports: ${String(failure)}`));
     this.guard(() => this.handler.onEnd());
     this.over = true;
   }

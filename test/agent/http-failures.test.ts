@@ -229,6 +229,11 @@ describe('an engine that hangs', () => {
       expect(answer).toMatchObject({ status: 200, cut: false });
       expect(answer.body).toContain('The instance broke off in the middle of its answer.');
     }
+    // Over the hop, too, the entry knows why.
+    expect(pair.entry.context.receipts.newest(2).map((one) => [one.ending, one.culprit])).toEqual([
+      ['stuck', 'engine'],
+      ['stuck', 'engine'],
+    ]);
   });
 });
 
