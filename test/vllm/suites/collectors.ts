@@ -87,13 +87,21 @@ export function collectorTests(fleet: () => RealFleet): void {
       ['near', 399 * BLOCK_TOKENS, 2048],
       ['far', kvTokens(FAR_LOAD), kvTokens(FAR_LOAD)],
     ] as const) {
-      const answer = await send(`${fleet()[name].url}/lodestar/status`);
-      const status = JSON.parse(answer.body) as {
-        collectors: { name: string; ok: boolean }[];
-        instances: { instance: string }[];
+      const read = async () => {
+        const answer = await send(`${fleet()[name].url}/lodestar/status`);
+        const status = JSON.parse(answer.body) as {
+          collectors: { name: string; ok: boolean }[];
+          instances: { instance: string; engine: { running: number; kvUsageRatio: number } | null }[];
+        };
+        return { ...status, own: status.instances.find((one) => one.instance === name) };
       };
-      expect(status.collectors.filter((one) => one.name.startsWith('vllm')).map((one) => one.ok)).toEqual([true, true]);
-      const own = status.instances.find((one) => one.instance === name);
+      // The gauges may still be those of the test before.
+      await until('the gauges are those of an idle engine', async () => {
+        const { own } = await read();
+        return own?.engine?.running === 0 && own.engine.kvUsageRatio === 0;
+      });
+      const { collectors, own } = await read();
+      expect(collectors.filter((one) => one.name.startsWith('vllm')).map((one) => one.ok)).toEqual([true, true]);
       expect(own).toMatchObject({
         health: 'up',
         local: true,
