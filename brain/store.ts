@@ -212,7 +212,7 @@ export class Store {
     this.written = undefined;
     this.root.transactionSync(() => {
       if (!this.isCurrent) {
-        for (const key of [...this.samples.getKeys()]) this.samples.removeSync(key);
+        for (const key of Array.from(this.samples.getKeys())) this.samples.removeSync(key);
         this.root.putSync('featureSchema', encode(FEATURE_SCHEMA));
       }
       for (const { samples, arrivedWallMs } of batches) {

@@ -24,7 +24,7 @@ function reader() {
     open: openTable,
     onTable: () => undefined,
     keep: () => undefined,
-    resync: (instances) => void asked.push(instances),
+    resync: (named) => void asked.push(named),
     resend: () => undefined,
     resendBlocks: () => undefined,
   });
