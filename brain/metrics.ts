@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client';
+import { unhandledRejections } from '../shared/process-guard.ts';
 import { COUNTERS, type CounterName } from './counters.ts';
 import type { BrainStatus } from './status.ts';
 
@@ -65,6 +66,11 @@ const GAUGES: readonly GaugeKind[] = [
     name: 'store_ok',
     help: '1 if what the brain remembers is written to disk',
     read: ({ store }) => [{ value: store.ok ? 1 : 0 }],
+  },
+  {
+    name: 'unhandled_rejections',
+    help: 'rejected promises that nobody has dealt with',
+    read: () => [{ value: unhandledRejections() }],
   },
   {
     name: 'backend_info',

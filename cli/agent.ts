@@ -2,6 +2,8 @@ import type { Command } from 'commander';
 import { startAgent } from '../agent/main.ts';
 import { retiredKeys } from '../shared/config/index.ts';
 import { makeLog, realClock } from '../shared/env.ts';
+import { guardedClock } from '../shared/guarded-clock.ts';
+import { guardProcess } from '../shared/process-guard.ts';
 import { addConfigFlags, configFromFlags, type ConfigFlags } from './config-flags.ts';
 import { runService } from './service.ts';
 
@@ -18,7 +20,12 @@ export function addAgent(program: Command): void {
       const config = configFromFlags(flags, 'agent');
       const log = makeLog('lodestar-agent', config.logLevel);
       for (const warning of retiredKeys(config)) log.warn(warning);
-      const agent = await startAgent(config.agent, config.token, { clock: realClock, rng: Math.random, log });
+      guardProcess(log, realClock, process);
+      const agent = await startAgent(config.agent, config.token, {
+        clock: guardedClock(realClock, log),
+        rng: Math.random,
+        log,
+      });
       log.info({ url: agent.url, instances: config.agent.instances.map((one) => one.url) }, 'the agent listens');
       return { url: agent.url, stop: () => agent.drain(), kill: () => agent.close() };
     }),

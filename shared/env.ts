@@ -1,4 +1,5 @@
 import { pino, type Logger } from 'pino';
+import { LogLines } from './log-lines.ts';
 
 /** A pending timer; `cancel` is idempotent. */
 export interface Timer {
@@ -59,10 +60,7 @@ export function seededRng(seed: number): Rng {
 
 /** A logger on standard error (JSON lines), named after its process. */
 export function makeLog(name: string, level: string): Log {
-  return pino(
-    { name, level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime },
-    pino.destination(2),
-  );
+  return pino({ name, level, base: { pid: process.pid }, timestamp: pino.stdTimeFunctions.isoTime }, new LogLines(2));
 }
 
 /** A logger that drops everything, for tests and simulations. */

@@ -1,5 +1,6 @@
 import type { InstanceConfig } from '../../shared/config/index.ts';
 import type { Env } from '../../shared/env.ts';
+import { errorMessage } from '../../shared/errors.ts';
 import { FaultLog } from '../../shared/fault-log.ts';
 import type { CacheFigures, GpuGauges, Health, InstanceReport } from '../../shared/instance.ts';
 import { GENERIC_LAW, type LawState } from '../../shared/predictor/step-law.ts';
@@ -7,7 +8,8 @@ import { boundNames, mendFigures, NAME_BOUNDS } from '../../shared/report.ts';
 import type { RoutingTable } from '../../shared/table.ts';
 import type { EngineFigures, EngineGauges, GpuSample, ServedModel, VllmMetrics } from './collectors/index.ts';
 import type { DoorSources, HealthChecks } from './door-sources.ts';
-import { type KvEventSubscriber, makeKvEventSubscriber } from './kv-events/subscriber.ts';
+import { makeKvEventSubscriber } from './kv-events/make-subscriber.ts';
+import type { KvEventSubscriber } from './kv-events/subscriber.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
 import { LawFit } from './law/law-fit.ts';
 import { Ledger } from './ledger.ts';
@@ -16,6 +18,7 @@ import type { WatchLimits } from './life/engine-watch.ts';
 import type { OpenAttempts } from './open-attempts.ts';
 import { OutsideTraffic } from './outside-traffic.ts';
 import { CacheView } from './cache/cache-view.ts';
+import { GuardedCache } from './guarded-cache.ts';
 import { TokenProbe } from './cache/token-probe.ts';
 import { Upstream } from '../wire/upstream.ts';
 
@@ -55,7 +58,7 @@ export class DoorInstance {
   readonly id: string;
   readonly upstream: Upstream;
   readonly ledger: Ledger;
-  readonly cache: CacheView;
+  readonly cache: GuardedCache;
   readonly config: InstanceConfig;
   /** undefined: not configured. Started and stopped with the agent. */
   readonly kvEvents: KvEventSubscriber | undefined;
@@ -98,16 +101,19 @@ export class DoorInstance {
     this.open = options.open;
     this.upstream = new Upstream(config.url, options.connectTimeoutMs);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
-    this.cache = new CacheView(
+    const view = new CacheView(
       env.clock,
       this.kvTokens,
       this.blockTokens,
       new TokenProbe(this.upstream, env.clock, config.apiKey),
       (problem) => env.log.warn({ instance: config.id }, problem),
     );
+    this.cache = new GuardedCache(view, env, config.id, () => this.kvEvents?.startAnew());
     this.kvEvents = makeKvEventSubscriber(config, this.cache.events, env);
     this.fit = new LawFit(GENERIC_LAW);
     this.ledger = new Ledger(env.clock, this.cache, this.fit, this.limits());
+    this.ledger.onFault = (error) =>
+      this.faults.note(this.id, { instance: this.id, problem: `law: ${errorMessage(error)}` });
     this.life = this.makeLife();
   }
 
@@ -160,9 +166,19 @@ export class DoorInstance {
 
   /** Takes what the collectors have read; called each telemetry tick. Detects restarts and learns the cache's size. */
   refresh(): void {
+    const { env } = this.options;
     const collectors = this.options.collectors.instances.get(this.id);
     const health = this.checkedHealth;
-    if (health === 'up' && this.lastHealth !== 'up') void collectors?.metrics.readNow().then(() => this.recovered());
+    if (health === 'up' && this.lastHealth !== 'up')
+      void collectors?.metrics
+        .readNow()
+        .then(() => this.recovered())
+        .catch((error: unknown) =>
+          env.log.error(
+            { instance: this.id, err: error },
+            'what a restart of the engine means could not be worked out',
+          ),
+        );
     this.lastHealth = health;
     this.readMetrics();
     this.followEvents();

@@ -3,8 +3,8 @@ import type { Clock } from '../../shared/env.ts';
 import type { EntrySeen, LedgerTotals } from '../../shared/instance.ts';
 import { billedTokens, prefillBaseMs, prefillWorkMs } from '../../shared/predictor/step-law.ts';
 import { LawFit } from './law/law-fit.ts';
-import type { CacheView } from './cache/cache-view.ts';
 import type { CacheLook, CacheOutcome, Sequence } from './cache/records.ts';
+import type { DoorCache } from './guarded-cache.ts';
 import type { LedgerPrompt } from '../request/prompt.ts';
 import { SeenTracker } from './seen.ts';
 import { type BatchView, type ClockedRequest, expectedPrefillMs, StepClock } from './law/step-clock.ts';
@@ -63,8 +63,10 @@ export class Ledger {
   readonly seen = new SeenTracker();
   /** called when a request comes, gets its first token, or leaves */
   onChange: () => void = () => undefined;
+  /** called when the law could not take a step in: it only forecasts, so the request goes on */
+  onFault: (error: unknown) => void = () => undefined;
   private readonly clock: Clock;
-  private readonly cache: CacheView;
+  private readonly cache: DoorCache;
   private readonly stepClock: StepClock;
   private limits: LedgerLimits;
   private readonly requests = new Set<LedgerRequest>();
@@ -75,7 +77,7 @@ export class Ledger {
   private workAtMs = 0;
   private meanOutput = 0;
 
-  constructor(clock: Clock, cache: CacheView, fit: LawFit, limits: LedgerLimits) {
+  constructor(clock: Clock, cache: DoorCache, fit: LawFit, limits: LedgerLimits) {
     this.clock = clock;
     this.cache = cache;
     this.fit = fit;
@@ -156,7 +158,11 @@ export class Ledger {
     if (request.closed) return;
     const nowMs = this.clock.nowMs();
     if (!request.sequence) this.admit(request, nowMs);
-    this.stepClock.onToken(request, nowMs, (stepStartMs) => this.batch(stepStartMs));
+    try {
+      this.stepClock.onToken(request, nowMs, (stepStartMs) => this.batch(stepStartMs));
+    } catch (error) {
+      this.onFault(error);
+    }
     const first = request.lastTokenMs === undefined;
     if (first) this.headSinceMs = nowMs;
     request.lastTokenMs = nowMs;

@@ -2,6 +2,11 @@ import type { EntrySeen } from '../../shared/instance.ts';
 
 /** Entries remembered; the one unheard of for longest leaves. */
 const MAX_ENTRIES = 256;
+/**
+ * How far behind the newest sequence number one may be and still be told apart: the bitmap of 32, and the one before
+ * it.
+ */
+const SPAN = 33;
 
 /**
  * Which requests of which entry a door has counted: a contiguous sequence and a bitmap of 32 later ones, per entry
@@ -10,11 +15,13 @@ const MAX_ENTRIES = 256;
 export class SeenTracker {
   private readonly entries = new Map<string, EntrySeen>();
 
+  /** `epoch` and `seq` are whole numbers from 0; others are ignored. */
   note(entry: string, epoch: number, seq: number): void {
+    if (!isCount(epoch) || !isCount(seq)) return;
     const known = this.entries.get(entry);
     if (known && known.epoch > epoch) return;
     // Of an entry met in the middle of its count, all below the bitmap is taken as seen: those requests are long over.
-    const seen = known?.epoch === epoch ? known : { entry, epoch, upTo: Math.max(-1, seq - 33), later: 0 };
+    const seen = known?.epoch === epoch ? known : { entry, epoch, upTo: Math.max(-1, seq - SPAN), later: 0 };
     // Re-inserting keeps the map in order of last use.
     this.entries.delete(entry);
     this.entries.set(entry, seen);
@@ -28,8 +35,13 @@ export class SeenTracker {
 }
 
 function advance(seen: EntrySeen, seq: number): void {
+  // All that the bitmap holds is left behind, whatever it is.
+  if (seq - seen.upTo > 2 * SPAN) {
+    seen.upTo = seq - SPAN;
+    seen.later = 0;
+  }
   // A hop that failed on the way leaves a gap for ever: once the bitmap is full, the oldest gap counts as seen.
-  while (seq - seen.upTo - 2 >= 32) fillGap(seen);
+  while (seq - seen.upTo > SPAN) fillGap(seen);
   if (seq === seen.upTo + 1) fillGap(seen);
   else if (seq > seen.upTo) seen.later = (seen.later | (1 << (seq - seen.upTo - 2))) >>> 0;
 }
@@ -42,4 +54,8 @@ function fillGap(seen: EntrySeen): void {
     next = seen.later & 1;
     seen.later >>>= 1;
   } while (next === 1);
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
 }

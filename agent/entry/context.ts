@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { AgentConfig } from '../../shared/config/index.ts';
 import type { Env } from '../../shared/env.ts';
 import { CACHE_SOURCES, type CacheFigures } from '../../shared/instance.ts';
+import { unhandledRejections } from '../../shared/process-guard.ts';
 import type { RoutingTable } from '../../shared/table.ts';
 import { BodyIntake } from '../request/body-intake.ts';
 import { Decider } from './decide.ts';
@@ -98,6 +99,7 @@ function makeMetrics(context: () => AgentContext, doors: readonly DoorInstance[]
       help: '1 while learned predictions route',
       read: () => (context().tables.inForce(undefined).policy === 'learned' ? 1 : 0),
     },
+    unhandled_rejections: { help: 'Rejected promises that nobody has dealt with', read: unhandledRejections },
     outside_requests: {
       help: 'Requests at the local engines that did not come through their door',
       read: () => doors.reduce((sum, door) => sum + door.outside.requests, 0),

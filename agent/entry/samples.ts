@@ -16,26 +16,21 @@ export interface SampleBatch {
 /** Samples that wait for the brain. Bounded: beyond `max` the oldest are dropped, and counted. */
 export class SampleQueue {
   dropped = 0;
+  /** samples held, sent ones included */
+  size = 0;
   private readonly max: number;
-  private waiting: Sample[] = [];
-  private unacked: SampleBatch[] = [];
+  private readonly waiting: Sample[] = [];
+  private readonly unacked: SampleBatch[] = [];
   private nextBatch = 0;
 
   constructor(max: number) {
     this.max = max;
   }
 
-  get size(): number {
-    return this.waiting.length + this.unacked.reduce((sum, one) => sum + one.samples.length, 0);
-  }
-
   push(sample: Sample): void {
     this.waiting.push(sample);
-    while (this.size > this.max) {
-      const lost = this.unacked.shift();
-      this.dropped += lost ? lost.samples.length : 1;
-      if (!lost) this.waiting.shift();
-    }
+    this.size += 1;
+    while (this.size > this.max) this.dropOldest();
   }
 
   /** The next batch to send, or undefined when nothing waits. It stays here until `ack`. */
@@ -47,12 +42,21 @@ export class SampleQueue {
   }
 
   ack(batch: number): void {
-    this.unacked = this.unacked.filter((one) => one.batch !== batch);
+    const at = this.unacked.findIndex((one) => one.batch === batch);
+    if (at >= 0) this.size -= this.unacked.splice(at, 1)[0]?.samples.length ?? 0;
   }
 
   /** What a new connection must be sent again, in order. */
   pending(): readonly SampleBatch[] {
     return this.unacked;
+  }
+
+  private dropOldest(): void {
+    const sent = this.unacked[0]?.samples;
+    (sent ?? this.waiting).shift();
+    if (sent?.length === 0) this.unacked.shift();
+    this.size -= 1;
+    this.dropped += 1;
   }
 }
 

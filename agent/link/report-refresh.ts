@@ -58,11 +58,19 @@ export class ReportRefresh {
       const stale = nowMs - view.describesMs > maxAgeMs && nowMs - askedMs >= this.refreshMs;
       if (stale || nowMs - askedMs >= LINK_PROBE_MS) void this.fetch(view, nowMs);
     }
+    if (this.askedMs.size > this.instances.views.size) this.forgetDoors();
+  }
+
+  /** Doors behind which no instance is known any more. */
+  private forgetDoors(): void {
+    const known = new Set([...this.instances.views.values()].map(({ doorUrl }) => doorUrl));
+    for (const doorUrl of this.askedMs.keys()) if (!known.has(doorUrl)) this.askedMs.delete(doorUrl);
   }
 
   private async fetch(view: InstanceView, startMs: number): Promise<void> {
-    this.busy.add(view.doorUrl);
-    this.askedMs.set(view.doorUrl, startMs);
+    const { doorUrl } = view;
+    this.busy.add(doorUrl);
+    this.askedMs.set(doorUrl, startMs);
     const timeout = new AbortController();
     const timer = this.clock.after(TIMEOUT_MS, () => timeout.abort());
     try {
@@ -72,14 +80,15 @@ export class ReportRefresh {
         .get(REPORT_PATH, { authorization: `Bearer ${this.token}` }, signal, MAX_REPORT_BYTES);
       if (answer.status !== 200) return;
       const roundTripMs = this.clock.nowMs() - startMs;
-      for (const report of openReports(answer.body, (fault) => this.faults.note(view.doorUrl, fault)))
+      for (const report of openReports(answer.body, (fault) => this.faults.note(doorUrl, fault)))
         this.instances.applyReport(report, roundTripMs / 2);
-      this.instances.noteLink(view, roundTripMs);
+      for (const one of this.instances.views.values())
+        if (!one.local && one.doorUrl === doorUrl) this.instances.noteLink(one, roundTripMs);
     } catch {
       // The door cannot be reached: its reports age, and the stale guard and the breaker do the rest.
     } finally {
       timer.cancel();
-      this.busy.delete(view.doorUrl);
+      this.busy.delete(doorUrl);
     }
   }
 }

@@ -44,16 +44,26 @@ export function signHop(hop: Hop, token: string): string {
   return `${text},${mac(text, token)}`;
 }
 
-/** The hop that a header states, or undefined if its MAC is not the fleet's. */
+/**
+ * The hop that a header states, or undefined if its MAC is not the fleet's, or its numbers are none that count
+ * requests.
+ */
 export function openHop(header: string, token: string): Hop | undefined {
   const cut = header.lastIndexOf(',');
   const text = header.slice(0, cut);
   const given = Buffer.from(header.slice(cut + 1));
   const right = Buffer.from(mac(text, token));
   if (given.length !== right.length || !timingSafeEqual(given, right)) return undefined;
-  const [instance, entry, epoch, seq, watched] = text.split(',');
-  if (!instance || !entry) return undefined;
-  return { instance, entry, epoch: Number(epoch), seq: Number(seq), watched: watched === WATCHED };
+  const [instance, entry, epochText = '', seqText = '', watched] = text.split(',');
+  const epoch = countOf(epochText);
+  const seq = countOf(seqText);
+  if (!instance || !entry || epoch === undefined || seq === undefined) return undefined;
+  return { instance, entry, epoch, seq, watched: watched === WATCHED };
+}
+
+function countOf(text: string): number | undefined {
+  const value = Number(text);
+  return /^\d+$/.test(text) && Number.isSafeInteger(value) ? value : undefined;
 }
 
 function mac(text: string, token: string): string {

@@ -1,16 +1,18 @@
 import { engineHitTokens } from '../../../shared/blocks/hit-tokens.ts';
 import type { Clock } from '../../../shared/env.ts';
+import { errorMessage } from '../../../shared/errors.ts';
 import type { CacheFigures, CacheSource } from '../../../shared/instance.ts';
 import { BLOCK_BYTES } from '../../request/fingerprint.ts';
 import type { CachePrompt } from '../../request/prompt.ts';
+import { type AlignedPrompt, askAligned } from './align-prompt.ts';
 import { EngineBlocks } from './engine-blocks.ts';
 import { HitCheck, isTruncated, plausible } from './hit-check.ts';
 import { sharedTokens } from './node-layout.ts';
 import { PrefixTree } from './prefix-tree.ts';
 import type { CacheLook, CacheOutcome, Layout, PrefixNode, Sequence } from './records.ts';
 import { ShadowPool } from './shadow-pool.ts';
-import type { TokenizedPrompt, TokenProbe } from './token-probe.ts';
-import { Alignment, Vocabulary } from './token-text.ts';
+import type { ProbeSource, TokenProbe } from './token-probe.ts';
+import { Vocabulary } from './token-text.ts';
 import type { BlockDelta } from './view-delta.ts';
 import { WordTokens } from './word-tokens.ts';
 
@@ -23,8 +25,6 @@ const MAX_BLOCKS = 4_194_304;
 const SAMPLED = 64;
 /** Share of a prompt's tokens whose text its events may leave unknown before its exact tokens are asked for. */
 const MAX_UNKNOWN_SHARE = 0.05;
-/** Share of a prompt's tokens that must be found in its text for its counts to be used. */
-const MIN_FOUND_SHARE = 0.8;
 
 /**
  * What a door knows of its engine's prefix cache: its own account of the engine's block pool, the engine's events where
@@ -39,6 +39,7 @@ export class CacheView {
   private readonly vocabulary = new Vocabulary();
   private readonly words = new WordTokens();
   private readonly probe: TokenProbe | undefined;
+  private readonly warn: (problem: string) => void;
   private pool: ShadowPool;
   private eventsLive = true;
   private sizeKnown = false;
@@ -47,6 +48,8 @@ export class CacheView {
   private readonly live = new Set<Sequence>();
   private readonly ended: Sequence[] = [];
   private finished = 0;
+  /** engines that this view has seen */
+  private engines = 0;
 
   /**
    * `probe`: how to ask the engine for exact tokens; undefined: never asked. `warn` gets each problem of events that
@@ -61,6 +64,7 @@ export class CacheView {
   ) {
     this.clock = clock;
     this.probe = probe;
+    this.warn = warn;
     this.pool = this.makePool(kvTokens, blockTokens);
     this.events = new EngineBlocks({
       tree: this.tree,
@@ -179,7 +183,7 @@ export class CacheView {
     const isWrong = this.hits.compare(sequence, outcome, predicted, this.pool.blockTokens);
     this.finished += 1;
     if (outcome.source && !sequence.prompt.exactTokens && this.probe?.isReady && (isWrong || this.isDue(sequence))) {
-      void this.probe.ask(outcome.source).then((tokens) => tokens && this.learn(sequence.prompt, tokens));
+      this.askTokens(this.probe, outcome.source, sequence.prompt);
     }
   }
 
@@ -190,13 +194,15 @@ export class CacheView {
     this.events.clearAll();
   }
 
-  /** The engine restarted: its cache is empty. */
+  /** The engine restarted, perhaps with another model: nothing of what was known holds. */
   clear(): void {
     this.events.restarted();
     this.forget();
     this.events.detach();
     this.pool = this.makePool((this.pool.count - 1) * this.pool.blockTokens, this.pool.blockTokens);
     this.probe?.reset();
+    this.engines += 1;
+    this.vocabulary.clear();
     this.hits.reset();
   }
 
@@ -302,17 +308,17 @@ export class CacheView {
     return this.finished % SAMPLED === 0 || sequence.unknownTokens > MAX_UNKNOWN_SHARE * sequence.promptTokens;
   }
 
-  /** Learns from the engine's own tokens of a prompt: their text, and where the prompt's byte blocks end among them. */
-  private learn(prompt: CachePrompt, { ids, spellings }: TokenizedPrompt): void {
-    for (let i = 0; i < ids.length; i++) this.vocabulary.learn(ids[i] as number, spellings[i] as string);
-    const alignment = new Alignment(prompt.text);
-    const ends = new Map<number, number>();
-    alignment.feed(
-      ids.map((id) => this.vocabulary.get(id)),
-      (block, tokens) => ends.set(block, tokens),
-    );
-    if (alignment.found < MIN_FOUND_SHARE * ids.length) return;
-    this.words.learn(prompt.text, alignment.tokensAt());
+  private askTokens(probe: TokenProbe, source: ProbeSource, prompt: CachePrompt): void {
+    const { engines } = this;
+    askAligned(probe, source, this.vocabulary, prompt.text, () => engines !== this.engines)
+      .then((aligned) => aligned && this.learn(prompt, aligned))
+      .catch((error: unknown) =>
+        this.warn(`exact tokens of a prompt could not be learned from: ${errorMessage(error)}`),
+      );
+  }
+
+  private learn(prompt: CachePrompt, { tokensAt, ends }: AlignedPrompt): void {
+    this.words.learn(prompt.text, tokensAt);
     const nodes: PrefixNode[] = [];
     for (let k = 0; k < prompt.hashes.length; k++) {
       const node = this.tree.get(prompt.hashes[k] as number);

@@ -1,4 +1,3 @@
-import { z } from 'zod';
 import type { Clock } from '../../../shared/env.ts';
 import { errorMessage } from '../../../shared/errors.ts';
 import type { Upstream } from '../../wire/upstream.ts';
@@ -19,12 +18,21 @@ export interface ProbeSource {
 /** Time between two requests: the engine's tokenizer runs on the thread that also streams its answers. */
 const MIN_GAP_MS = 500;
 const TIMEOUT_MS = 5000;
-const MAX_BODY_BYTES = 512 * 1024;
-const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
-/** Failures in a row after which the engine counts as having no such route. */
-const MAX_FAILURES = 5;
+/** Larger prompts are not asked for: question and answer are read in one piece, on the loop that moves every stream. */
+const MAX_BODY_BYTES = 256 * 1024;
+const MAX_ANSWER_BYTES = 2 * 1024 * 1024;
+/** Statuses by which a server says that it has no such route, and how many of them in a row are believed. */
+const NO_ROUTE: ReadonlySet<number> = new Set([404, 405, 501]);
+const MAX_NO_ROUTE = 5;
+/** Pause after a failure; it doubles with each further one. */
+const FIRST_PAUSE_MS = 1000;
+const MAX_PAUSE_MS = 300_000;
+/** Failures in a row from which on they are told. */
+const TOLD_FAILURES = 5;
+/** Tokens that are looked at before the event loop gets its turn. */
+const TOKENS_PER_TURN = 4096;
 /**
- * Fields of a request that change the tokens of its prompt, beside the prompt itself
+ * Fields of a request that decide what its prompt's tokens are, beside the prompt itself
  * (vllm/entrypoints/serve/tokenize/protocol.py).
  */
 const FIELDS = [
@@ -39,7 +47,6 @@ const FIELDS = [
   'mm_processor_kwargs',
   'media_io_kwargs',
 ] as const;
-const answerSchema = z.object({ tokens: z.array(z.int().nonnegative()), token_strs: z.array(z.string()) });
 
 /**
  * Asks an engine now and then for the exact tokens of a prompt that it has already answered, off the request path: one
@@ -54,6 +61,7 @@ export class TokenProbe {
   private busy = false;
   private nextMs = 0;
   private failures = 0;
+  private withoutRoute = 0;
 
   constructor(upstream: Upstream, clock: Clock, apiKey: string | undefined) {
     this.upstream = upstream;
@@ -63,12 +71,14 @@ export class TokenProbe {
 
   /** True if `ask` would send a request now. */
   get isReady(): boolean {
-    return !this.busy && this.failures < MAX_FAILURES && this.clock.nowMs() >= this.nextMs;
+    return !this.busy && this.withoutRoute < MAX_NO_ROUTE && this.clock.nowMs() >= this.nextMs;
   }
 
   /** The engine is another one: it may have the route. */
   reset(): void {
     this.failures = 0;
+    this.withoutRoute = 0;
+    this.nextMs = 0;
     this.problem = '';
   }
 
@@ -82,9 +92,11 @@ export class TokenProbe {
     try {
       const tokens = await this.question(source, question);
       this.failures = 0;
+      this.withoutRoute = 0;
+      this.problem = '';
       return tokens;
     } catch (error) {
-      this.failed(errorMessage(error));
+      this.failed(errorMessage(error), error instanceof NoRoute);
       return undefined;
     } finally {
       this.busy = false;
@@ -102,24 +114,47 @@ export class TokenProbe {
         stop.signal,
         MAX_ANSWER_BYTES,
       );
+      if (NO_ROUTE.has(answer.status)) throw new NoRoute(`POST /tokenize answered ${answer.status}`);
       if (answer.status !== 200) throw new Error(`POST /tokenize answered ${answer.status}`);
-      const { tokens, token_strs: spellings } = answerSchema.parse(JSON.parse(answer.body.toString('utf8')));
-      if (spellings.length !== tokens.length)
-        throw new Error(`POST /tokenize answered ${tokens.length} tokens and ${spellings.length} spellings`);
-      return { ids: tokens, spellings };
+      return await readAnswer(answer.body);
     } finally {
       timer.cancel();
     }
   }
 
-  private failed(why: string): void {
+  private failed(why: string, hasNoRoute: boolean): void {
     this.failures += 1;
-    if (this.failures === MAX_FAILURES) this.problem = `token counts stay estimates: ${why}`;
+    this.withoutRoute = hasNoRoute ? this.withoutRoute + 1 : 0;
+    this.nextMs = this.clock.nowMs() + Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (this.failures - 1));
+    if (this.failures >= TOLD_FAILURES) this.problem = `token counts stay estimates: ${why}`;
   }
 }
 
 function bytesOf(body: readonly Buffer[]): number {
   return body.reduce((sum, piece) => sum + piece.length, 0);
+}
+
+class NoRoute extends Error {}
+
+/** Tokens and their spellings, checked in turns of the event loop. Errors say in a few words what is wrong. */
+async function readAnswer(body: Buffer): Promise<TokenizedPrompt> {
+  let json: unknown;
+  try {
+    json = JSON.parse(body.toString('utf8'));
+  } catch {
+    throw new Error('POST /tokenize answered what is no JSON');
+  }
+  const { tokens: ids, token_strs: spellings } = (json ?? {}) as { tokens?: unknown; token_strs?: unknown };
+  if (!Array.isArray(ids)) throw new Error('POST /tokenize answered no tokens');
+  if (!Array.isArray(spellings)) throw new Error('POST /tokenize answered no texts of tokens (token_strs)');
+  if (spellings.length !== ids.length)
+    throw new Error(`POST /tokenize answered ${ids.length} tokens and ${spellings.length} spellings`);
+  for (let i = 0; i < ids.length; i++) {
+    if (i % TOKENS_PER_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
+    if (!Number.isSafeInteger(ids[i]) || ids[i] < 0 || typeof spellings[i] !== 'string')
+      throw new Error('POST /tokenize answered tokens that are none');
+  }
+  return { ids: ids as number[], spellings: spellings as string[] };
 }
 
 /**

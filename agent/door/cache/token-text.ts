@@ -94,11 +94,17 @@ export class Alignment {
   }
 
   /**
-   * Takes the text of the next tokens. `reach` is called with each byte block that ends before the last token found, in
-   * order, and with the tokens before its end.
+   * Takes the text of the next tokens: those of `pieces` from `from` to before `end`, which are looked for with what
+   * follows them. `reach` is called with each byte block that ends before the last token found, in order, and with the
+   * tokens before its end.
    */
-  feed(pieces: readonly (Buffer | undefined)[], reach: (block: number, tokens: number) => void): void {
-    for (let i = 0; i < pieces.length; i++) {
+  feed(
+    pieces: readonly (Buffer | undefined)[],
+    reach: (block: number, tokens: number) => void,
+    from = 0,
+    end = pieces.length,
+  ): void {
+    for (let i = from; i < end; i++) {
       const piece = pieces[i];
       const at = piece && piece.length > 0 ? this.placeOf(pieces, i, piece) : -1;
       if (at < 0) {

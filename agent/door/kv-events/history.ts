@@ -15,6 +15,8 @@ export interface HistoryHost {
   askReplay(from: number): void;
   /** The replay socket holds less than was already heard: its buffer is empty. */
   onBlindReplay(): void;
+  /** Calls `work` in a later turn of the event loop. */
+  defer(work: () => void): void;
 }
 
 interface Replay {
@@ -380,7 +382,7 @@ export class KvHistory {
     }
     if (this.replay || !this.pending.first) return;
     this.isDraining = true;
-    setImmediate(() => {
+    this.host.defer(() => {
       if (this.isDraining) this.drain();
     });
   }

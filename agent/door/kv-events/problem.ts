@@ -1,7 +1,7 @@
 import type { Env } from '../../../shared/env.ts';
 
 /** What can be wrong with a stream of KV events. */
-export type ProblemKind = 'library' | 'endpoint' | 'frames' | 'payload' | 'type' | 'rank' | 'replay' | 'buffer';
+export type ProblemKind = 'library' | 'endpoint' | 'frames' | 'payload' | 'type' | 'rank' | 'replay' | 'buffer' | 'own';
 
 /** A problem in words, with the key or flag to change. */
 export interface Problem {

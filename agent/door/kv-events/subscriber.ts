@@ -1,14 +1,13 @@
 import type { Subscriber } from 'zeromq';
-import type { InstanceConfig } from '../../../shared/config/index.ts';
 import type { Env, Timer } from '../../../shared/env.ts';
 import { errorMessage, LodestarError } from '../../../shared/errors.ts';
 import type { Collector, CollectorStatus } from '../collectors/collector.ts';
 import { decodeBatch, type KvEventBatch } from './decode.ts';
 import { EVENTS_PER_TURN, KvHistory } from './history.ts';
-import type { HistoryCounts } from './history-counts.ts';
 import type { KvEvent, KvEventSink } from './kv-event.ts';
 import { type Problem, ProblemLog, type ProblemKind } from './problem.ts';
 import { ReplayClient } from './replay-client.ts';
+import type { KvStreamFigures } from './stream-figures.ts';
 import { loadZmq, parseLive, subscribeTo, type Zmq } from './sockets.ts';
 
 export interface KvEventSubscriberOptions {
@@ -20,25 +19,6 @@ export interface KvEventSubscriberOptions {
   rank: number | undefined;
   sink: KvEventSink;
   env: Pick<Env, 'clock' | 'log'>;
-}
-
-/** How the event stream of one instance fares. Counts are since the start of the agent. */
-export interface KvStreamFigures extends HistoryCounts {
-  endpoint: string;
-  replayEndpoint: string | undefined;
-  connected: boolean;
-  /** Whether there has been a connection at all. */
-  everConnected: boolean;
-  /**
-   * `complete`: from the engine's first event on; `partial`: from some later one; `none`: nothing that could be used.
-   */
-  history: 'complete' | 'partial' | 'none';
-  lastSeq: number | undefined;
-  /** Since the last message; undefined before the first. An idle engine sends nothing. */
-  silentMs: number | undefined;
-  /** Messages that could not be used, and failures of the connection, by kind. */
-  bad: Partial<Record<ProblemKind, number>>;
-  problem: string | undefined;
 }
 
 /** A lost tail is found within two of these and the 100 ms after which vLLM looks for questions. */
@@ -97,6 +77,7 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
         this.fail(this.unread ?? { kind: 'payload', text: `a message of ${options.endpoint} cannot be read` }),
       canReplay: () => this.replay?.isAvailable ?? false,
       askReplay: (from) => this.replay?.ask(from),
+      defer: (work) => void setImmediate(() => this.guard(work)),
       onBlindReplay: () =>
         this.noteReplay(
           'buffer',
@@ -108,7 +89,7 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
   start(): void {
     if (this.isRunning) return;
     this.isRunning = true;
-    void this.open();
+    this.open().catch((error: unknown) => this.broken(error));
   }
 
   stop(): void {
@@ -120,6 +101,11 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     this.closeSocket();
     this.failure = undefined;
     this.replayProblem = undefined;
+  }
+
+  /** The account of the events is empty again: they are told from their beginning. */
+  startAnew(): void {
+    if (this.isConnected && !this.failure) this.guard(() => this.history.start());
   }
 
   latest(): { value: KvStreamFigures; atMs: number } {
@@ -171,19 +157,19 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     if (!this.isRunning || this.timer) return;
     if (replayEndpoint !== undefined) this.replay = this.makeReplay(this.zmq, replayEndpoint);
     this.connect();
-    this.timer = env.clock.every(POLL_MS, () => this.tick());
+    this.timer = env.clock.every(POLL_MS, () => this.guard(() => this.tick()));
   }
 
   private makeReplay(zmq: Zmq, endpoint: string): ReplayClient {
     return new ReplayClient(zmq, endpoint, this.options.env.clock, {
       onBatch: (batch) => {
         this.replayProblem = undefined;
-        this.history.replayed(batch);
+        this.guard(() => this.history.replayed(batch));
         return this.turn();
       },
       onEnd: (isCut) => {
         if (this.replayProblem?.kind === 'replay') this.replayProblem = undefined;
-        this.history.replayEnded(isCut);
+        this.guard(() => this.history.replayEnded(isCut));
       },
       onAbsent: () => {
         if (this.isConnected) {
@@ -192,7 +178,7 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
             `${endpoint} does not answer, so lost events stay lost: set kvEvents.replayEndpoint to the "replay_endpoint" of vLLM's --kv-events-config, or take it out`,
           );
         }
-        this.history.replayAbsent();
+        this.guard(() => this.history.replayAbsent());
       },
       onDown: () => this.history.suspect(),
     });
@@ -208,15 +194,15 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
         if (isCurrent(socket)) this.isAccepted = true;
       },
       onUp: (socket: Subscriber): void => {
-        if (isCurrent(socket)) this.onUp();
+        if (isCurrent(socket)) this.guard(() => this.onUp());
       },
       onDown: (socket: Subscriber): void => {
-        if (isCurrent(socket) && this.isConnected) this.onDown();
+        if (isCurrent(socket) && this.isConnected) this.guard(() => this.onDown());
       },
     };
     try {
       this.socket = subscribeTo(this.zmq as Zmq, endpoint, events, (socket, frames) =>
-        isCurrent(socket) ? this.onFrames(frames) : undefined,
+        isCurrent(socket) ? this.guard(() => this.onFrames(frames)) : undefined,
       );
     } catch (error) {
       this.fail({
@@ -294,6 +280,35 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     return new Promise((resolve) => setImmediate(resolve));
   }
 
+  /**
+   * What goes wrong here is ours, and must not reach the requests: the view does without the stream until its next good
+   * message.
+   */
+  private guard<T>(work: () => T): T | undefined {
+    try {
+      return work();
+    } catch (error) {
+      this.broken(error);
+      return undefined;
+    }
+  }
+
+  private broken(error: unknown): void {
+    if (this.failure?.kind !== 'own')
+      this.options.env.log.error(
+        { instance: this.options.instance, err: error },
+        'KV events: a message could not be handled',
+      );
+    try {
+      this.fail({
+        kind: 'own',
+        text: `a message could not be handled (${errorMessage(error)}): the cache view does without KV events for now`,
+      });
+    } catch {
+      // The sink cannot even fail; it is not called again before its next beginning.
+    }
+  }
+
   private read(payload: Uint8Array): readonly KvEvent[] | undefined {
     let batch: KvEventBatch;
     try {
@@ -345,16 +360,17 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     const nowMs = this.options.env.clock.nowMs();
     if (this.unread !== problem) this.cannotRead(problem);
     this.unread = undefined;
-    if (!this.failure) {
+    const isNews = !this.failure;
+    this.failure = problem;
+    if (isNews) {
       const isSteady = nowMs - this.recoveredMs >= STEADY_MS;
       this.holdMs = isSteady ? 0 : Math.min(MAX_HOLD_MS, Math.max(MIN_HOLD_MS, this.holdMs * 2));
       this.history.stop();
       this.replay?.giveUp();
       if (this.options.rank === undefined) this.rank = undefined;
-      this.options.sink.fail(problem.text);
     }
-    this.failure = problem;
     this.heldUntilMs = nowMs + this.holdMs;
+    if (isNews) this.options.sink.fail(problem.text);
   }
 
   private recover(): void {
@@ -369,31 +385,4 @@ export class KvEventSubscriber implements Collector<KvStreamFigures> {
     this.replayProblem = { kind, text };
     this.problems.say(this.replayProblem);
   }
-}
-
-/**
- * Where a rank's events are: vLLM adds the rank to the port of its endpoint. Sockets of a file have no port and stay as
- * they are.
- */
-export function endpointOfRank(endpoint: string, rank: number): string {
-  return endpoint.replace(/^(tcp:.*:)(\d+)$/, (_, host: string, port: string) => `${host}${Number(port) + rank}`);
-}
-
-/** The subscriber of an instance, stopped; undefined where its KV events are not configured. */
-export function makeKvEventSubscriber(
-  config: InstanceConfig,
-  sink: KvEventSink,
-  env: Pick<Env, 'clock' | 'log'>,
-): KvEventSubscriber | undefined {
-  const { id, kvEvents, dataParallelRank: rank } = config;
-  if (!kvEvents) return undefined;
-  return new KvEventSubscriber({
-    instance: id,
-    endpoint: endpointOfRank(kvEvents.endpoint, rank ?? 0),
-    replayEndpoint:
-      kvEvents.replayEndpoint === undefined ? undefined : endpointOfRank(kvEvents.replayEndpoint, rank ?? 0),
-    rank,
-    sink,
-    env,
-  });
 }

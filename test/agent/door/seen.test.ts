@@ -45,3 +45,37 @@ test('remembers a bounded number of entries', () => {
   expect(tracker.list().length).toBeLessThanOrEqual(256);
   expect(hasSeen(tracker.list(), 'e999', 1, 0)).toBe(true);
 });
+
+test('a sequence number far ahead is noted at once', () => {
+  for (const [before, seq] of [
+    [0, 2 ** 53 - 1],
+    [40, 1e15],
+    [40, 110],
+    [40, 106],
+    [40, 105],
+    [40, 74],
+  ] as const) {
+    const tracker = new SeenTracker();
+    for (let i = 0; i <= before; i += 2) tracker.note('e', 1, i);
+    tracker.note('e', 1, seq);
+    const list = tracker.list();
+    expect(
+      [seq, seq - 33, seq - 32, seq - 1].map((one) => hasSeen(list, 'e', 1, one)),
+      `${before} to ${seq}`,
+    ).toEqual([true, true, hasBit(seq - 32, before), hasBit(seq - 1, before)]);
+  }
+  function hasBit(seq: number, before: number): boolean {
+    return seq <= before && seq % 2 === 0;
+  }
+});
+
+test('numbers that count nothing are ignored, and ban nobody', () => {
+  const tracker = new SeenTracker();
+  for (const odd of [Number.NaN, -1, 0.5, Infinity]) {
+    tracker.note('e', odd, 3);
+    tracker.note('e', 7, odd);
+  }
+  expect(tracker.list()).toEqual([]);
+  tracker.note('e', 7, 0);
+  expect(hasSeen(tracker.list(), 'e', 7, 0)).toBe(true);
+});

@@ -50,14 +50,25 @@ test('what is resent after a reconnect is the same, in the same order', () => {
   expect(queue.dropped).toBe(0);
 });
 
-test('the bound holds with unacknowledged batches too: the oldest of them goes whole', () => {
+test('the bound holds with unacknowledged batches too: the oldest samples go one by one, sent or not', () => {
   const queue = filled(10, 6);
   queue.take();
+  for (let i = 0; i < 6; i++) queue.push(sampleOf({ promptTokens: 100 + i }));
+  expect(queue.size).toBe(10);
+  expect(queue.dropped).toBe(2);
+  expect(queue.pending().map(({ batch, samples }) => [batch, samples.map((sample) => sample.promptTokens)])).toEqual([
+    [0, [2, 3, 4, 5]],
+  ]);
   for (let i = 0; i < 5; i++) queue.push(sampleOf());
-  expect(queue.size).toBe(5);
-  expect(queue.dropped).toBe(6);
+  expect([queue.size, queue.dropped, queue.pending().length]).toEqual([10, 7, 0]);
   queue.ack(0);
-  expect(queue.size).toBe(5);
+  expect(queue.size).toBe(10);
+  expect(
+    queue
+      .take()
+      ?.samples.slice(0, 5)
+      .map((sample) => sample.promptTokens),
+  ).toEqual([101, 102, 103, 104, 105]);
 });
 
 test('every sample fits the schema, whatever the request and its outcome: one that does not would have its whole frame refused', () => {

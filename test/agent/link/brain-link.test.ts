@@ -147,8 +147,8 @@ test('while the brain does not read, deltas are left out at some point, and the 
   brain.close();
 });
 
-/** A brain that answers each hello with what `answers` gives, and the link of an agent to it. */
-async function scripted(reply: (socket: WebSocket, attempt: number) => void) {
+/** A brain that answers each hello as `greet` does, and the link of an agent to it. */
+async function scripted(greet: (socket: WebSocket, attempt: number) => void) {
   const brain = new WebSocketServer({ port: 0, host: '127.0.0.1' });
   await once(brain, 'listening');
   const state = { attempts: 0 };
@@ -158,7 +158,7 @@ async function scripted(reply: (socket: WebSocket, attempt: number) => void) {
   brain.on('connection', (socket) => {
     socket.on('message', (data: Buffer) => {
       const message = decode(data, MAX_FRAME_BYTES) as AgentMessage;
-      if (message.t === 'hello') reply(socket, (state.attempts += 1));
+      if (message.t === 'hello') greet(socket, (state.attempts += 1));
       else heard.push(message);
     });
   });

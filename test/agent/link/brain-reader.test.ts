@@ -24,7 +24,7 @@ function reader() {
     open: openTable,
     onTable: () => undefined,
     keep: () => undefined,
-    resync: (blocks) => void asked.push(blocks),
+    resync: (named) => void asked.push(named),
     resend: () => undefined,
     resendBlocks: () => undefined,
   });

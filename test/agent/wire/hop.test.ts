@@ -36,3 +36,11 @@ test('no truncation and no single changed character passes', () => {
     expect(openHop(header.slice(0, at) + changed + header.slice(at + 1), TOKEN)).toBeUndefined();
   }
 });
+
+test.each([Number.NaN, -1, 1.5, Infinity, 1e300, 2 ** 53])(
+  'a hop of the fleet that numbers its requests by %s is none',
+  (odd) => {
+    expect(openHop(signHop({ ...HOP, seq: odd }, TOKEN), TOKEN)).toBeUndefined();
+    expect(openHop(signHop({ ...HOP, epoch: odd }, TOKEN), TOKEN)).toBeUndefined();
+  },
+);

@@ -241,9 +241,9 @@ describe('URLs that requests cannot be sent to', () => {
       'is not an http:// or https:// URL',
     ],
     ['agent.advertiseUrl', { agent: { advertiseUrl: 'http://host:8080/door' } }, 'write http://host:8080'],
-  ])('are refused with their key: %s of %j', (key, overrides, fix) => {
+  ])('are refused with their key: %s of %j', (key, overrides, why) => {
     const load = (): unknown => loadConfig({ env: {}, overrides: { token: 'a-token-of-the-tests', ...overrides } });
     expect(load).toThrow(key);
-    expect(load).toThrow(fix);
+    expect(load).toThrow(why);
   });
 });

@@ -2,7 +2,9 @@ import { describe, expect, test } from 'vitest';
 import { EngineDoor } from '../../../helpers/engine-door.ts';
 import { engineHitTokens } from '../../../../shared/blocks/hit-tokens.ts';
 import { CacheView } from '../../../../agent/door/cache/cache-view.ts';
-import { idsPrompt } from '../../../helpers/cache-rig.ts';
+import type { TokenizedPrompt, TokenProbe } from '../../../../agent/door/cache/token-probe.ts';
+import type { Vocabulary } from '../../../../agent/door/cache/token-text.ts';
+import { idsPrompt, textPrompt } from '../../../helpers/cache-rig.ts';
 import { below } from '../../../helpers/random.ts';
 import { VirtualClock } from '../../../helpers/virtual-clock.ts';
 
@@ -52,6 +54,45 @@ describe('the view', () => {
     );
     return look.hitTokens;
   }
+
+  test('forgets the texts of tokens with the engine that had them, those still on their way too', async () => {
+    const text = textPrompt('abcdef'.repeat(40));
+    const pending: ((tokens: TokenizedPrompt) => void)[] = [];
+    const probe = {
+      isReady: true,
+      problem: '',
+      reset: () => undefined,
+      ask: () => new Promise<TokenizedPrompt>((resolve) => pending.push(resolve)),
+    };
+    const view = new CacheView(new VirtualClock(), 1600, 16, probe as unknown as TokenProbe);
+    const vocabulary = Reflect.get(view, 'vocabulary') as Vocabulary;
+    const ask = (): void => {
+      const look = view.look(text);
+      const source = { path: '/v1/completions', headers: {}, body: [Buffer.from('{}')] };
+      for (let n = 0; n < 64; n++)
+        view.finish(
+          view.admit(text, look, 0),
+          { promptTokens: 40, outputTokens: 1, answer: undefined, cachedTokens: 0, source },
+          look,
+        );
+    };
+    const answer = async (): Promise<void> => {
+      for (const resolve of pending.splice(0))
+        resolve({
+          ids: Array.from({ length: 40 }, (_, i) => i),
+          spellings: Array.from({ length: 40 }, () => 'abcdef'),
+        });
+      for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve));
+    };
+    ask();
+    await answer();
+    expect(vocabulary.size).toBe(40);
+    ask();
+    view.clear();
+    expect(vocabulary.size).toBe(0);
+    await answer();
+    expect(vocabulary.size).toBe(0);
+  });
 
   test('says where it comes from, how good it is, and what is missing', () => {
     const view = new CacheView(new VirtualClock(), 1600, 16, undefined);

@@ -36,9 +36,9 @@ function answer(status: number, body: unknown): void {
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body));
 }
 
-/** Asks once more, after the pause. */
+/** Asks once more, after the longest pause. */
 function askLater(): ReturnType<TokenProbe['ask']> {
-  clock.advance(500);
+  clock.advance(300_000);
   return probe.ask(CHAT);
 }
 
@@ -83,7 +83,7 @@ test('what has no text of one prompt is not asked for', async () => {
   ] as const) {
     expect(await probe.ask({ path, headers: {}, body: [Buffer.from(JSON.stringify(body))] })).toBeUndefined();
   }
-  expect(await probe.ask({ ...CHAT, body: [Buffer.alloc(512 * 1024, 32), Buffer.alloc(1, 32)] })).toBeUndefined();
+  expect(await probe.ask({ ...CHAT, body: [Buffer.alloc(256 * 1024, 32), Buffer.alloc(1, 32)] })).toBeUndefined();
   expect([stub.requests.length, probe.isReady, probe.problem]).toEqual([0, true, '']);
 });
 
@@ -119,7 +119,7 @@ test('an answer makes up for failures; one without spellings, or with too few, i
     { tokens: [1, 2] },
     { tokens: [1, 2], token_strs: ['H'] },
     { tokens: [-1], token_strs: ['H'] },
-    'text',
+    { tokens: [1], token_strs: [7] },
   ]) {
     answer(200, bad);
     expect(await askLater()).toBeUndefined();
@@ -133,6 +133,58 @@ test('an answer makes up for failures; one without spellings, or with too few, i
   expect(probe.problem).toMatch(/answered 500/);
 });
 
+test.each([
+  [{ tokens: [1], token_strs: null }, 'POST /tokenize answered no texts of tokens (token_strs)'],
+  [{ count: 1 }, 'POST /tokenize answered no tokens'],
+  ['text', 'POST /tokenize answered no tokens'],
+  [null, 'POST /tokenize answered no tokens'],
+])('what is wrong with an answer is said in words: %j', async (body, problem) => {
+  answer(200, body);
+  for (let n = 0; n < 5; n++) await askLater();
+  expect(probe.problem).toBe(`token counts stay estimates: ${problem}`);
+});
+
+test('an engine that fails is asked ever less often, and never given up', async () => {
+  answer(500, {});
+  await probe.ask(CHAT);
+  let asked = 1;
+  for (let second = 0; second < 3600; second++) {
+    clock.advance(1000);
+    if (probe.isReady) asked += 1;
+    await probe.ask(CHAT);
+  }
+  expect(stub.requests.length).toBe(asked);
+  expect(asked).toBeGreaterThan(12);
+  expect(asked).toBeLessThan(25);
+  answer(200, { tokens: [1], token_strs: ['H'] });
+  expect([await askLater(), probe.problem]).toEqual([{ ids: [1], spellings: ['H'] }, '']);
+});
+
+test('routes that come and go are no proof that there is none', async () => {
+  for (let n = 0; n < 12; n++) {
+    answer(n % 4 === 3 ? 503 : 404, {});
+    await askLater();
+  }
+  expect(stub.requests.length).toBe(12);
+  clock.advance(300_000);
+  expect(probe.isReady).toBe(true);
+});
+
+test('a long answer is looked at in turns of the event loop', async () => {
+  const tokens = Array.from({ length: 40_000 }, (_, i) => i);
+  answer(200, { tokens, token_strs: tokens.map(() => 'ab') });
+  let turns = 0;
+  const state = { over: false };
+  const count = (): void => {
+    turns += 1;
+    if (!state.over) setImmediate(count);
+  };
+  setImmediate(count);
+  expect((await probe.ask(CHAT))?.ids).toEqual(tokens);
+  state.over = true;
+  expect(turns).toBeGreaterThan(9);
+});
+
 test('an engine that does not answer is not waited for', async () => {
   const asked = new Promise<void>((resolve) => (stub.answer = () => resolve()));
   const question = probe.ask(CHAT);
@@ -141,5 +193,7 @@ test('an engine that does not answer is not waited for', async () => {
   expect(probe.isReady).toBe(false);
   clock.advance(1);
   expect(await question).toBeUndefined();
+  expect(probe.isReady).toBe(false);
+  clock.advance(1000);
   expect(probe.isReady).toBe(true);
 });

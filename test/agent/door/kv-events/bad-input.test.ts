@@ -4,10 +4,12 @@ import { createServer as createTcpServer } from 'node:net';
 import { Packr } from 'msgpackr';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { Publisher } from 'zeromq';
-import { type KvEventSubscriber, makeKvEventSubscriber } from '../../../../agent/door/kv-events/subscriber.ts';
+import { makeKvEventSubscriber } from '../../../../agent/door/kv-events/make-subscriber.ts';
+import type { KvEventSubscriber } from '../../../../agent/door/kv-events/subscriber.ts';
 import { loadConfig } from '../../../../shared/config/index.ts';
 import { silentLog } from '../../../../shared/env.ts';
-import { KvRig } from '../../../helpers/kv-events.ts';
+import type { KvEvent } from '../../../../agent/door/kv-events/kv-event.ts';
+import { KvRig, range, stored } from '../../../helpers/kv-events.ts';
 
 let rig: KvRig;
 
@@ -271,4 +273,64 @@ test('where ZeroMQ does not load, that is said once with the fix', async () => {
   vi.doUnmock('zeromq');
   expect(rig.warnings).toEqual([expect.stringContaining('run `npm ci` on this machine')]);
   expect(subscriber.status()).toMatchObject({ ok: false, error: expect.stringContaining('zeromq') as string });
+});
+
+describe('a view that throws', () => {
+  /** The rig's sink, which throws while `isBroken`. */
+  function brittle() {
+    const state = { isBroken: false, failsToo: false };
+    const { sink } = rig;
+    const check = (): void => {
+      if (state.isBroken) throw new Error('a hole in the account');
+    };
+    return {
+      state,
+      sink: {
+        begin: (complete: boolean) => (check(), sink.begin(complete)),
+        apply: (events: readonly KvEvent[]) => (check(), sink.apply(events)),
+        fail: (problem: string) => {
+          if (state.failsToo) throw new Error('no way down');
+          sink.fail(problem);
+        },
+      },
+    };
+  }
+
+  test.each([false, true])(
+    'costs the events until the next good message, and nothing else; even the fall back may throw: %s',
+    async (failsToo) => {
+      const publisher = await rig.publisher();
+      const { state, sink } = brittle();
+      const subscriber = rig.subscriber({
+        endpoint: publisher.endpoint,
+        replayEndpoint: publisher.replayEndpoint,
+        sink,
+      });
+      await rig.until(() => rig.sink.histories.length === 1);
+      Object.assign(state, { isBroken: true, failsToo });
+      publisher.publish(stored(1));
+      await rig.until(() => subscriber.status().error?.includes('a hole in the account') === true);
+      expect(rig.lines.filter(({ level }) => level === 50)).toHaveLength(1);
+      expect(rig.sink.problems).toHaveLength(failsToo ? 0 : 1);
+      expect(subscriber.latest().value.bad).toMatchObject({ own: 1 });
+      Object.assign(state, { isBroken: false, failsToo: false });
+      let next = 2;
+      await rig.untilTime(() => {
+        publisher.publish(stored(next++));
+        return subscriber.status().error === undefined;
+      });
+      await rig.until(() => rig.sink.now.hashes.length >= next - 1);
+      expect(rig.sink.now.hashes.slice(0, 3)).toEqual([1, 2, 3]);
+    },
+  );
+
+  test('that is empty again is told all from the beginning', async () => {
+    const publisher = await rig.publisher();
+    const subscriber = rig.subscriber({ endpoint: publisher.endpoint, replayEndpoint: publisher.replayEndpoint });
+    for (const hash of range(0, 20)) publisher.publish(stored(hash));
+    await rig.until(() => rig.sink.now.hashes.length === 20);
+    subscriber.startAnew();
+    await rig.until(() => rig.sink.histories.length === 2 && rig.sink.now.hashes.length === 20);
+    expect(rig.sink.now).toEqual({ complete: true, hashes: range(0, 20) });
+  });
 });

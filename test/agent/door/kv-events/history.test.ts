@@ -32,6 +32,7 @@ class World {
       this.failures++;
       this.history.stop();
     },
+    defer: (work) => void setImmediate(work),
     canReplay: () => this.canReplay,
     askReplay: (from) => {
       this.asked = from;
