@@ -31,6 +31,7 @@ export interface RunningAgent {
   url: string;
   port: number;
   context: AgentContext;
+  local: LocalDoors;
   /**
    * Its instances get no new requests; it stops when the running ones, and then those that it routed elsewhere, have
    * ended, or after drainTimeoutMs.
@@ -87,6 +88,7 @@ export async function startAgent(config: AgentConfig, token: string, env: Env): 
     url: advertised.url,
     port,
     context,
+    local,
     close,
     drain: () => drain(context, doors, links, () => app.server.close(), close),
   };
@@ -200,7 +202,7 @@ function makeDoors(
     });
     return [instance.id, door] as const;
   });
-  return { byId: new Map(made), open, entries: new EntryWatch(env.clock, open) };
+  return { byId: new Map(made), open, hops: new Set(), entries: new EntryWatch(env.clock, open) };
 }
 
 async function drain(

@@ -118,13 +118,14 @@ async function serve(
 }
 
 async function takeClient(context: AgentContext, raw: IncomingMessage, response: ServerResponse): Promise<void> {
-  await take(context, raw, response, undefined, (client) => route(context, client, response));
+  const arrivedMs = context.env.clock.nowMs();
+  await take(context, raw, response, undefined, (client) => route(context, client, response, arrivedMs));
 }
 
 /** What the entry has read is believed, since its header is the fleet's. */
 async function takeHop(
   context: AgentContext,
-  { byId, entries }: LocalDoors,
+  { byId, entries, hops }: LocalDoors,
   hop: Hop,
   raw: IncomingMessage,
   response: ServerResponse,
@@ -139,9 +140,14 @@ async function takeHop(
     };
     return turnAway(context.env.clock, raw, response, refusal, { [FAILURE_HEADER]: 'unknown-instance' });
   }
-  await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) =>
-    serveHop(context, door, hop, client, response),
-  );
+  hops.add(hop);
+  try {
+    await take(context, raw, response, decodeRead(raw.headers[READ_HEADER]), (client) =>
+      serveHop(context, door, hop, client, response),
+    );
+  } finally {
+    hops.delete(hop);
+  }
 }
 
 /** Takes the body and does what is to be done with the request; until that is over, its bytes count. */
@@ -242,17 +248,20 @@ function fleetModels(context: AgentContext) {
 }
 
 /** What an entry has running at the doors here; its question is a sign of life. */
-function heldAttempts(
-  context: AgentContext,
-  { open, entries }: LocalDoors,
-  entry: string,
-  epoch: number,
-): HeldAttempt[] {
-  entries.heard(entry, epoch);
+function heldAttempts(context: AgentContext, local: LocalDoors, entry: string, epoch: number): HeldAttempt[] {
+  local.entries.heard(entry, epoch);
   const nowMs = context.env.clock.nowMs();
-  return open
-    .select(({ id }) => id.watched && id.entry === entry && id.epoch === epoch)
-    .map((one) => [one.instance, one.id.seq, nowMs - one.lastByteMs]);
+  const isAsked = (id: { entry: string; epoch: number }): boolean => id.entry === entry && id.epoch === epoch;
+  const byteMs = new Map(
+    local.open
+      .select(({ id }) => id.watched && isAsked(id))
+      .map((one) => [`${one.instance} ${one.id.seq}`, one.lastByteMs]),
+  );
+  const hops = [...local.hops].filter(isAsked);
+  return hops.map(({ instance, seq }) => {
+    const lastMs = byteMs.get(`${instance} ${seq}`);
+    return [instance, seq, lastMs === undefined ? -1 : nowMs - lastMs];
+  });
 }
 
 function authorised(context: AgentContext, request: FastifyRequest, reply: FastifyReply): boolean {

@@ -11,6 +11,8 @@ import type { DoorInstance } from './door-instance.ts';
 import type { LedgerRequest } from './ledger.ts';
 import type { DeliveryId, OpenAttempt } from './open-attempts.ts';
 
+const GENERATES = /^\/v1\/(chat\/)?completions(\?|$)/;
+
 /** A request for an engine. */
 export interface DeliveryRequest extends UpstreamRequest {
   /** makes the body ask for a stream's usage, which the client did not ask for */
@@ -69,6 +71,8 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
   private usage: Usage | undefined;
   /** the engine was asked for the usage, and the client did not ask */
   private usageAdded = false;
+  private sawTokens = false;
+  private sawDone = false;
   private status = 0;
   private over = false;
 
@@ -84,8 +88,10 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
     this.id = id;
     this.handler = handler;
     this.instance = door.id;
-    this.stream = prompt.stream;
-    this.sequences = prompt.computed ? prompt.sequences : 0;
+    // Only these routes know `n`, batches that run at once, and streams of tokens.
+    const generates = GENERATES.test(request.path);
+    this.stream = generates && prompt.stream;
+    this.sequences = !prompt.computed ? 0 : generates ? prompt.sequences : 1;
     this.text = prompt.exactTokens ? undefined : AnswerText.of(request.path, prompt.sequences);
     this.sentMs = door.nowMs();
     this.lastByteMs = this.sentMs;
@@ -156,7 +162,8 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
       const body = this.answer.body();
       if (body) this.text?.push(body);
     }
-    if (this.form === 'events' && this.request.usageSplice && !this.usageAdded)
+    // A stream that was cut short, or failed, shows nothing.
+    if (this.request.usageSplice && !this.usageAdded && this.sawTokens && this.sawDone)
       this.door.usageForced = this.usage !== undefined;
     this.close(this.status === 200);
     this.handler.onEnd({ usage: this.usage, rest: this.cutter.rest() });
@@ -205,9 +212,11 @@ class Delivery implements AttemptHandler, Attempt, OpenAttempt {
       if (kinds[i] === 'token') {
         tokens += 1;
         this.text?.push(event);
-      } else if (kinds[i] === 'usage') this.usage = readUsage(event.toString('utf8')) ?? this.usage;
+      } else if (kinds[i] === 'done') this.sawDone = true;
+      else if (kinds[i] === 'usage') this.usage = readUsage(event.toString('utf8')) ?? this.usage;
     }
     if (tokens === 0) return;
+    this.sawTokens = true;
     this.door.ledger.tokens(this.entry, tokens);
   }
 }

@@ -29,6 +29,8 @@ const DEFAULT_BLOCK_TOKENS = 16;
 const LENGTH_TOLERANCE = 2;
 const NO_HASHES = new Float64Array(0);
 const NO_TEXT = Buffer.alloc(0);
+/** Age of a report of an engine that is quiet: above any at which a state counts as fresh. */
+const QUIET_AGE_MS = 20_000;
 /** Reports travel in headers too. */
 const MAX_PROBLEM_CHARS = 256;
 /** Of a long model name, so much is part of the instance's kind. */
@@ -99,7 +101,7 @@ export class DoorInstance {
     this.incarnation = options.epoch;
     this.outside = new OutsideTraffic(config.id, env.log);
     this.open = options.open;
-    this.upstream = new Upstream(config.url, options.connectTimeoutMs);
+    this.upstream = new Upstream(config.url, options.connectTimeoutMs, env.clock);
     this.kvTokens = config.kvTokens ?? UNKNOWN_KV_TOKENS;
     const view = new CacheView(
       env.clock,
@@ -121,9 +123,13 @@ export class DoorInstance {
     return this.options.env.clock.nowMs();
   }
 
-  /** As the checks say, and `down` while the engine is in doubt: then it gets no new requests. */
+  /**
+   * As the checks say, and `down` while the engine is in doubt: then it gets no new requests. One that is merely quiet
+   * has an old report instead, so that it gets them where nobody else can.
+   */
   get health(): Health {
-    return this.checkedHealth === 'up' && this.life.doubt !== undefined ? 'down' : this.checkedHealth;
+    const { doubt } = this.life;
+    return this.checkedHealth === 'up' && doubt !== undefined && doubt !== 'quiet' ? 'down' : this.checkedHealth;
   }
 
   /**
@@ -220,7 +226,7 @@ export class DoorInstance {
       doorUrl,
       incarnation: this.incarnation,
       seq: this.reportSeq,
-      ageMs: 0,
+      ageMs: this.life.doubt === 'quiet' ? QUIET_AGE_MS : 0,
       // Asleep, an engine answers health checks, shows no load, and hangs on requests.
       health: this.isAsleep() ? 'down' : this.health,
       draining,

@@ -1,5 +1,5 @@
 import type { Surface } from '../wire/client-answer.ts';
-import { EventCutter, isNamed, readUsage, type SseKind, type Usage } from '../wire/sse.ts';
+import { EventCutter, isComment, isNamed, readUsage, type SseKind, type Usage } from '../wire/sse.ts';
 import type { AnswerTold } from '../wire/upstream.ts';
 import { type AnswerForm, WholeAnswer } from '../wire/whole-answer.ts';
 
@@ -85,7 +85,7 @@ export class AnswerObserver {
     this.changed = false;
     this.sawToken = false;
     for (let i = 0; i < events.length; i++) this.read(events[i] as Buffer, kinds[i] as SseKind);
-    if (this.named && !this.opened) return this.hold();
+    if (!this.opened) return this.hold();
     if (this.opening.length > 0) this.kept.unshift(...this.opening.splice(0));
     else if (whole && !this.changed && this.finishing === undefined) return this.note(chunk, atMs);
     if (this.kept.length === 0) return undefined;
@@ -128,7 +128,7 @@ export class AnswerObserver {
 
   private read(event: Buffer, kind: SseKind): void {
     this.events += 1;
-    this.named ??= isNamed(event);
+    if (!isComment(event)) this.named ??= isNamed(event);
     if (kind !== 'frame') this.opened = true;
     else if (event.subarray(0, MESSAGES_START.length).equals(MESSAGES_START)) this.messages = true;
     if (kind === 'token') {

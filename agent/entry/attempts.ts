@@ -7,12 +7,15 @@ import type { AgentContext } from './context.ts';
 import { type Elsewhere, isSuspect, judge, type Verdict } from './culprit.ts';
 import type { Decision } from './decide.ts';
 import type { AttemptResult } from './forward.ts';
+import type { Rest } from './instances.ts';
 import { bookOutcome, neverComputed } from './outcome.ts';
 
 /** Full instances that a request is offered to in vain. */
-const MAX_FULL = 16;
+const MAX_FULL = 256;
 /** An engine that has answered another request well within this time works. */
 const WORKS_MS = 5000;
+/** Longest time for which a full instance is left alone, whatever it asks for. */
+const MAX_REST_MS = 60_000;
 
 /** An attempt that may be sent now. */
 export interface StartedAttempt {
@@ -80,8 +83,7 @@ export class Attempts {
     started.admission.release(neverComputed(result));
     this.count += 1;
     this.excluded.add(view.id);
-    if (result.ending === 'full')
-      view.rest = { untilMs: this.context.env.clock.nowMs() + result.restMs, status: result.httpStatus ?? 503 };
+    if (result.ending === 'full') view.rest = this.restOf(result);
     const elsewhere: Elsewhere = this.suspects.some((one) => alike(one.result, result)) ? 'alike' : 'unknown';
     const verdict = this.judge(ended, elsewhere);
     const goesOn = verdict.retry && this.hasTries(result);
@@ -95,9 +97,19 @@ export class Attempts {
     return goesOn;
   }
 
+  private restOf({ restMs, httpStatus = 503 }: AttemptResult): Rest {
+    const nowMs = this.context.env.clock.nowMs();
+    return { untilMs: nowMs + Math.min(MAX_REST_MS, restMs), askedUntilMs: nowMs + restMs, status: httpStatus };
+  }
+
   /** Without streaming the first byte is that of the whole answer. */
   private firstByteMs({ predictedTtftMs, priorTpotMs }: Decision): number {
     return this.request.stream ? predictedTtftMs : predictedTtftMs + this.request.outputTokens * priorTpotMs;
+  }
+
+  /** Nothing follows, since the client has left: what was not judged yet is. */
+  close(): void {
+    this.settle('unknown');
   }
 
   /** A full instance costs no try: it has done nothing for the request. */

@@ -10,6 +10,8 @@ export const ANSWER_ENDINGS = [
   'answered',
   /** a 4xx: the engine judges the request */
   'rejected',
+  /** 401, 403 or 404, which may also be one engine's own (another key, an adapter that it has lost) */
+  'denied',
   /** 429, or 503 of an engine that is up: full for the moment */
   'full',
   /** any other 5xx */
@@ -53,8 +55,13 @@ export interface Verdict {
   readonly outcome: OutcomeStatus;
 }
 
+/** Whether the client or a limit of time ended it, and not what became of it. */
+export function isLimit(ending: Ending): boolean {
+  return OWN_ENDINGS.some((one) => one === ending);
+}
+
 /** Endings that the request itself may have caused: they are judged once it is known how it fares elsewhere. */
-const SUSPECT: ReadonlySet<Ending> = new Set<Ending>(['server-error', 'error-event', 'reset']);
+const SUSPECT: ReadonlySet<Ending> = new Set<Ending>(['denied', 'server-error', 'error-event', 'reset']);
 
 /** Whether the verdict waits for how the request fares elsewhere. */
 export function isSuspect(ending: Ending): boolean {
@@ -66,7 +73,7 @@ export function isSuspect(ending: Ending): boolean {
  * The only place that does; docs/request-lifecycle.md lists every combination.
  */
 export function judge(facts: Facts): Verdict {
-  const { ending, begun, remote, elsewhere } = facts;
+  const { ending, begun, remote, elsewhere, works } = facts;
   const retry = !begun;
   switch (ending) {
     case 'answered':
@@ -76,12 +83,17 @@ export function judge(facts: Facts): Verdict {
       return { culprit: 'request', breaker: 'success', retry: false, outcome: 'failed' };
     case 'full':
       return { culprit: 'nobody', breaker: undefined, retry, outcome: 'failed' };
+    case 'denied':
+      if (elsewhere === 'well') return { culprit: 'engine', breaker: 'failure', retry, outcome: 'failed' };
+      return { culprit: 'request', breaker: undefined, retry: retry && elsewhere === 'unknown', outcome: 'failed' };
     case 'server-error':
     case 'error-event':
     case 'reset':
-      if (elsewhere === 'alike') return { culprit: 'request', breaker: undefined, retry: false, outcome: 'failed' };
-      if (ending !== 'reset' && elsewhere === 'unknown' && facts.works)
-        return { culprit: 'request', breaker: undefined, retry, outcome: 'failed' };
+      // An engine that works and fails this request as another has done is not at fault. One that has answered nothing
+      // well of late may be: then a third one is asked.
+      if (works && (elsewhere === 'alike' || (elsewhere === 'unknown' && ending !== 'reset'))) {
+        return { culprit: 'request', breaker: undefined, retry: retry && elsewhere === 'unknown', outcome: 'failed' };
+      }
       return {
         culprit: ending === 'reset' && remote ? 'link' : 'engine',
         breaker: 'failure',

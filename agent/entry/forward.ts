@@ -34,10 +34,11 @@ export interface ForwardOptions {
   onBegun(): void;
 }
 
+/** Statuses that may be one engine's own: another one may answer otherwise. */
+const DENIED: ReadonlySet<number> = new Set([401, 403, 404]);
 /** An engine's error body is kept up to this size. */
 const MAX_REFUSAL_BYTES = 1024 * 1024;
 const DEFAULT_REST_MS = 1000;
-const MAX_REST_MS = 60_000;
 
 /** An error answer that is withheld while another instance may do better. */
 export interface Refusal {
@@ -82,6 +83,8 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
   deadlineMs: number;
   /** clock ms since which the client does not read; undefined: it does */
   private pausedMs: number | undefined;
+  /** bytes that it had accepted by then */
+  private acceptedBytes: number | undefined;
   private readonly answer: ClientAnswer;
   private readonly options: ForwardOptions;
   private readonly resolve: (result: AttemptResult) => void;
@@ -93,6 +96,8 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
   private refused = false;
   private refusal: Buffer[] | undefined = [];
   private refusalBytes = 0;
+  /** all of the error answer is there */
+  private refusedWhole = false;
   private over = false;
 
   constructor(answer: ClientAnswer, options: ForwardOptions, resolve: (result: AttemptResult) => void) {
@@ -138,7 +143,7 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
       status === 200 ? formOf(headers) : 'unread',
       headers[USAGE_HEADER] !== undefined,
     );
-    this.refused = headers[FAILURE_HEADER] !== undefined || status >= 500 || status === 429;
+    this.refused = headers[FAILURE_HEADER] !== undefined || status >= 500 || status === 429 || DENIED.has(status);
   }
 
   onData(chunk: Buffer, cut?: EventCutter): boolean {
@@ -151,10 +156,13 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     // A stream in a coding of its own cannot be read: its first byte stands for its first token.
     if (this.options.stream && this.status === 200) this.observer.observed.ttftMs ??= out && atMs;
     if (this.observer.observed.inBandError && !this.answer.begun) {
+      // Nothing good follows: what the stream holds so far is the engine's answer.
       this.refused = true;
-      const held = this.observer.rest();
+      const held = this.observer.rest(out);
       if (held) this.keepRefusal(held);
-      return out ? this.keepRefusal(out) : true;
+      this.attempt?.abort();
+      this.settleRefused();
+      return true;
     }
     if (out === undefined) return true;
     this.begin();
@@ -186,8 +194,11 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
 
   onTimeout(): void {
     const { clock, deadlineMs, deadline, slowClientTimeoutMs } = this.options;
+    const isSlow = clock.nowMs() < deadlineMs;
+    // One that reads on, if slowly, or whose answer waits for its turn on a connection with others.
+    if (isSlow && this.answer.acceptedBytes !== this.acceptedBytes) return this.goOnWaiting();
     this.attempt?.abort();
-    if (clock.nowMs() < deadlineMs) {
+    if (isSlow) {
       this.answer.cut();
       this.settle(
         'client-stalled',
@@ -200,6 +211,11 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     }
     if (this.answer.begun) this.breakOff('The time for this request is over.');
     this.settle(deadline, new LodestarError('UPSTREAM_TIMEOUT', 'the time for the request is over'));
+  }
+
+  private goOnWaiting(): void {
+    this.pauseClient();
+    this.options.watchdog.add(this);
   }
 
   private endingOfAnswer(): Ending {
@@ -217,18 +233,24 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
       'UPSTREAM_FAILED',
       this.status === 200 ? 'the engine answered with an error event' : `the engine answered ${this.status}`,
     );
+    this.refusedWhole = true;
     if (this.status === 200) return this.settle('error-event', error);
+    if (DENIED.has(this.status)) return this.settle('denied', error);
     const full = this.status === 429 || (this.status === 503 && this.view.report?.health === 'up');
     this.settle(full ? 'full' : 'server-error', error);
   }
 
   private write(out: Buffer): boolean {
     const goOn = this.answer.write(out);
-    if (!goOn && this.pausedMs === undefined) {
-      this.pausedMs = this.options.clock.nowMs();
-      this.deadlineMs = Math.min(this.options.deadlineMs, this.pausedMs + this.options.slowClientTimeoutMs);
-    }
+    if (!goOn && this.pausedMs === undefined) this.pauseClient();
     return goOn;
+  }
+
+  private pauseClient(): void {
+    const { clock, deadlineMs, slowClientTimeoutMs } = this.options;
+    this.pausedMs = clock.nowMs();
+    this.acceptedBytes = this.answer.acceptedBytes;
+    this.deadlineMs = Math.min(deadlineMs, this.pausedMs + slowClientTimeoutMs);
   }
 
   /**
@@ -274,13 +296,12 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
     this.options.watchdog.remove(this);
     this.options.running.remove(this);
     this.answer.unwatch(this.onClientGone, this.onDrain);
-    const refusal = this.refused && this.headers[FAILURE_HEADER] === undefined;
     this.resolve({
       ending,
       begun: this.answer.begun,
       httpStatus: this.status || undefined,
       error,
-      refusal: refusal
+      refusal: this.refusedWhole
         ? { status: this.status, headers: this.headers, body: this.refusal && Buffer.concat(this.refusal) }
         : undefined,
       restMs: ending === 'full' ? restMs(this.headers['retry-after'], this.options.clock) : 0,
@@ -297,5 +318,5 @@ class Forwarding implements AttemptHandler, Watched, RunningAttempt {
 function restMs(value: string | undefined, clock: Clock): number {
   const seconds = value === undefined ? NaN : Number(value);
   const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(value ?? '') - clock.wallMs();
-  return Number.isFinite(ms) && ms > 0 ? Math.min(MAX_REST_MS, ms) : DEFAULT_REST_MS;
+  return Number.isFinite(ms) && ms > 0 ? ms : DEFAULT_REST_MS;
 }

@@ -3,6 +3,7 @@ import type { ClientAnswer } from '../wire/client-answer.ts';
 import type { AgentContext } from './context.ts';
 import type { Ending } from './culprit.ts';
 import type { AttemptResult } from './forward.ts';
+import type { Rest } from './instances.ts';
 import { REQUEST_TIMEOUT_HEADER } from './patience.ts';
 
 /** What a client should wait before it asks again when no instance can take its request, in seconds. */
@@ -16,16 +17,29 @@ export function refuse(context: AgentContext, { model }: ClientRequest, answer: 
     answer.fail(404, 'NotFoundError', `The model \`${model}\` does not exist.`, { param: 'model' });
     return;
   }
+  const full = fullInstances(context, model);
+  if (full.length > 0) {
+    // The status that they have answered: each asks to be left alone for now.
+    const type = full[0]?.status === 429 ? 'TooManyRequestsError' : 'ServiceUnavailableError';
+    const headers = { 'retry-after': longestRestS(context, model, 0) };
+    answer.fail(full[0]?.status ?? 503, type, 'Every instance for the request is full.', { headers });
+    return;
+  }
   const message = 'The request cannot be served now: no instance is up for it.';
   answer.fail(503, 'ServiceUnavailableError', message, { headers: { 'retry-after': RETRY_AFTER_S } });
 }
 
 /** No further attempt follows: the client gets what the last instance said, or what became of the request there. */
-export function giveUp(context: AgentContext, answer: ClientAnswer, last: AttemptResult): void {
+export function giveUp(
+  context: AgentContext,
+  { model }: ClientRequest,
+  answer: ClientAnswer,
+  last: AttemptResult,
+): void {
   if (answer.gone || answer.begun) return;
   const { ending, refusal } = last;
   if (refusal) {
-    const headers = ending === 'full' ? { 'retry-after': longestRestS(context, last) } : undefined;
+    const headers = ending === 'full' ? { 'retry-after': longestRestS(context, model, last.restMs) } : undefined;
     if (!refusal.body)
       return answer.fail(
         refusal.status,
@@ -52,10 +66,18 @@ export function giveUp(context: AgentContext, answer: ClientAnswer, last: Attemp
     });
 }
 
-/** The longest that a full instance has asked to be left alone for, in whole seconds. */
-function longestRestS({ env, instances }: AgentContext, { restMs }: AttemptResult): string {
+/** What the full instances for a model have said, as far as they are to be left alone still. */
+function fullInstances({ env, instances }: AgentContext, model: string | undefined): Rest[] {
   const nowMs = env.clock.nowMs();
-  let longestMs = restMs;
-  for (const { rest } of instances.views.values()) longestMs = Math.max(longestMs, (rest?.untilMs ?? 0) - nowMs);
+  return [...instances.views.values()].flatMap(({ report, rest }) => {
+    const serves = report?.health === 'up' && (model === undefined || report.models.includes(model));
+    return serves && rest && rest.untilMs > nowMs ? [rest] : [];
+  });
+}
+
+/** The longest that a full instance for the model has asked to be left alone for, at least `leastMs`, in whole seconds. */
+function longestRestS(context: AgentContext, model: string | undefined, leastMs: number): string {
+  const nowMs = context.env.clock.nowMs();
+  const longestMs = Math.max(leastMs, ...fullInstances(context, model).map((one) => one.askedUntilMs - nowMs));
   return String(Math.max(1, Math.ceil(longestMs / 1000)));
 }

@@ -19,6 +19,16 @@ export interface Reservation {
   ownTokens: number;
 }
 
+/** What a full instance has said. Times are clock ms. */
+export interface Rest {
+  /** until when it is left alone: what it asks for, within bounds */
+  readonly untilMs: number;
+  /** until when it asks to be left alone, for clients to know */
+  readonly askedUntilMs: number;
+  /** 429 or 503 */
+  readonly status: number;
+}
+
 /** One instance of the fleet as this entry knows it. */
 export interface InstanceView {
   readonly id: string;
@@ -35,8 +45,8 @@ export interface InstanceView {
   readonly breaker: Breaker;
   /** when a request of this entry last got its whole answer from it, clock ms */
   lastGoodMs: number;
-  /** it has said that it is full: until when it is left alone, clock ms, and with what status it said so */
-  rest: { untilMs: number; status: number } | undefined;
+  /** undefined: it has not said that it is full */
+  rest: Rest | undefined;
   /** numbers this entry's requests to the instance without gaps, so that its door can say which it has counted */
   nextSeq: number;
   reservations: Reservation[];
@@ -130,7 +140,9 @@ export class Instances {
   /** Reads the reports of this agent's own instances: they are exact at this moment. */
   readLocal(draining: boolean): void {
     for (const view of this.views.values()) {
-      if (view.local) this.setReport(view, view.local.report(draining), this.clock.nowMs());
+      if (!view.local) continue;
+      const report = view.local.report(draining);
+      this.setReport(view, report, this.clock.nowMs() - report.ageMs);
     }
   }
 
@@ -181,7 +193,7 @@ export class Instances {
   upstream(view: InstanceView): Upstream {
     let upstream = this.upstreams.get(view.doorUrl);
     if (!upstream) {
-      upstream = new Upstream(view.doorUrl, this.config.connectTimeoutMs);
+      upstream = new Upstream(view.doorUrl, this.config.connectTimeoutMs, this.clock);
       this.upstreams.set(view.doorUrl, upstream);
     }
     return upstream;

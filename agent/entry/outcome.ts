@@ -3,7 +3,7 @@ import { isOutdatedLaw, lawSamplesOf } from '../../shared/predictor/law-age.ts';
 import type { Sample } from '../../shared/sample.ts';
 import type { ClientRequest } from '../request/read.ts';
 import type { AgentContext } from './context.ts';
-import { OWN_ENDINGS, type Verdict } from './culprit.ts';
+import { isLimit, type Verdict } from './culprit.ts';
 import type { Decision } from './decide.ts';
 import type { AttemptResult } from './forward.ts';
 import type { Receipt } from './receipts.ts';
@@ -16,7 +16,7 @@ export function neverComputed({
   httpStatus,
 }: Pick<AttemptResult, 'ending' | 'begun' | 'httpStatus'>): boolean {
   if (begun) return httpStatus !== undefined && httpStatus >= 400;
-  return !(ending === 'answered' || OWN_ENDINGS.some((one) => one === ending));
+  return ending !== 'answered' && !isLimit(ending);
 }
 
 /** Books what came of an attempt as its verdict says: breaker, trust, learned token ratio, metrics, receipt, sample. */

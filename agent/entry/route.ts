@@ -11,6 +11,7 @@ import { type Attempt, type AttemptHandler, passableHeaders } from '../wire/upst
 import type { Admission } from './admit.ts';
 import { Attempts, type StartedAttempt } from './attempts.ts';
 import type { AgentContext } from './context.ts';
+import { isLimit } from './culprit.ts';
 import { type AttemptResult, forward } from './forward.ts';
 import { giveUp, refuse } from './give-up.ts';
 import { type Patience, patienceOf, REQUEST_TIMEOUT_HEADER } from './patience.ts';
@@ -29,9 +30,14 @@ interface Routed {
  * observe → sample, again on another instance while no byte has reached the client. (`read` comes before, in server.ts;
  * docs/request-lifecycle.md draws it.) Never rejects.
  */
-export async function route(context: AgentContext, client: ClientRequest, response: ServerResponse): Promise<void> {
+export async function route(
+  context: AgentContext,
+  client: ClientRequest,
+  response: ServerResponse,
+  arrivedMs: number,
+): Promise<void> {
   const answer = new ClientAnswer(response);
-  const patience = patienceOf(client.headers, context.env.clock.nowMs(), context.config.requestTimeoutMs);
+  const patience = patienceOf(client.headers, arrivedMs, context.config.requestTimeoutMs);
   if (!patience)
     return answer.fail(400, 'BadRequestError', `${REQUEST_TIMEOUT_HEADER} must be a number of milliseconds above 0.`);
   const print = printOf(context, client);
@@ -40,11 +46,13 @@ export async function route(context: AgentContext, client: ClientRequest, respon
   let last: AttemptResult | undefined;
   for (;;) {
     const attempt = attempts.begin(patience.firstByteByMs);
-    if (!attempt) return last ? giveUp(context, answer, last) : refuse(context, client, answer);
-    last = await attemptOn(context, routed, attempt);
-    const goesOn = attempts.end(attempt, last);
-    if (answer.gone) return;
-    if (!goesOn) return giveUp(context, answer, last);
+    if (!attempt) return last ? giveUp(context, client, answer, last) : refuse(context, client, answer);
+    const result = await attemptOn(context, routed, attempt);
+    const goesOn = attempts.end(attempt, result);
+    if (answer.gone) return attempts.close();
+    // What an engine has said is worth more to a client than that another could not be reached.
+    last = last?.refusal && !result.refusal && !isLimit(result.ending) ? last : result;
+    if (!goesOn) return giveUp(context, client, answer, last);
   }
 }
 

@@ -37,12 +37,7 @@ function without(...yielding: Yields[]): readonly Guard[] {
 }
 
 /** The rules in force, and those that are left where nobody meets them. */
-const firstLadder: readonly Step[] = [
-  { rules: guards, relaxed: undefined },
-  { rules: without('soft', 'first-attempt'), relaxed: 'soft guards' },
-  { rules: without('soft', 'first-attempt', 'panic'), relaxed: 'breakers' },
-];
-const retryLadder: readonly Step[] = [
+const ladder: readonly Step[] = [
   { rules: guards, relaxed: undefined },
   { rules: without('soft'), relaxed: 'soft guards' },
   { rules: without('soft', 'panic'), relaxed: 'breakers' },
@@ -67,7 +62,6 @@ export class Snapshots {
     const { snapshot } = this;
     snapshot.relaxed = undefined;
     snapshot.promptTokens = context.request.promptTokens;
-    const ladder = excluded.size === 0 ? firstLadder : retryLadder;
     for (const { rules, relaxed } of ladder) {
       this.select(context, rules, excluded);
       snapshot.relaxed = relaxed;

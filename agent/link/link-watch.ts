@@ -8,15 +8,19 @@ import { Upstream } from '../wire/upstream.ts';
 
 const PERIOD_MS = 1000;
 const TIMEOUT_MS = 1000;
+/** Bytes that the door has had this long before the entry are not on their way any more. */
+const LAG_MS = 3000;
 const NOT_FOUND = 404;
+const NOT_HELD = 'the door does not hold the request';
+const LAGGING = 'what the door has had from its engine does not arrive here';
 
 /** What one door has answered. */
 interface Door {
   readonly upstream: Upstream;
   /** answers missing in a row */
   missing: number;
-  /** attempts that the answer before did not name, and the newest byte that they had then, clock ms */
-  unnamed: Map<RunningAttempt, number>;
+  /** attempts that are amiss by the answer before, and the newest byte that they had then, clock ms */
+  amiss: Map<RunningAttempt, number>;
 }
 
 /**
@@ -54,7 +58,11 @@ export class LinkWatch {
   private door(url: string): Door {
     let door = this.doors.get(url);
     if (!door) {
-      door = { upstream: new Upstream(url, this.context.config.connectTimeoutMs), missing: 0, unnamed: new Map() };
+      door = {
+        upstream: new Upstream(url, this.context.config.connectTimeoutMs, this.context.env.clock),
+        missing: 0,
+        amiss: new Map(),
+      };
       this.doors.set(url, door);
     }
     return door;
@@ -91,15 +99,18 @@ export class LinkWatch {
     if (door.missing >= LINK_DOWN) this.context.env.log.info({ door: url }, 'the link to the door works again');
     this.setMissing(url, door, 0);
     if (!held) return;
-    const named = new Set(held.map(([instance, seq]) => `${instance} ${seq}`));
-    const unnamed = new Map<RunningAttempt, number>();
+    const quietMs = new Map(held.map(([instance, seq, quiet]) => [`${instance} ${seq}`, quiet]));
+    const amiss = new Map<RunningAttempt, number>();
     for (const one of this.context.running.byDoor().get(url) ?? []) {
-      if (one.sentMs >= askedMs || one.paused || named.has(`${one.view.id} ${one.seq}`)) continue;
+      if (one.sentMs >= askedMs || one.paused) continue;
+      const quiet = quietMs.get(`${one.view.id} ${one.seq}`);
+      // Held, and no byte that the door has had from its engine is missing here.
+      if (quiet !== undefined && (quiet < 0 || askedMs - quiet - one.lastByteMs <= LAG_MS)) continue;
       // One answer alone may have crossed with the end of the attempt: a second must say so, with no byte in between.
-      if (door.unnamed.get(one) === one.lastByteMs) this.end(one, 'the door does not hold the request');
-      else unnamed.set(one, one.lastByteMs);
+      if (door.amiss.get(one) === one.lastByteMs) this.end(one, quiet === undefined ? NOT_HELD : LAGGING);
+      else amiss.set(one, one.lastByteMs);
     }
-    door.unnamed = unnamed;
+    door.amiss = amiss;
   }
 
   private missed(url: string, door: Door): void {

@@ -54,6 +54,15 @@ export class ClientAnswer {
     return this.response.destroyed || this.response.writableEnded || this.socket.destroyed;
   }
 
+  /**
+   * Bytes on its connection that the client has accepted so far; never the same twice while the answer has not had its
+   * turn on the connection.
+   */
+  get acceptedBytes(): number {
+    const { socket } = this.response;
+    return socket ? socket.bytesWritten - socket.writableLength : Number.NaN;
+  }
+
   /** All of it has been handed to the system. */
   get finished(): boolean {
     return this.response.writableFinished;

@@ -1,5 +1,13 @@
-const ERROR = Buffer.from('data: {"error"');
-const NAMED = Buffer.from('event: ');
+/** A field of an event that may come before its data. */
+const FIELD = /^(event|id|retry):/;
+const ERROR_KEYS = ['"error"', '"object":"error"', '"object": "error"'].map((text) => Buffer.from(text));
+const DATA = Buffer.from('data:');
+const OPEN_OBJECT = 0x7b;
+const BLANK = 0x20;
+const NAMED = Buffer.from('event:');
+const NAMED_LATER = Buffer.from('\nevent:');
+/** Fields before the name of an event (`id`, `retry`) are short. */
+const MAX_FIELDS_BYTES = 256;
 const LINE_FEED = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 const COMMENT = 0x3a;
@@ -103,23 +111,54 @@ export class EventCutter {
   }
 }
 
-/** True for the beginning of a stream of named events. */
-export function isNamed(event: Buffer): boolean {
-  return startsWith(event, NAMED);
+/** A comment, which keeps a connection alive and says nothing. */
+export function isComment(event: Buffer): boolean {
+  return event[0] === COMMENT || event.length < SHORTEST_EVENT;
 }
 
-/** Comments, which keep a connection alive, and blank lines are frames. */
+/** True for the beginning of a stream of named events. */
+export function isNamed(event: Buffer): boolean {
+  return nameStart(event) >= 0;
+}
+
+/** Comments and blank lines are frames. */
 export function classifyEvent(event: Buffer): SseKind {
-  if (event[0] === COMMENT || event.length < SHORTEST_EVENT) return 'frame';
-  if (isNamed(event)) {
-    const name = event.toString('latin1', NAMED.length, Math.max(NAMED.length, event.indexOf(LINE_FEED))).trimEnd();
+  if (isComment(event)) return 'frame';
+  const named = nameStart(event);
+  if (named >= 0) {
+    const name = event.toString('latin1', named, Math.max(named, event.indexOf(LINE_FEED, named))).trim();
     return NAMED_KINDS.get(name) ?? (name.endsWith('.delta') ? 'token' : 'frame');
   }
-  if (startsWith(event, ERROR)) return 'error';
+  if (isError(event)) return 'error';
   if (event.length < 20 && startsWith(event, DONE)) return 'done';
   if (event.includes(EMPTY_CHOICES) && event.includes(USAGE)) return 'usage';
   if (event.includes(ROLE_CHUNK)) return 'role';
   return 'token';
+}
+
+/** Where the name of an event begins, behind its field, which other fields may precede; −1: it has none. */
+function nameStart(event: Buffer): number {
+  if (startsWith(event, NAMED)) return NAMED.length;
+  if (event[0] === DATA[0]) return -1;
+  const at = event.subarray(0, MAX_FIELDS_BYTES).indexOf(NAMED_LATER);
+  return at < 0 ? -1 : at + NAMED_LATER.length;
+}
+
+/** Whether the data is an object that begins with an error, whatever blanks stand in it; older versions say so in `object`. */
+function isError(event: Buffer): boolean {
+  if (!startsWith(event, DATA)) return false;
+  const at = behindBlanks(event, DATA.length);
+  if (event[at] !== OPEN_OBJECT) return false;
+  const key = behindBlanks(event, at + 1);
+  return ERROR_KEYS.some(
+    (one) => event.length >= key + one.length && event.compare(one, 0, one.length, key, key + one.length) === 0,
+  );
+}
+
+function behindBlanks(event: Buffer, from: number): number {
+  let at = from;
+  while (event[at] === BLANK) at += 1;
+  return at;
 }
 
 /** Token counts of an answer, as the engine reports them; undefined where it does not. */
@@ -162,7 +201,7 @@ export function readUsage(text: string): Usage | undefined {
 /** Where the JSON begins: after `data:`, which a line with the event's name may precede. */
 function dataStart(text: string): number {
   if (text.startsWith('data:')) return 5;
-  return text.startsWith('event:') ? text.indexOf('\ndata:') + 6 : 0;
+  return FIELD.test(text) ? text.indexOf('\ndata:') + 6 : 0;
 }
 
 function startsWith(bytes: Buffer, start: Buffer): boolean {

@@ -1,6 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingHttpHeaders } from 'node:http';
 import { Client, type Dispatcher, Pool } from 'undici';
+import type { Clock } from '../../shared/env.ts';
 import { errorMessage, LodestarError } from '../../shared/errors.ts';
 import { type AttemptFailure, type Failure, failureNamed } from './ending.ts';
 import type { EventCutter, Usage } from './sse.ts';
@@ -48,6 +49,8 @@ export interface Attempt {
 const KEEP_ALIVE_MS = 4000;
 /** A peer whose host has gone is found by the system's own probes from then on. */
 const TCP_KEEPALIVE_MS = 15_000;
+/** A break that comes later than this after sending is no longer that of a connection which was closed before. */
+const STALE_WITHIN_MS = 1000;
 const HOP_BY_HOP = new Set([
   'connection',
   'keep-alive',
@@ -82,11 +85,13 @@ function noteStart(delivery: Delivery): void {
 /** One HTTP peer, an engine or another agent's door, with its connections. */
 export class Upstream {
   readonly url: string;
+  private readonly clock: Clock;
   private readonly options: Pool.Options;
   private readonly pool: Pool;
 
-  constructor(url: string, connectTimeoutMs: number) {
+  constructor(url: string, connectTimeoutMs: number, clock: Clock) {
     this.url = url;
+    this.clock = clock;
     // How long to wait is decided on facts, not by timers of the connection.
     this.options = {
       keepAliveTimeout: KEEP_ALIVE_MS,
@@ -104,7 +109,7 @@ export class Upstream {
    * request itself.
    */
   dispatch(request: UpstreamRequest, handler: AttemptHandler): Attempt {
-    const delivery = new Delivery(handler, () => {
+    const delivery = new Delivery(this.clock, handler, () => {
       const client = new Client(this.url, this.options);
       client.dispatch(toUndici(request), delivery);
       void client.close().catch(() => undefined);
@@ -164,14 +169,17 @@ export class Upstream {
 class Delivery implements Attempt, Dispatcher.DispatchHandler {
   /** its connection has carried a request before */
   onReused = false;
+  private readonly clock: Clock;
   private readonly handler: AttemptHandler;
   private readonly again: () => void;
   private controller: Dispatcher.DispatchController | undefined;
+  private startMs = 0;
   private answered = false;
   private retried = false;
   private over = false;
 
-  constructor(handler: AttemptHandler, again: () => void) {
+  constructor(clock: Clock, handler: AttemptHandler, again: () => void) {
+    this.clock = clock;
     this.handler = handler;
     this.again = again;
   }
@@ -188,6 +196,7 @@ class Delivery implements Attempt, Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.controller = controller;
+    this.startMs = this.clock.nowMs();
     if (this.over) controller.abort(new Error('aborted'));
     else noteStart(this);
   }
@@ -216,7 +225,8 @@ class Delivery implements Attempt, Dispatcher.DispatchHandler {
 
   onResponseError(_controller: unknown, cause: Error): void {
     if (this.over) return;
-    if (this.onReused && !this.answered && !this.retried) {
+    const isFresh = this.clock.nowMs() - this.startMs < STALE_WITHIN_MS;
+    if (this.onReused && isFresh && !this.answered && !this.retried) {
       this.retried = true;
       this.controller = undefined;
       try {

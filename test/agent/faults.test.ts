@@ -22,6 +22,9 @@ describe('a request that is itself at fault', () => {
     async (status) => {
       await fleet.startStubs(3);
       fleet.answer(({ body }, response) => answerJson(response, body.includes(POISON) ? status : 200));
+      // Each engine has answered somebody well.
+      for (let i = 0; i < 3; i++) expect((await fleet.ask()).status).toBe(200);
+      for (const stub of fleet.stubs) stub.requests.length = 0;
       for (let i = 0; i < 9; i++) {
         const answer = await fleet.ask({ prompt: POISON });
         expect(answer.status).toBe(status);
@@ -40,12 +43,43 @@ describe('a request that is itself at fault', () => {
       if (!body.includes(POISON)) return answerJson(response);
       response.writeHead(200, { 'content-type': 'text/event-stream' }).end(`${TOKEN}${ERROR_EVENT}data: [DONE]\n\n`);
     });
+    for (let i = 0; i < 2; i++) expect((await fleet.ask()).status).toBe(200);
     for (let i = 0; i < 8; i++) {
       expect((await fleet.ask()).status).toBe(200);
       expect((await fleet.ask({ prompt: POISON, stream: true })).body).toContain('"error"');
     }
     expect(breakers()).toEqual(['closed', 'closed']);
   });
+
+  test.each(['500', 'reset', 'error event'])(
+    'most engines sick (%s): the well ones answer, and the sick ones are left out',
+    async (kind) => {
+      await fleet.startStubs(3);
+      fleet.answer((_request, response, stub) => {
+        if (stub === 2) return answerJson(response);
+        if (kind === 'reset') return void response.socket?.destroy();
+        if (kind !== 'error event') return answerJson(response, Number(kind));
+        response.writeHead(200, { 'content-type': 'text/event-stream' }).write(ERROR_EVENT);
+      });
+      let failed = 0;
+      for (let i = 0; i < 30; i++) if ((await fleet.ask({ stream: true })).status !== 200) failed += 1;
+      expect(failed).toBeLessThan(15);
+      expect(breakers()[2]).toBe('closed');
+      expect(breakers().slice(0, 2)).toEqual(['open', 'open']);
+    },
+  );
+
+  test.each([401, 403, 404])(
+    'one engine that answers %i to what another one answers well gets no traffic',
+    async (status) => {
+      await fleet.startStubs(2);
+      fleet.answer((_request, response, stub) => answerJson(response, stub === 0 ? status : 200));
+      for (let i = 0; i < 12; i++) expect((await fleet.ask()).status).toBe(200);
+      expect(fleet.hits()[0]).toBe(3);
+      fleet.answer((_request, response) => answerJson(response, status));
+      expect((await fleet.ask()).status).toBe(status);
+    },
+  );
 
   test('an engine that fails what others answer is at fault: its breaker opens, and clients notice nothing', async () => {
     await fleet.startStubs(2);

@@ -46,13 +46,13 @@ const MODELS_TIMEOUT_MS = 10_000;
  * What a check can find. `gone`: nothing listens there, or vLLM says that its engine is dead. `odd`: another answer.
  * `missed`: none, which alone says nothing.
  */
-type Finding = 'ok' | 'gone' | 'odd' | 'missed';
+type Finding = 'ok' | 'gone' | 'missed';
 
 /**
  * Findings in a row that take an instance out, and that let it in again. An engine that is merely silent is the matter
  * of its door (agent/door/life).
  */
-const ROW: Record<Finding, number> = { gone: 2, odd: 3, missed: Infinity, ok: 2 };
+const ROW: Record<Finding, number> = { gone: 2, missed: Infinity, ok: 2 };
 
 /**
  * Asks /health each period, and beside it /version and /v1/models every 5 s. An instance is `up` only once its models
@@ -106,7 +106,7 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
     return this.current;
   }
 
-  /** Clock ms of the newest answer to a check, whatever it said; −Infinity before any. */
+  /** Clock ms of the newest good answer to a check; −Infinity before any. */
   get heardMs(): number {
     return this.heardAtMs;
   }
@@ -155,10 +155,12 @@ export class VllmHealthCollector implements Collector<VllmHealth> {
     const url = `${this.options.url}/health`;
     try {
       const { status } = await getText(url, this.get);
-      this.heardAtMs = this.env.clock.nowMs();
-      if (status === 200) return { finding: 'ok' };
+      if (status === 200) {
+        this.heardAtMs = this.env.clock.nowMs();
+        return { finding: 'ok' };
+      }
       return {
-        finding: status === 503 ? 'gone' : 'odd',
+        finding: status === 503 ? 'gone' : 'missed',
         error: new LodestarError('UPSTREAM_FAILED', `${url} answered ${status}`),
       };
     } catch (error) {

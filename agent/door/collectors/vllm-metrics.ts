@@ -22,6 +22,8 @@ export interface VllmMetricsOptions {
 
 const MAX_PAGE_BYTES = 8 * 1024 * 1024;
 const MIN_TIMEOUT_MS = 1000;
+/** Starts of a process that are no further apart are one, in seconds. */
+const SAME_START_S = 1;
 const COUNTERS = ['prefixQueries', 'promptTokens', 'generationTokens', 'preemptions'] as const;
 
 /**
@@ -60,7 +62,10 @@ function incarnations(): (gauges: VllmGauges) => string {
       wentBack ||= value < (counted.get(name) ?? 0);
       counted.set(name, value);
     }
-    processStartS = gauges.processStartS ?? processStartS;
+    const started = gauges.processStartS;
+    // The same start may be told with other rounding.
+    if (started !== undefined && Math.abs(started - (processStartS ?? -Infinity)) > SAME_START_S)
+      processStartS = started;
     if (wentBack && processStartS === undefined) resets++;
     return `start-${processStartS ?? 'unknown'}-reset-${resets}`;
   };

@@ -8,11 +8,10 @@ export interface GuardContext {
 }
 
 /**
- * When a rule gives way because it leaves nobody: an answer that may fail beats none. `soft` ones first, and with them
- * those that hold on a request's later attempts only in full; then, in a `panic`, the breakers: where they exclude
+ * When a rule gives way because it leaves nobody: an answer that may fail beats none. `soft` ones first; then, in a `panic`, the breakers: where they exclude
  * every instance that is up, they say nothing of any one.
  */
-export type Yields = 'never' | 'soft' | 'first-attempt' | 'panic';
+export type Yields = 'never' | 'soft' | 'panic';
 
 /** A rule that narrows the candidates. */
 export interface Guard {

@@ -113,13 +113,22 @@ it('asks once a second, with its name, its boot and the token of the fleet, whil
 describe('an attempt that the door does not hold', () => {
   it('ends after two of its answers', async () => {
     const [held, unheld] = [send(1), send(2)];
-    door.held = [['i', 1, 0]];
+    door.held = [['i', 1, -1]];
     await seconds(1);
     expect(unheld.failures).toEqual([]);
     await seconds(1);
     expect(unheld.failures).toEqual(['link']);
     await seconds(30);
     expect(held.failures).toEqual([]);
+  });
+
+  it('ends where bytes that the door has had do not arrive', async () => {
+    const one = send(1);
+    door.held = [['i', 1, 0]];
+    await seconds(4);
+    expect(one.failures).toEqual([]);
+    await seconds(2);
+    expect(one.failures).toEqual(['link']);
   });
 
   it('lives where a byte came in between', async () => {

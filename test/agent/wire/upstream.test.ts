@@ -1,3 +1,4 @@
+import { realClock } from '../../../shared/env.ts';
 import { type AddressInfo, createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Upstream } from '../../../agent/wire/upstream.ts';
@@ -12,7 +13,7 @@ let upstream: Upstream;
 
 beforeEach(async () => {
   stub = new StubVllm('m');
-  upstream = new Upstream(await stub.listen(), 1000);
+  upstream = new Upstream(await stub.listen(), 1000, realClock);
 });
 
 afterEach(async () => {
@@ -72,7 +73,7 @@ describe('a body in pieces', () => {
     process.on('unhandledRejection', note);
     const breaking = createServer((socket) => socket.once('data', () => socket.destroy()).on('error', () => undefined));
     await new Promise<void>((resolve) => breaking.listen(0, '127.0.0.1', resolve));
-    const other = new Upstream(`http://127.0.0.1:${(breaking.address() as AddressInfo).port}`, 1000);
+    const other = new Upstream(`http://127.0.0.1:${(breaking.address() as AddressInfo).port}`, 1000, realClock);
     const large = Array.from({ length: 200 }, () => Buffer.alloc(65_536, 'b'));
     expect(await post(other, large)).toBe('failed');
     expect(await post(upstream, large)).toBe('ended');

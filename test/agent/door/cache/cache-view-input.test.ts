@@ -1,3 +1,4 @@
+import { realClock } from '../../../../shared/env.ts';
 import { expect, test } from 'vitest';
 import { fingerprint } from '../../../../agent/request/fingerprint.ts';
 import { CacheView } from '../../../../agent/door/cache/cache-view.ts';
@@ -73,7 +74,7 @@ test('counts that no engine can have leave the view as it is', () => {
 });
 
 test('a request that is not JSON, or not of a text route, is not asked about', async () => {
-  const upstream = new Upstream('http://127.0.0.1:9', 1000);
+  const upstream = new Upstream('http://127.0.0.1:9', 1000, realClock);
   const probe = new TokenProbe(upstream, new VirtualClock(), undefined);
   const ask = (path: string, body: string) => probe.ask({ path, headers: {}, body: [Buffer.from(body)] });
   expect(await ask('/v1/completions', '{"prompt":"x","y":NaN}')).toBeUndefined();

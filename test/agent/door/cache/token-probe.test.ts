@@ -1,3 +1,4 @@
+import { realClock } from '../../../../shared/env.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { TokenProbe } from '../../../../agent/door/cache/token-probe.ts';
 import { Upstream } from '../../../../agent/wire/upstream.ts';
@@ -21,7 +22,7 @@ const CHAT = {
 beforeEach(async () => {
   clock = new VirtualClock();
   stub = new StubVllm('m');
-  upstream = new Upstream(await stub.listen(), 1000);
+  upstream = new Upstream(await stub.listen(), 1000, realClock);
   probe = new TokenProbe(upstream, clock, undefined);
   answer(200, { count: 2, tokens: [1, 2], token_strs: ['H', 'i'] });
 });

@@ -1,3 +1,4 @@
+import { realClock } from '../../../../shared/env.ts';
 import type { ServerResponse } from 'node:http';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { EngineProbe } from '../../../../agent/door/life/engine-probe.ts';
@@ -15,7 +16,7 @@ const hold = (_: unknown, response: ServerResponse): void => void held.push(resp
 beforeEach(async () => {
   clock = new VirtualClock();
   engine = new StubVllm('m');
-  upstream = new Upstream(await engine.listen(), 1000);
+  upstream = new Upstream(await engine.listen(), 1000, realClock);
   proven = 0;
   probe = new EngineProbe(clock, upstream, { authorization: 'Bearer key' }, () => void proven++);
 });
