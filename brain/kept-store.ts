@@ -257,7 +257,7 @@ export function keptStoreIn(dir: string, env: Pick<Env, 'clock' | 'log'>, counte
         throw error;
       }
     },
-    isDamage: (error) => isDamage(error, dir),
+    isDamage,
     setAside: (why) => setAside(dir, why, clock.wallMs(), log),
   };
   return new KeptStore(place, env, counters);

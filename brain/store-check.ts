@@ -1,11 +1,10 @@
 import { spawnSync, type SpawnSyncOptionsWithStringEncoding } from 'node:child_process';
-import { existsSync, readdirSync, renameSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Log } from '../shared/env.ts';
 import { packageRoot } from '../shared/package-root.ts';
+import { DATA_FILE, LOCK_FILE, StoreRoom } from './store-room.ts';
 
-const DATA_FILE = 'data.mdb';
-const LOCK_FILE = 'lock.mdb';
 const ASIDE = `${DATA_FILE}.damaged-`;
 /** Damaged stores kept for whoever wants to look. */
 const ASIDE_MAX = 3;
@@ -14,26 +13,29 @@ const CHECK_MS = 20_000;
 /** By these a process ends that follows a page number to where no page is. */
 const CRASHES: ReadonlySet<string> = new Set(['SIGSEGV', 'SIGBUS', 'SIGABRT', 'SIGILL', 'SIGFPE', 'SIGTRAP']);
 
+/** What the check of a store writes and removes. */
+const TRIAL_BYTES = 65_536;
 /**
- * Opens a store, reads all of it, gives up a transaction that removes all, and makes one that leaves things as they
- * are: LMDB trusts what lies in its file, so damage ends the process that comes upon it. Plain JavaScript, since Node
- * 20 starts no TypeScript.
+ * Opens a store and reads all of it, or makes a transaction that leaves things as they are: LMDB trusts what lies in
+ * its file, so damage ends the process that comes upon it. Plain JavaScript, since Node 20 starts no TypeScript.
  */
 const SCRIPT = `
-const { open, ABORT } = require('lmdb');
+const { open } = require('lmdb');
 try {
   const root = open({ path: process.argv[1], encoding: 'binary', maxDbs: 4 });
-  const parts = ['credentials', 'samples'].map((name) => root.openDB({ name, encoding: 'binary' }));
+  if (process.argv[2] === 'write') {
+    root.transactionSync(() => {
+      root.putSync('check', Buffer.alloc(${TRIAL_BYTES}));
+      root.removeSync('check');
+    });
+    process.exit(0);
+  }
   let sum = 0;
-  for (const part of [root, ...parts]) for (const { value } of part.getRange({})) if (value) for (let i = 0; i < value.length; i += 512) sum += value[i];
-  root.transactionSync(() => {
-    for (const part of parts) for (const key of [...part.getKeys()]) part.removeSync(key);
-    return ABORT;
-  });
-  root.transactionSync(() => {
-    root.putSync('check', Buffer.alloc(65536));
-    root.removeSync('check');
-  });
+  for (const name of [undefined, 'credentials', 'samples']) {
+    const part = name === undefined ? root : root.openDB({ name, encoding: 'binary' });
+    for (const { value } of part.getRange({})) if (value) for (let i = 0; i < value.length; i += 512) sum += value[i];
+  }
+  process.stdout.write('used ' + (root.getStats().lastPageNumber + 1) * root.getStats().pageSize);
   process.exit(0);
 } catch (error) {
   process.stdout.write(String(error.code));
@@ -41,28 +43,16 @@ try {
 }`;
 
 /**
- * LMDB's codes of a page that is not there, of a wrong kind, or of a file that is none of its own; and of a store that
- * cannot go on after such an error.
+ * LMDB's codes of a page that is not there, of a wrong kind, or of a file that is none of its own; and of a store or a
+ * transaction that cannot go on after such an error.
  */
-const DAMAGE_CODES: ReadonlySet<unknown> = new Set([-30797, -30796, -30795, -30794, -30793]);
-/** A transaction cannot be completed, for whatever reason: damage, or a disk without room. */
-const BAD_TRANSACTION = -30782;
-/** Room that any transaction of the brain finds enough. */
-const ROOM_BYTES = 8 * 1024 * 1024;
-
-/** True for an error of LMDB in a folder that is due to what lies in its file. */
-export function isDamage(error: unknown, dir: string): boolean {
-  const { code } = error as { code?: unknown };
-  return DAMAGE_CODES.has(code) || (code === BAD_TRANSACTION && hasRoom(dir));
-}
-
-function hasRoom(dir: string): boolean {
-  try {
-    const { bavail, bsize } = statfsSync(dir);
-    return bavail * bsize >= ROOM_BYTES;
-  } catch {
-    return false;
-  }
+const DAMAGE_CODES: ReadonlySet<unknown> = new Set([-30797, -30796, -30795, -30794, -30793, -30782]);
+/**
+ * True for an error by which LMDB says that what lies in its file cannot be. That the disk has room is seen to before
+ * (store-room.ts).
+ */
+export function isDamage(error: unknown): boolean {
+  return DAMAGE_CODES.has((error as { code?: unknown }).code);
 }
 
 /**
@@ -91,6 +81,19 @@ export function setAside(dir: string, why: string, wallMs: number, log: Log): vo
 }
 
 function damageOf(dir: string): string | undefined {
+  const read = run(dir, 'read');
+  if (read.damage !== undefined) return read.damage;
+  const usedBytes = Number(/^used (\d+)$/.exec(read.told)?.[1]);
+  try {
+    new StoreRoom(dir).ensure(usedBytes, TRIAL_BYTES);
+  } catch {
+    // Without room there is no trial, or the disk's refusal would be taken for damage.
+    return undefined;
+  }
+  return run(dir, 'write').damage;
+}
+
+function run(dir: string, task: 'read' | 'write'): { told: string; damage: string | undefined } {
   const options: SpawnSyncOptionsWithStringEncoding = {
     cwd: packageRoot,
     timeout: CHECK_MS,
@@ -98,11 +101,12 @@ function damageOf(dir: string): string | undefined {
     stdio: ['ignore', 'pipe', 'ignore'],
     encoding: 'utf8',
   };
-  const { status, signal, error, stdout } = spawnSync(process.execPath, ['-e', SCRIPT, resolve(dir)], options);
+  const { status, signal, error, stdout } = spawnSync(process.execPath, ['-e', SCRIPT, resolve(dir), task], options);
+  const doing = task === 'read' ? 'reading it' : 'writing to it';
+  let damage: string | undefined;
   if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT')
-    return `reading it did not end within ${CHECK_MS / 1000} s`;
-  if (signal !== null && CRASHES.has(signal)) return `reading it ends a process by ${signal}`;
-  return status === 1 && isDamage({ code: Number(stdout) }, dir)
-    ? `LMDB finds an error in it (code ${stdout})`
-    : undefined;
+    damage = `${doing} did not end within ${CHECK_MS / 1000} s`;
+  else if (signal !== null && CRASHES.has(signal)) damage = `${doing} ends a process by ${signal}`;
+  else if (status === 1 && isDamage({ code: Number(stdout) })) damage = `LMDB finds an error in it (code ${stdout})`;
+  return { told: stdout, damage };
 }

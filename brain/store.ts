@@ -7,6 +7,7 @@ import { errorMessage, LodestarError } from '../shared/errors.ts';
 import { FEATURE_SCHEMA } from '../shared/features.ts';
 import { type Sample, sampleSchema } from '../shared/sample.ts';
 import { makeStateDir } from '../shared/state-dir.ts';
+import { ensureRoomToOpen, StoreRoom } from './store-room.ts';
 import { MAX_TABLE_BYTES, openTable, type RoutingTable, type SealedTable, sealedTableSchema } from '../shared/table.ts';
 
 const policySchema = z.object({ policy: z.enum(POLICY_NAMES), objective: z.enum(OBJECTIVE_NAMES) });
@@ -53,7 +54,10 @@ export type BrainStore = Omit<DiskStore, 'probe' | 'lastEpoch' | 'saveEpoch' | '
  * LMDB's own.
  */
 const COMMIT_NOW: TransactionFlags = TransactionFlags.SYNCHRONOUS_COMMIT | TransactionFlags.NO_SYNC_FLUSH;
-const PROBE_BYTES = 131_072;
+/** Bytes of samples that go into one transaction, about. */
+const BATCH_BYTES = 1_048_576;
+/** What a credential, a choice or a number takes. */
+const SMALL_BYTES = 4096;
 /** Samples that one transaction removes. */
 const PRUNED_AT_ONCE = 4096;
 
@@ -67,6 +71,9 @@ export class Store {
   private readonly credentials: Database<Buffer, string>;
   private readonly samples: Database<Buffer, number>;
   private sampleKey: number;
+  private readonly room: StoreRoom;
+  /** of the largest write that found no room since one did */
+  private wantedBytes = SMALL_BYTES;
   private waiting: { samples: readonly Sample[]; arrivedWallMs: number }[] = [];
   private written: Promise<void> | undefined;
   /** what the samples' feature rows mean is what this version means by them */
@@ -78,7 +85,9 @@ export class Store {
    */
   constructor(dir: string) {
     makeStateDir(dir, 'brain.stateDir');
+    this.room = new StoreRoom(dir);
     try {
+      ensureRoomToOpen(dir);
       this.root = open<Buffer, string>({ path: dir, encoding: 'binary', maxDbs: 4 });
       this.credentials = this.root.openDB<Buffer, string>({ name: 'credentials', encoding: 'binary' });
       this.samples = this.root.openDB<Buffer, number>({ name: 'samples', encoding: 'binary' });
@@ -106,10 +115,11 @@ export class Store {
 
   /** Written before the table is sent, so that a version is never used twice. */
   saveTable(sealed: SealedTable, version: number): void {
-    this.root.transactionSync(() => {
-      this.root.putSync('table', encode(sealed));
+    const table = encode(sealed);
+    this.write(table.length, () => {
+      this.root.putSync('table', table);
       this.root.putSync('tableVersion', encode(version));
-    }, COMMIT_NOW);
+    });
   }
 
   lastVersion(): number {
@@ -122,7 +132,7 @@ export class Store {
   }
 
   saveEpoch(epoch: number): void {
-    this.root.putSync('epoch', encode(epoch));
+    this.write(SMALL_BYTES, () => this.root.putSync('epoch', encode(epoch)));
   }
 
   /** The fleet's salt, 32 bytes in hex; null before the first start. */
@@ -131,7 +141,7 @@ export class Store {
   }
 
   saveSalt(salt: string): void {
-    this.root.putSync('salt', encode(salt));
+    this.write(SMALL_BYTES, () => this.root.putSync('salt', encode(salt)));
   }
 
   policy(): PolicyChoice | null {
@@ -139,7 +149,7 @@ export class Store {
   }
 
   savePolicy(choice: PolicyChoice): void {
-    this.root.putSync('policy', encode(choice));
+    this.write(SMALL_BYTES, () => this.root.putSync('policy', encode(choice)));
   }
 
   binding(agent: string): CredentialBinding | null {
@@ -147,7 +157,7 @@ export class Store {
   }
 
   saveBinding(agent: string, binding: CredentialBinding): void {
-    this.credentials.putSync(agent, encode(binding));
+    this.write(SMALL_BYTES, () => this.credentials.putSync(agent, encode(binding)));
   }
 
   /**
@@ -180,7 +190,7 @@ export class Store {
     const floor = this.sampleKey - SAMPLES_MAX;
     for (let removed = PRUNED_AT_ONCE; removed === PRUNED_AT_ONCE;) {
       removed = 0;
-      this.root.transactionSync(() => {
+      this.write(SMALL_BYTES, () => {
         const old: number[] = [];
         for (const { key, value } of this.samples.getRange({ limit: PRUNED_AT_ONCE })) {
           const stored = parsed(value, arrival);
@@ -189,37 +199,72 @@ export class Store {
         }
         for (const key of old) this.samples.removeSync(key);
         removed = old.length;
-      }, COMMIT_NOW);
+      });
       await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
-  /** Writes as much as tables and batches take, and removes it: throws while there is no room for that. */
+  /** Throws while there is no room for what found none before. */
   probe(): void {
-    this.root.putSync('probe', Buffer.alloc(PROBE_BYTES));
-    this.root.removeSync('probe');
+    this.ensureRoom(this.wantedBytes);
   }
 
   /** Flushes and closes. */
   async close(): Promise<void> {
+    const usedBytes = this.usedBytes();
     await this.root.flushed;
     await this.root.close();
+    this.room.release(usedBytes);
   }
 
   private writeWaiting(): void {
-    const batches = this.waiting;
+    const values = this.waiting.flatMap(({ samples, arrivedWallMs }) =>
+      samples.map((sample) => encode({ arrivedWallMs, sample })),
+    );
     this.waiting = [];
     this.written = undefined;
-    this.root.transactionSync(() => {
-      if (!this.isCurrent) {
-        for (const key of Array.from(this.samples.getKeys())) this.samples.removeSync(key);
-        this.root.putSync('featureSchema', encode(FEATURE_SCHEMA));
-      }
-      for (const { samples, arrivedWallMs } of batches) {
-        for (const sample of samples) this.samples.putSync(this.sampleKey++, encode({ arrivedWallMs, sample }));
-      }
-    }, COMMIT_NOW);
+    this.forgetOutdated();
+    for (let from = 0; from < values.length;) {
+      let bytes = 0;
+      let end = from;
+      while (end < values.length && bytes < BATCH_BYTES) bytes += (values[end++] as Buffer).length;
+      const batch = values.slice(from, end);
+      this.write(bytes, () => {
+        for (const value of batch) this.samples.putSync(this.sampleKey++, value);
+      });
+      from = end;
+    }
+  }
+
+  /** Samples of another version's feature rows mean something else. */
+  private forgetOutdated(): void {
+    if (this.isCurrent) return;
+    this.write(SMALL_BYTES, () => {
+      for (const key of Array.from(this.samples.getKeys())) this.samples.removeSync(key);
+      this.root.putSync('featureSchema', encode(FEATURE_SCHEMA));
+    });
     this.isCurrent = true;
+  }
+
+  /** A transaction that puts `bytes`, about. Throws the disk's error before LMDB would meet it, and LMDB's own. */
+  private write(bytes: number, work: () => void): void {
+    this.ensureRoom(bytes);
+    this.root.transactionSync(work, COMMIT_NOW);
+    this.wantedBytes = SMALL_BYTES;
+  }
+
+  private usedBytes(): number {
+    const { lastPageNumber, pageSize } = this.root.getStats() as { lastPageNumber: number; pageSize: number };
+    return (lastPageNumber + 1) * pageSize;
+  }
+
+  private ensureRoom(bytes: number): void {
+    try {
+      this.room.ensure(this.usedBytes(), bytes);
+    } catch (error) {
+      this.wantedBytes = Math.max(this.wantedBytes, bytes);
+      throw error;
+    }
   }
 
   private read<T>(key: string, schema: z.ZodType<T>): T | null {
