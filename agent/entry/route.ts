@@ -76,11 +76,19 @@ function attemptOn(
     onAnswerHeaders: (headers) => {
       const report = headers[REPORT_HEADER];
       // After what waits to be passed on: the next decision is soon enough for it.
-      if (typeof report === 'string')
-        setImmediate(() => decodeReport(report).forEach((one) => context.instances.applyReport(one)));
+      if (typeof report === 'string') setImmediate(() => takeReports(context, report));
     },
     onBegun: () => attempts.begun(),
   });
+}
+
+/** A report that comes with an answer only refines what is known: nothing of it may end the process. */
+function takeReports({ env, instances }: AgentContext, text: string): void {
+  try {
+    for (const report of decodeReport(text)) instances.applyReport(report);
+  } catch (error) {
+    env.log.warn({ err: error }, 'a report in an answer could not be taken');
+  }
 }
 
 /** To the engine: by function call when the door is this agent, else by a hop to the door's agent. */
