@@ -39,8 +39,8 @@ const MIN_BYTES_PER_MS = 4096 / 1000;
 /**
  * What reading may take of one turn of the loop before the bodies wait for the next, so that streams come in between.
  */
-const TURN_MS = 4;
-const TURN_BYTES = 524_288;
+const TURN_MS = 2;
+const TURN_BYTES = 131_072;
 
 /**
  * Takes the bodies of an agent's requests: bounded in size, in time and, all together, in bytes, which are counted
