@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Pool } from 'undici';
 import { packageRoot } from '../../shared/package-root.ts';
 import { type Figure, quantileOf } from './figure.ts';
-import { agentArgs, LODESTAR, start, until } from './processes.ts';
+import { LODESTAR, start, startHop } from './processes.ts';
 
 const BARE_PROXY = join(packageRoot, 'dist/test/bench/bare-proxy.js');
 const ROUNDS = 800;
@@ -45,20 +45,7 @@ export async function addedTtftFigures(): Promise<Figure[]> {
       '--noise',
       '0',
     ]);
-    const brain = await start(children, [
-      LODESTAR,
-      'brain',
-      '--host',
-      '127.0.0.1',
-      '--port',
-      '0',
-      '--state-dir',
-      join(dir, 'brain'),
-    ]);
-    const brainUrl = brain.replace('http', 'ws');
-    const door = await start(children, [...agentArgs('door', dir, brainUrl), '--vllm', engine]);
-    const entry = await start(children, agentArgs('entry', dir, brainUrl));
-    await until(async () => (await fetch(`${entry}/ready`)).ok && (await fetch(`${door}/ready`)).ok);
+    const { entry, door } = await startHop(children, dir, engine);
     const bareOne = await start(children, [BARE_PROXY, engine]);
     const bareTwo = await start(children, [BARE_PROXY, bareOne]);
     return await compare({ direct: engine, door, hop: entry, bareOne, bareTwo });

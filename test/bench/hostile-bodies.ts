@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { packageRoot } from '../../shared/package-root.ts';
 import { type Figure, quantileOf } from './figure.ts';
 import type { Order } from './hostile-peers.ts';
-import { agentArgs, LODESTAR, start, until } from './processes.ts';
+import { start, startHop } from './processes.ts';
 
 const PEERS = join(packageRoot, 'dist/test/bench/hostile-peers.js');
 const STREAMS = 50;
@@ -28,22 +28,7 @@ export async function hostileBodyFigures(): Promise<Figure[]> {
   const children: ChildProcess[] = [];
   try {
     const engine = await start(children, [PEERS, 'engine']);
-    const brain = await start(children, [
-      LODESTAR,
-      'brain',
-      '--host',
-      '127.0.0.1',
-      '--port',
-      '0',
-      '--state-dir',
-      join(dir, 'brain'),
-    ]);
-    const brainUrl = brain.replace('http', 'ws');
-    const door = await start(children, [...agentArgs('door', dir, brainUrl), '--vllm', engine]);
-    const doorPid = children.at(-1)?.pid as number;
-    const entry = await start(children, agentArgs('entry', dir, brainUrl));
-    const entryPid = children.at(-1)?.pid as number;
-    await until(async () => (await fetch(`${entry}/ready`)).ok && (await fetch(`${door}/ready`)).ok);
+    const { entry, entryProcess, door, doorProcess } = await startHop(children, dir, engine);
     const sender = fork(PEERS, ['sender']);
     children.push(sender);
     const [forms] = (await once(sender, 'message')) as [string[]];
@@ -62,7 +47,7 @@ export async function hostileBodyFigures(): Promise<Figure[]> {
       if (statuses.some((status) => status !== 200))
         figures.push({ name: `${form}: an answer of the agent`, value: Math.max(...statuses), unit: 'status' });
     }
-    return [...figures, memoryOf('entry', entryPid), memoryOf('door', doorPid)];
+    return [...figures, memoryOf('entry', entryProcess.pid as number), memoryOf('door', doorProcess.pid as number)];
   } finally {
     for (const child of children) child.kill('SIGKILL');
     rmSync(dir, { recursive: true, force: true });

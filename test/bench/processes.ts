@@ -21,27 +21,37 @@ export function start(children: ChildProcess[], args: string[]): Promise<string>
   });
 }
 
-/** Arguments of an agent on a free port of this machine. */
-export function agentArgs(id: string, dir: string, brainUrl: string): string[] {
-  return [
-    LODESTAR,
-    'agent',
-    '--id',
-    id,
-    '--host',
-    '127.0.0.1',
-    '--port',
-    '0',
-    '--set',
-    'agent.advertiseUrl=http://127.0.0.1:0',
-    '--brain-url',
-    brainUrl,
-    '--state-dir',
-    join(dir, id),
-  ];
+/** An agent without an engine and the agent beside one: each with its url and process. */
+export interface Hop {
+  readonly entry: string;
+  readonly entryProcess: ChildProcess;
+  readonly door: string;
+  readonly doorProcess: ChildProcess;
 }
 
-export async function until(ready: () => Promise<boolean>): Promise<void> {
+/** Starts a brain and two agents on free ports, one of them beside the engine; resolves once both are ready. */
+export async function startHop(children: ChildProcess[], dir: string, engine: string): Promise<Hop> {
+  const brain = await start(children, [LODESTAR, 'brain', ...placeArgs(dir, 'brain')]);
+  const brainUrl = brain.replace('http', 'ws');
+  const door = await start(children, [...agentArgs('door', dir, brainUrl), '--vllm', engine]);
+  const doorProcess = children.at(-1) as ChildProcess;
+  const entry = await start(children, agentArgs('entry', dir, brainUrl));
+  const entryProcess = children.at(-1) as ChildProcess;
+  await until(async () => (await fetch(`${entry}/ready`)).ok && (await fetch(`${door}/ready`)).ok);
+  return { entry, entryProcess, door, doorProcess };
+}
+
+function agentArgs(id: string, dir: string, brainUrl: string): string[] {
+  const advertise = ['--set', 'agent.advertiseUrl=http://127.0.0.1:0'];
+  return [LODESTAR, 'agent', '--id', id, ...placeArgs(dir, id), ...advertise, '--brain-url', brainUrl];
+}
+
+/** A free port of this machine, and a folder of its own. */
+function placeArgs(dir: string, name: string): string[] {
+  return ['--host', '127.0.0.1', '--port', '0', '--state-dir', join(dir, name)];
+}
+
+async function until(ready: () => Promise<boolean>): Promise<void> {
   for (let tries = 0; tries < 100; tries++) {
     if (await ready().catch(() => false)) return;
     await new Promise((resolve) => setTimeout(resolve, 100));

@@ -6,7 +6,6 @@ import { packHashes, packTokens } from '../../shared/codec.ts';
 import { seededRng, silentLog } from '../../shared/env.ts';
 import { FEATURE_COUNT } from '../../shared/features.ts';
 import type { InstanceReport } from '../../shared/instance.ts';
-import { GENERIC_LAW } from '../../shared/predictor/step-law.ts';
 import type { BlocksMessage, HelloMessage } from '../../shared/protocol.ts';
 import type { Sample } from '../../shared/sample.ts';
 import { toBytes } from '../../shared/table.ts';
@@ -16,6 +15,7 @@ import { type KeptStore, keptStoreIn } from '../../brain/kept-store.ts';
 import type { BackendInfo } from '../../brain/predictor/backend.ts';
 import type { FitRequest, FitResult } from '../../brain/predictor/fit.ts';
 import type { Trainer } from '../../brain/train.ts';
+import { reportOf } from '../helpers/reports.ts';
 import { VirtualClock } from '../helpers/virtual-clock.ts';
 
 export const TOKEN = 'a-token-for-tests-only';
@@ -58,40 +58,9 @@ export function hello(agent: string, more: Partial<HelloMessage> = {}): HelloMes
 }
 
 export function report(instance: string, agent: string, more: Partial<InstanceReport> = {}): InstanceReport {
-  return {
-    instance,
-    agent,
-    doorUrl: `http://${agent}:8080`,
-    incarnation: 1,
-    seq: 1,
-    ageMs: 0,
-    health: 'up',
-    draining: false,
-    models: ['m'],
-    kind: 'm A30',
-    limits: { kvTokens: 100_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 },
-    ledger: {
-      inFlight: 0,
-      waiting: 0,
-      prefilling: 0,
-      decoding: 0,
-      pendingTokens: 0,
-      waitingTokens: 0,
-      pendingPromptTokens: 0,
-      decodeContextTokens: 0,
-      usedTokens: 0,
-      workRatio: 0,
-      meanOutputTokens: 0,
-      stepAgeMs: -1,
-    },
-    law: { ...GENERIC_LAW },
-    cache: null,
-    engine: null,
-    gpu: null,
-    host: null,
-    seen: [],
-    ...more,
-  };
+  const limits = { kvTokens: 100_000, blockTokens: 16, maxNumSeqs: 256, maxBatchedTokens: 2048, maxModelLen: 32_768 };
+  const kept = { agent, doorUrl: `http://${agent}:8080`, kind: 'm A30', limits, cache: null };
+  return reportOf(instance, { ...kept, ...more }, { meanOutputTokens: 0 });
 }
 
 export function blocks(instance: string, seq: number, add: number[], more: Partial<BlocksMessage> = {}): BlocksMessage {
